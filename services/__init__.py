@@ -1,0 +1,1 @@
+"""The five services of the mesh and the words they share. See docs/architecture.md for the life of a request."""

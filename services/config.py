@@ -1,0 +1,142 @@
+"""Every setting of the mesh, typed, documented and frozen. `graphs/profiles.py` holds the complete values.
+
+Rules: values only, no behaviour, no environment; unknown keys are refused. dev and prod differ in values, never
+in code. Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes`, `_tokens`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BandConfig(Section):
+    """One priority band. Lower `rank` is served first. A request that waited `ageing_s` is treated as one of the
+    next higher band, so that no band starves. `reserved_slots` of the engine slots belong to this band; others
+    borrow them while idle and are preempted when it wants them back."""
+
+    name: str
+    rank: int = Field(ge=0)
+    ageing_s: float = Field(default=30.0, gt=0)
+    reserved_slots: int = Field(default=0, ge=0)
+    reserved_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    max_queued: int = Field(default=10_000, ge=1)
+    max_queued_tokens: int = Field(default=20_000_000, ge=1)
+    preemptible: bool = True
+
+
+DEFAULT_BANDS = (
+    BandConfig(name="vip", rank=0, reserved_share=0.25, preemptible=False),
+    BandConfig(name="standard", rank=1),
+    BandConfig(name="batch", rank=2, ageing_s=60.0),
+)
+
+
+class QueueConfig(Section):
+    """The authoritative priority queue."""
+
+    bands: tuple[BandConfig, ...] = DEFAULT_BANDS
+    ordering: str = "token_fairness"
+    lease_ttl_s: float = Field(default=5.0, gt=0)
+    engine_silent_s: float = Field(default=1.0, gt=0)
+    input_token_cost: float = Field(default=1.0, gt=0)
+    output_token_cost: float = Field(default=2.0, gt=0)
+    max_tenant_queued: int = Field(default=5_000, ge=1)
+    listen_host: str = "127.0.0.1"
+
+
+class ExpertsConfig(Section):
+    """Expert-parallel shards and the engine inside each."""
+
+    engine: Literal["vllm", "sim"] = "vllm"
+    model_path: str = ""
+    model_name: str = "smollm2-moe"
+    device: Literal["cpu", "cuda"] = "cpu"
+    shards: int = Field(default=1, ge=1, description="ranks of one group (data parallel attention, expert parallel MoE)")
+    groups: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    max_num_seqs: int = Field(default=16, ge=1)
+    max_model_len: int = Field(default=2048, ge=16)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    enforce_eager: bool = True
+    kv_cache_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1.0)
+    pin_cores: bool = True
+    sim_prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
+    sim_step_s: float = Field(default=0.02, ge=0)
+    sim_step_per_seq_s: float = Field(default=0.0, ge=0)
+    sim_kv_tokens: int = Field(default=1_000_000, ge=16)
+    stuck_after_s: float = Field(default=1.0, gt=0)
+    listen_host: str = "127.0.0.1"
+    drain_s: float = Field(default=30.0, ge=0)
+
+
+class CacheConfig(Section):
+    """The response cache and its store."""
+
+    enabled: bool = True
+    redis_url: str = ""
+    ttl_s: float = Field(default=3600.0, gt=0)
+    local_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    max_value_bytes: int = Field(default=1024 * 1024, ge=1)
+    store_timeout_s: float = Field(default=0.002, gt=0)
+    compress_over_bytes: int = Field(default=2048, ge=0)
+    listen_host: str = "127.0.0.1"
+
+
+class PostprocessConfig(Section):
+    """The chain of stream transforms."""
+
+    blocked_words: tuple[str, ...] = ()
+    blocked_words_file: str = ""
+    on_match: Literal["mask", "block"] = "mask"
+    mask: str = "*"
+
+
+class LimitsConfig(Section):
+    """What a client may send. Everything above is refused by name before any work."""
+
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
+    max_json_depth: int = Field(default=64, ge=1)
+    max_n: int = Field(default=16, ge=1)
+    max_stop: int = Field(default=16, ge=1)
+    max_stop_chars: int = Field(default=256, ge=1)
+    max_logprobs: int = Field(default=20, ge=0)
+    max_messages: int = Field(default=2048, ge=1)
+    max_tools: int = Field(default=128, ge=0)
+    max_schema_bytes: int = Field(default=65_536, ge=1)
+    default_max_tokens: int = Field(default=512, ge=1)
+    default_deadline_s: float = Field(default=600.0, gt=0)
+    max_deadline_s: float = Field(default=3600.0, gt=0)
+    stream_buffer_bytes: int = Field(default=1024 * 1024, ge=4096)
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+
+
+class GatewayConfig(Section):
+    """The gateway: where it listens and who may call."""
+
+    host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=0, le=65535)
+    grpc_port: int = Field(default=9000, ge=0, le=65535)
+    replicas: int = Field(default=1, ge=1)
+    keys_file: str = ""
+    limits: LimitsConfig = LimitsConfig()
+
+
+class GraphConfig(Section):
+    """One complete mesh."""
+
+    name: str
+    gateway: GatewayConfig
+    cache: CacheConfig
+    queue: QueueConfig
+    experts: ExpertsConfig
+    postprocess: PostprocessConfig

@@ -1,0 +1,1 @@
+"""Expert-parallel shards: engines behind one port, ranks in gangs."""

@@ -1,0 +1,240 @@
+"""Every message that crosses a link, and nothing else. The list is a promise: tags are never reused, fields are
+only appended (with defaults), so that a rolling update can mix versions.
+
+Times that travel are ages and remainders in seconds, never clock readings (services/clock.py says why).
+`ticket` and `stream_id` are chosen by the gateway and unique per link; `lease_id` is chosen by the queue.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..request import GenerateJob, TokenFrame
+
+
+class Message(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Base of all messages: arrays on the wire, an integer tag first."""
+
+
+# gateway → engine ------------------------------------------------------------------------------------------
+
+
+class Submit(Message, tag=10):
+    """Start a stream. Answered by TokenFrames until one has `finish`, or by StreamFailed."""
+
+    stream_id: int
+    epoch: int
+    job: GenerateJob
+
+
+class Abort(Message, tag=11):
+    """Stop a stream and free its slot. No answer; late frames are dropped by the gateway."""
+
+    stream_id: int
+
+
+# engine → gateway (besides TokenFrame, tag 1) --------------------------------------------------------------
+
+
+class StreamFailed(Message, tag=12):
+    """The stream ended without an answer. `retryable`: another engine may do better."""
+
+    stream_id: int
+    reason: str
+    message: str
+    retryable: bool
+
+
+# gateway → queue -------------------------------------------------------------------------------------------
+
+
+class Acquire(Message, tag=20):
+    """Ask for a lease. `age_s` is how long ago the request arrived (kept over re-registration and migration).
+
+    `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
+    request already lost; `emitted_tokens` > 0 marks a resumption (never refused for capacity, only for
+    deadline or poison).
+    """
+
+    ticket: int
+    request_id: str
+    model: str
+    tenant: str
+    band: str
+    prompt_tokens: int
+    max_tokens: int
+    age_s: float
+    remaining_s: float
+    weight: float = 1.0
+    prefix: tuple[int, ...] = ()
+    avoid: tuple[str, ...] = ()
+    emitted_tokens: int = 0
+    preemptible: bool = True
+
+
+class CancelTicket(Message, tag=21):
+    """The client left while waiting. No answer."""
+
+    ticket: int
+
+
+class Release(Message, tag=22):
+    """Give a lease back. `outcome` is an Outcome or "lost"/"preempted"; token counts settle the fairness bill."""
+
+    ticket: int
+    lease_id: int
+    prompt_tokens: int
+    output_tokens: int
+    outcome: str
+
+
+class Progress(Message, tag=23):
+    """Tokens produced since the last Progress, per ticket: keeps token fairness and liveness up to date."""
+
+    tickets: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+
+
+class Holding(Message, tag=24):
+    """After a queue restart: this lease is in use (ticket, lease, engine, epoch), do not give it away."""
+
+    acquire: Acquire
+    lease_id: int
+    engine_id: str
+    epoch: int
+    output_tokens: int
+
+
+# queue → gateway -------------------------------------------------------------------------------------------
+
+
+class Grant(Message, tag=30):
+    """A lease on one engine slot. Fenced by (`engine_id`, `epoch`)."""
+
+    ticket: int
+    lease_id: int
+    engine_id: str
+    address: str
+    epoch: int
+    queue_wait_s: float
+
+
+class Refuse(Message, tag=31):
+    """No lease, and why (a Reason). `retry_after_s` < 0 means: no estimate."""
+
+    ticket: int
+    reason: str
+    message: str
+    retry_after_s: float = -1.0
+
+
+class Preempt(Message, tag=32):
+    """Give the lease back now and ask again; the emitted tokens are kept by the gateway."""
+
+    ticket: int
+    lease_id: int
+
+
+class Fence(Message, tag=33):
+    """An engine is out: abandon every stream on (`engine_id`, `epoch` or lower) and ask again."""
+
+    engine_id: str
+    epoch: int
+
+
+# engine → queue --------------------------------------------------------------------------------------------
+
+
+class EngineUp(Message, tag=40):
+    """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted."""
+
+    engine_id: str
+    address: str
+    model: str
+    max_num_seqs: int
+    kv_tokens: int
+    block_tokens: int
+    max_model_len: int
+    pool: str = "default"
+    group: str = ""
+    epoch: int = 0
+
+
+class EngineLoad(Message, tag=41):
+    """Measured load, sent every 100 ms. `step_s` is the mean step time since the last report (0: no step),
+    `tokens_total` a counter that only grows; running streams without growth mean a wedged engine."""
+
+    engine_id: str
+    running: int
+    waiting: int
+    kv_free_tokens: int
+    step_s: float
+    tokens_total: int
+
+
+class EngineDrain(Message, tag=42):
+    """No new leases for this engine; running ones finish or migrate before `deadline_s` from now."""
+
+    engine_id: str
+    deadline_s: float
+
+
+# queue → engine --------------------------------------------------------------------------------------------
+
+
+class EngineAccepted(Message, tag=50):
+    """The epoch of this engine's registration; streams of lower epochs are fenced."""
+
+    engine_id: str
+    epoch: int
+
+
+# gateway ↔ cache -------------------------------------------------------------------------------------------
+
+
+class CacheGet(Message, tag=60):
+    """Look a key up. With `lead`, a miss makes this gateway the leader of the key's flight."""
+
+    call_id: int
+    key: bytes
+    lead: bool = True
+
+
+class CacheAnswer(Message, tag=61):
+    """`value` is the stored answer (hit); empty with `leader` true: generate it; `leader` false: another gateway
+    generates this key already (its answer follows in a second CacheAnswer, or a promotion to leader)."""
+
+    call_id: int
+    value: bytes
+    leader: bool
+
+
+class CachePut(Message, tag=62):
+    """Store an answer and end the key's flight. `ttl_s` 0 ends the flight without storing."""
+
+    key: bytes
+    value: bytes
+    ttl_s: float
+
+
+class CachePurge(Message, tag=63):
+    """Drop everything below a tenant's key prefix. Broadcast back to every gateway."""
+
+    scope: str
+
+
+# any ↔ any -------------------------------------------------------------------------------------------------
+
+
+class Ping(Message, tag=90):
+    """Proof of life; any message is one."""
+
+
+type_union = (
+    TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
+    | Refuse | Preempt | Fence | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
+    | CachePut | CachePurge | Ping
+)  # fmt: skip
+"""Everything a link may carry."""
+
+AnyMessage = type_union
