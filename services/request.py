@@ -122,3 +122,37 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+class InferenceRequest(msgspec.Struct, frozen=True):
+    """What a client asked, valid and free of any wire format, before a token was counted.
+
+    `messages` (chat) or `prompts` (completion: text or packed token ids, one entry per prompt) is filled, never
+    both. `choices` are `n` per prompt; choice index = prompt index · n + i. `band` and `deadline_s` are wishes:
+    identity and limits decide. `person` is the OpenAI `user` field, for deletion on request.
+    `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`.
+    """
+
+    kind: Literal["chat", "completion", "generate"]
+    model: str
+    sampling: SamplingParams
+    messages: tuple[dict[str, object], ...] = ()
+    prompts: tuple[str | bytes, ...] = ()
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    echo: bool = False
+    tools: tuple[dict[str, object], ...] = ()
+    tool_choice: str | dict[str, object] = "auto"
+    person: str = ""
+    band: str = ""
+    deadline_s: float | None = None
+    confidence: bool = False
+    cache: Literal["default", "no-cache", "no-store", "sampled"] = "default"
+    idempotency_key: str = ""
+    max_tokens_given: bool = True
+
+    @property
+    def num_choices(self) -> int:
+        """Number of choices in the answer."""
+        return self.n * max(1, len(self.prompts))

@@ -1,0 +1,75 @@
+"""What the pipeline says to a client, free of any wire format, and the port through which it says it.
+
+Rules: plain data and one Protocol. The pipeline calls a Responder from the event loop, synchronously, once per
+token and choice: an implementation encodes and writes, it never awaits.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from .errors import MeshError
+from .request import FinishReason, Usage
+
+
+class TokenText(msgspec.Struct, frozen=True, gc=False):
+    """One token with its log-probability, as text. `raw` are the token's own bytes (a token may be part of a
+    character); `top` are alternatives as (text, raw, logprob)."""
+
+    text: str
+    raw: bytes
+    logprob: float
+    top: tuple[tuple[str, bytes, float], ...] = ()
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a tool call. `name` and `call_id` come with the first piece of each `index`."""
+
+    index: int
+    arguments: str
+    name: str = ""
+    call_id: str = ""
+
+
+class Delta(msgspec.Struct, frozen=True, gc=False):
+    """What became visible of one choice. `finish` is set on its last delta, which may have no text."""
+
+    choice: int
+    text: str
+    finish: FinishReason | None = None
+    logprobs: tuple[TokenText, ...] | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    num_tokens: int = 1
+
+
+class AnswerHead(msgspec.Struct, frozen=True):
+    """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass."""
+
+    request_id: str
+    model: str
+    created: int
+    cache: str = "bypass"
+
+
+class AnswerTail(msgspec.Struct, frozen=True):
+    """Known after the last token. `confidence` (0–1 per choice) only when asked for."""
+
+    usage: Usage
+    confidence: tuple[float, ...] | None = None
+
+
+class Responder(Protocol):
+    """The client's side of one answer: `begin`, then deltas, then `end`; or `fail` at any point, last.
+
+    Called on the event loop; must not block. `buffered_bytes` is what the client has not read yet: the pipeline
+    ends the stream with SLOW_READER above the configured bound.
+    """
+
+    def begin(self, head: AnswerHead) -> None: ...
+    def delta(self, delta: Delta) -> None: ...
+    def end(self, tail: AnswerTail) -> None: ...
+    def fail(self, error: MeshError) -> None: ...
+    @property
+    def buffered_bytes(self) -> int: ...
