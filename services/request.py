@@ -102,7 +102,9 @@ class TokenFrame(msgspec.Struct, tag=1, array_like=True, gc=False):
 
     `finish` is None while the stream runs; "stop" (end token or stop token id) or "length" ends it. The end
     token itself is part of `token_ids` (it is billed, as vLLM does) and has no text. `cached_tokens` comes with
-    the first frame: prompt tokens that the engine's prefix cache held.
+    the first frame: prompt tokens that the engine's prefix cache held. `index` is the position of the first of
+    `token_ids` in the answer, counted from the request's beginning over all migrations: the gateway drops what
+    it already has and treats a gap as a lost engine (-1: not known, not checked).
     """
 
     stream_id: int
@@ -110,6 +112,7 @@ class TokenFrame(msgspec.Struct, tag=1, array_like=True, gc=False):
     finish: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     cached_tokens: int = 0
+    index: int = -1
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -1,0 +1,70 @@
+"""API keys in a JSON file: {"pepper": hex, "keys": [KeyRecord, …]}, mode 600, written atomically."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ConfigError
+from .identity import Identity, KeyRecord, Permission, digest_key
+
+
+class KeyFile(msgspec.Struct, frozen=True):
+    """The file's content. `pepper` is secret; without it the digests say nothing."""
+
+    pepper: str
+    keys: tuple[KeyRecord, ...] = ()
+
+
+def load(path: Path) -> KeyFile:
+    """Raises ConfigError when the file is missing or broken."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=KeyFile)
+    except FileNotFoundError as error:
+        raise ConfigError(f"no API keys: {path} does not exist; make one with `expertmesh keys add`") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is not a key file: {error}") from error
+
+
+def save(path: Path, content: KeyFile) -> None:
+    """Replace the file atomically, readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(content)))
+    temporary.replace(path)
+
+
+def add(
+    path: Path,
+    key: str,
+    *,
+    key_id: str,
+    tenant: str,
+    bands: tuple[str, ...] = ("standard",),
+    permissions: tuple[Permission, ...] = (Permission.GENERATE,),
+    weight: float = 1.0,
+) -> KeyRecord:
+    """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
+    content = load(path) if path.exists() else KeyFile(pepper=secrets.token_hex(32))
+    record = KeyRecord(
+        key_id=key_id,
+        digest=digest_key(bytes.fromhex(content.pepper), key),
+        tenant=tenant,
+        bands=bands,
+        permissions=permissions,
+        weight=weight,
+    )
+    kept = tuple(other for other in content.keys if other.key_id != key_id)
+    save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))
+    return record
+
+
+def identity(path: Path) -> Identity:
+    """An Identity over the file's keys. Raises ConfigError."""
+    content = load(path)
+    return Identity(bytes.fromhex(content.pepper), content.keys)
