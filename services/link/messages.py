@@ -109,7 +109,8 @@ class Holding(Message, tag=24):
 
 
 class Grant(Message, tag=30):
-    """A lease on one engine slot. Fenced by (`engine_id`, `epoch`)."""
+    """A lease on one engine slot. Fenced by (`engine_id`, `epoch`). `key` opens a link to `address`: the queue
+    passes on what the engine said in EngineUp."""
 
     ticket: int
     lease_id: int
@@ -117,6 +118,7 @@ class Grant(Message, tag=30):
     address: str
     epoch: int
     queue_wait_s: float
+    key: bytes = b""
 
 
 class Refuse(Message, tag=31):
@@ -146,7 +148,9 @@ class Fence(Message, tag=33):
 
 
 class EngineUp(Message, tag=40):
-    """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted."""
+    """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted.
+
+    `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant)."""
 
     engine_id: str
     address: str
@@ -158,6 +162,7 @@ class EngineUp(Message, tag=40):
     pool: str = "default"
     group: str = ""
     epoch: int = 0
+    key: bytes = b""
 
 
 class EngineLoad(Message, tag=41):
