@@ -1,0 +1,272 @@
+"""One choice's way through the mesh as a state machine: waiting for a lease, running, done. Pure.
+
+Rules: events in, effects out; no I/O, no clock (times come in as `now_s`), no text (stream.py does text). The live
+gateway (mux.py) and the digital twin run this same class.
+
+    WAITING ──grant──► RUNNING ──finish──► DONE
+       ▲  ╲               │  ╲
+       │   refuse         │   cancel, deadline, poison ──► DONE
+       └──lost, preempted─┘   (asks again with its age and its emitted tokens)
+
+Invariants (tests/properties/test_flow.py):
+ 1. exactly one of Finished, Failed is produced, and nothing after it;
+ 2. every lease that was granted is returned exactly once;
+ 3. the ids handed out are the engines' tokens in order, none twice, none missing, at most `max_tokens`;
+ 4. a frame of a stream that is not the current one changes nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+
+from ..errors import MeshError, OverloadError, RequestError, ServiceError
+from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submit
+from ..outcome import Outcome, Reason
+from ..request import GenerateJob, TokenFrame
+from .migrate import LossRecord, RetryBudget, resubmission
+
+
+class Phase(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class AskLease(msgspec.Struct, frozen=True):
+    """Register with the queue."""
+
+    acquire: Acquire
+
+
+class DropTicket(msgspec.Struct, frozen=True):
+    """Tell the queue that nobody waits any more."""
+
+    ticket: int
+
+
+class OpenStream(msgspec.Struct, frozen=True):
+    """Submit to the granted engine."""
+
+    grant: Grant
+    submit: Submit
+
+
+class CloseStream(msgspec.Struct, frozen=True):
+    """Abort on the engine; the stream's frames are ignored from now on."""
+
+    engine_id: str
+    stream_id: int
+
+
+class ReturnLease(msgspec.Struct, frozen=True):
+    """Give the lease back to the queue."""
+
+    release: Release
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The choice is complete. `finish` is the engine's reason: stop or length."""
+
+    finish: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The choice ends with an error."""
+
+    error: MeshError
+    outcome: Outcome
+
+
+Effect = AskLease | DropTicket | OpenStream | CloseStream | ReturnLease | Finished | Failed
+
+OVERLOAD = {Reason.QUEUE_FULL, Reason.SHED, Reason.DEADLINE_UNREACHABLE, Reason.DEADLINE_EXCEEDED,
+            Reason.NOT_READY, Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.DRAINING}  # fmt: skip
+OUR_FAULT = {Reason.INTERNAL, Reason.ENGINE_LOST}
+
+
+def error_for(reason: str, message: str, retry_after_s: float | None = None) -> MeshError:
+    """The error of the class that fits a reason which came over a link."""
+    known = Reason(reason) if reason in Reason.__members__.values() else Reason.INTERNAL
+    if known in OVERLOAD:
+        return OverloadError(known, message, retry_after_s=retry_after_s)
+    return (ServiceError if known in OUR_FAULT else RequestError)(known, message)
+
+
+class ChoiceFlow:
+    """State of one choice. `template` is the Acquire of the request; ticket, age and remainder are filled in here.
+
+    `next_id` gives process-wide unique ticket and stream ids. `emitted` holds every token id so far (uint32).
+    """
+
+    def __init__(
+        self,
+        job: GenerateJob,
+        template: Acquire,
+        *,
+        arrived_s: float,
+        deadline_s: float,
+        next_id: Callable[[], int],
+        budget: RetryBudget,
+    ) -> None:
+        self.phase = Phase.WAITING
+        self.ticket = 0
+        self.stream_id = 0
+        self.grant: Grant | None = None
+        self.emitted: array[int] = array("I")
+        self.cached_tokens = 0
+        self.num_migrations = 0
+        self.queue_wait_s = 0.0
+        self._job = job
+        self._template = template
+        self._max_tokens = job.sampling.max_tokens
+        self._arrived_s, self._deadline_s = arrived_s, deadline_s
+        self._next_id = next_id
+        self._budget = budget
+        self._losses = LossRecord()
+        self._emitted_at_open = 0
+
+    def start(self, now_s: float) -> list[Effect]:
+        """Ask for the first lease."""
+        return [self._ask(now_s)]
+
+    def on_grant(self, grant: Grant, now_s: float) -> list[Effect]:
+        """A lease came. One for an old ticket, or a second one, goes straight back."""
+        if self.phase is not Phase.WAITING or grant.ticket != self.ticket:
+            if self.grant is not None and grant.lease_id == self.grant.lease_id:
+                return []  # the queue repeats itself after a reconnect
+            return [ReturnLease(Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED))]
+        self.phase, self.grant, self.stream_id = Phase.RUNNING, grant, self._next_id()
+        self.queue_wait_s += grant.queue_wait_s
+        self._emitted_at_open = len(self.emitted)
+        job = resubmission(self._job, self.emitted, self._deadline_s - now_s)
+        return [OpenStream(grant, Submit(self.stream_id, grant.epoch, job))]
+
+    def on_refuse(self, refuse: Refuse, now_s: float) -> list[Effect]:
+        """The queue will not serve this request."""
+        if self.phase is not Phase.WAITING or refuse.ticket != self.ticket:
+            return []
+        retry_after_s = refuse.retry_after_s if refuse.retry_after_s >= 0 else None
+        error = error_for(refuse.reason, refuse.message, retry_after_s)
+        rejected = refuse.reason != Reason.DEADLINE_EXCEEDED and not self.emitted
+        return self._fail(error, Outcome.REJECTED if rejected else Outcome.EVICTED)
+
+    def accept(self, frame: TokenFrame) -> tuple[int, ...] | None:
+        """Hot path: the frame's new ids, appended to `emitted`; None when a token is missing (then `on_lost`).
+
+        Only for frames of the current stream (the caller looks streams up by id, so others never get here).
+        """
+        ids = frame.token_ids
+        emitted = self.emitted
+        skip = len(emitted) - frame.index if frame.index >= 0 else 0
+        if skip:
+            if skip < 0:
+                return None
+            ids = ids[skip:]
+        if len(emitted) + len(ids) > self._max_tokens:
+            ids = ids[: self._max_tokens - len(emitted)]
+        emitted.extend(ids)
+        if frame.cached_tokens:
+            self.cached_tokens = frame.cached_tokens
+        return ids
+
+    def on_finish(self, finish: str) -> list[Effect]:
+        """The engine's last frame was accepted."""
+        if self.phase is not Phase.RUNNING:
+            return []
+        return [self._return(Outcome.COMPLETED), *self._end(Finished(finish))]
+
+    def on_stop(self) -> list[Effect]:
+        """The gateway itself found the end (stop string, filter): the engine need not go on."""
+        if self.phase is not Phase.RUNNING:
+            return []
+        return [self._close(), self._return(Outcome.COMPLETED), *self._end(Finished("stop"))]
+
+    def on_stream_failed(self, failed: StreamFailed, now_s: float) -> list[Effect]:
+        """The engine gave this stream up."""
+        if self.phase is not Phase.RUNNING or failed.stream_id != self.stream_id:
+            return []
+        if failed.retryable:
+            return self.on_lost(now_s)
+        return [self._return("lost"), *self._fail(error_for(failed.reason, failed.message), Outcome.FAILED)]
+
+    def on_lost(self, now_s: float, *, contacted: bool = True) -> list[Effect]:
+        """The engine is gone, fenced or incoherent: ask again. `contacted` False: it was never reached."""
+        if self.phase is not Phase.RUNNING or self.grant is None:
+            return []
+        progressed = not contacted or len(self.emitted) > self._emitted_at_open
+        poison = self._losses.lost(self.grant.engine_id, progressed=progressed)
+        effects = [self._close(), self._return("lost")]
+        if poison:
+            message = f"{self._losses.fruitless} engines died under this request"
+            return [*effects, *self._fail(RequestError(Reason.POISON_REQUEST, message), Outcome.FAILED)]
+        if contacted and not self._budget.spend(len(self._job.prompt_ids) // 4 + len(self.emitted)):
+            error = ServiceError(Reason.ENGINE_LOST, "the engine was lost and the retry budget is used up")
+            return [*effects, *self._fail(error, Outcome.FAILED)]
+        return [*effects, *self._again(now_s)]
+
+    def on_preempt(self, lease_id: int, now_s: float) -> list[Effect]:
+        """The queue wants the slot back; this choice goes on later from where it is."""
+        if self.phase is not Phase.RUNNING or self.grant is None or self.grant.lease_id != lease_id:
+            return []
+        return [self._close(), self._return("preempted"), *self._again(now_s)]
+
+    def on_cancel(self) -> list[Effect]:
+        """The client is gone."""
+        return self._abandon(MeshError(Reason.CLIENT_CANCELLED, "the client went away"), Outcome.CANCELLED)
+
+    def on_abort(self, error: MeshError) -> list[Effect]:
+        """End with `error`: the deadline has passed, a sibling choice failed, the client does not read."""
+        outcome = Outcome.EVICTED if error.reason is Reason.DEADLINE_EXCEEDED else Outcome.FAILED
+        return self._abandon(error, outcome)
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, now_s: float) -> AskLease:
+        self.ticket = self._next_id()
+        return AskLease(
+            msgspec.structs.replace(
+                self._template,
+                ticket=self.ticket,
+                age_s=now_s - self._arrived_s,
+                remaining_s=self._deadline_s - now_s,
+                avoid=self._losses.avoid,
+                emitted_tokens=len(self.emitted),
+            )
+        )
+
+    def _again(self, now_s: float) -> list[Effect]:
+        self.grant = None
+        if len(self.emitted) >= self._max_tokens:
+            return self._end(Finished("length"))  # it died between its last token and saying so
+        self.phase = Phase.WAITING
+        self.num_migrations += 1
+        return [self._ask(now_s)]
+
+    def _close(self) -> CloseStream:
+        assert self.grant is not None
+        return CloseStream(self.grant.engine_id, self.stream_id)
+
+    def _return(self, outcome: str) -> ReturnLease:
+        assert self.grant is not None
+        produced = len(self.emitted) - self._emitted_at_open
+        prompt_tokens = len(self._job.prompt_ids) // 4
+        return ReturnLease(Release(self.ticket, self.grant.lease_id, prompt_tokens, produced, outcome))
+
+    def _abandon(self, error: MeshError, outcome: Outcome) -> list[Effect]:
+        if self.phase is Phase.DONE:
+            return []
+        if self.phase is Phase.WAITING:
+            return [DropTicket(self.ticket), *self._fail(error, outcome)]
+        return [self._close(), self._return(outcome), *self._fail(error, outcome)]
+
+    def _fail(self, error: MeshError, outcome: Outcome) -> list[Effect]:
+        return self._end(Failed(error, outcome))
+
+    def _end(self, last: Finished | Failed) -> list[Effect]:
+        self.phase = Phase.DONE
+        self.grant = None
+        return [last]
