@@ -1,0 +1,146 @@
+"""The streams that gateways run on one engine: whose each is, and that it ends with its gateway or its epoch.
+
+Rules: joins the Engine port and links, one plain call each way; knows no queue, no health, no Ray. `stream_id`
+is the gateway's (unique per link), `key` is ours (unique per engine).
+
+1. Every frame goes to the link that submitted its stream, under that link's own stream id.
+2. A link that goes down ends all its streams in the engine, at once.
+3. A Submit of an older epoch than ours is refused; a newer epoch ends the streams of older ones.
+4. Once closed, every Submit is refused as retryable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from ..link.asyncio_link import Link
+from ..link.messages import Abort, AnyMessage, StreamFailed, Submit
+from ..outcome import Reason
+from ..request import TokenFrame
+from .engine import Engine, StreamError
+
+log = logging.getLogger(__name__)
+
+
+class _Stream:
+    """One running stream, and the epoch it was granted in."""
+
+    __slots__ = ("epoch", "key", "link", "stream_id")
+
+    def __init__(self, key: int, link: Link, stream_id: int, epoch: int) -> None:
+        self.key, self.link, self.stream_id, self.epoch = key, link, stream_id, epoch
+
+
+class StreamTable:
+    """Handler of the links that gateways open. `on_empty` is called whenever the last stream is gone."""
+
+    def __init__(self, engine: Engine, on_empty: Callable[[], None]) -> None:
+        self.epoch = 0
+        self._engine = engine
+        self._on_empty = on_empty
+        self._closed_because = ""
+        self._streams: dict[int, _Stream] = {}
+        self._links: dict[Link, dict[int, int]] = {}
+        self._last_key = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def new_key(self) -> int:
+        """An engine stream id that no other stream has."""
+        self._last_key += 1
+        return self._last_key
+
+    # the Handler of gateways' links -------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        self._links[link] = {}
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        if type(message) is Submit:
+            self._submit(link, message)
+        elif type(message) is Abort:
+            self._abort(link, message.stream_id)
+
+    def link_down(self, link: Link, why: str) -> None:
+        keys = self._links.pop(link, {})
+        if keys:
+            log.info("gateway %s went (%s): %d streams aborted", link.name, why, len(keys))
+        for key in keys.values():
+            self._engine.abort(key)
+            self._streams.pop(key, None)
+        self._tell_if_empty()
+
+    # ends that the rank decides -----------------------------------------------------------------------
+
+    def fence(self, epoch: int) -> None:
+        """Enter `epoch`. The gateways of older streams were told, or are told by this."""
+        self.epoch = epoch
+        for stream in [s for s in self._streams.values() if s.epoch < epoch]:
+            self._fail(stream, Reason.ENGINE_LOST, f"fenced: this engine is now in epoch {epoch}")
+
+    def fail_all(self, reason: Reason, message: str) -> None:
+        """Hand every stream back to its gateway, to run elsewhere."""
+        for stream in list(self._streams.values()):
+            self._fail(stream, reason, message)
+
+    def close(self, because: str) -> None:
+        """Refuse every new stream from now on."""
+        self._closed_because = because
+
+    def hang_up(self, why: str) -> None:
+        """Close the gateways' links."""
+        for link in list(self._links):
+            link.close(why)
+
+    # inside -------------------------------------------------------------------------------------------
+
+    def _submit(self, link: Link, message: Submit) -> None:
+        mine = self._links.get(link)
+        if mine is None:
+            return
+        refusal = self._closed_because
+        if message.epoch < self.epoch:
+            refusal = f"granted in epoch {message.epoch}, this engine is in epoch {self.epoch}"
+        if refusal:
+            link.send(StreamFailed(message.stream_id, Reason.ENGINE_LOST, refusal, True))
+            return
+        if message.stream_id in mine:
+            link.send(StreamFailed(message.stream_id, Reason.INTERNAL, "stream id is in use", False))
+            return
+        key = self.new_key()
+        stream = _Stream(key, link, message.stream_id, message.epoch)
+        self._streams[key] = stream
+        mine[message.stream_id] = key
+        self._engine.submit(key, message.job, partial(self._emit, stream))
+
+    def _abort(self, link: Link, stream_id: int) -> None:
+        key = self._links.get(link, {}).get(stream_id)
+        if key is not None:
+            self._engine.abort(key)
+            self._forget(self._streams[key])
+
+    def _emit(self, stream: _Stream, item: TokenFrame | StreamError) -> None:
+        if isinstance(item, TokenFrame):
+            item.stream_id = stream.stream_id
+            stream.link.send(item)
+            if item.finish is not None:
+                self._forget(stream)
+        else:
+            stream.link.send(StreamFailed(stream.stream_id, item.reason, item.message, item.retryable))
+            self._forget(stream)
+
+    def _fail(self, stream: _Stream, reason: Reason, message: str) -> None:
+        self._engine.abort(stream.key)
+        self._emit(stream, StreamError(stream.key, reason, message, True))
+
+    def _forget(self, stream: _Stream) -> None:
+        self._streams.pop(stream.key, None)
+        self._links.get(stream.link, {}).pop(stream.stream_id, None)
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not self._streams:
+            self._on_empty()
