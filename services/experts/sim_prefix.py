@@ -1,0 +1,36 @@
+"""The simulated prefix cache: which leading blocks of a prompt are prefilled already. Least recently used goes.
+
+Rules: pure; blocks are chained hashes, so that a block only counts with everything before it, and the tenant's
+salt is the first link of the chain.
+"""
+
+from __future__ import annotations
+
+
+class PrefixCache:
+    """Holds up to `max_blocks` block hashes of `block_tokens` tokens each."""
+
+    def __init__(self, max_blocks: int, block_tokens: int) -> None:
+        self._max_blocks = max_blocks
+        self._block_bytes = block_tokens * 4
+        self.block_tokens = block_tokens
+        self._blocks: dict[int, None] = {}
+
+    def use(self, prompt_ids: bytes, salt: str) -> int:
+        """Number of leading tokens held before; holds all whole blocks of the prompt after. O(blocks)."""
+        blocks, size = self._blocks, self._block_bytes
+        chained, held, still = hash(salt), 0, True
+        for at in range(0, len(prompt_ids) - size, size):  # the last token is always computed
+            chained = hash((chained, prompt_ids[at : at + size]))
+            if chained in blocks:
+                del blocks[chained]  # moves to the young end below
+                held += still
+            else:
+                still = False
+            blocks[chained] = None
+        while len(blocks) > self._max_blocks:
+            del blocks[next(iter(blocks))]
+        return held * self.block_tokens
+
+    def __len__(self) -> int:
+        return len(self._blocks)
