@@ -1,0 +1,143 @@
+"""The gateway's links to engines: one per engine, opened at the first grant, shared by all streams.
+
+Rules: moves messages between streams and links; decides nothing about requests (flow.py does). A frame's way is one
+dict look-up and one call. Streams are known by process-wide unique ids, so a late frame of a stream that was
+closed, or of a fenced engine, finds nobody and is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from ..errors import LinkClosed
+from ..link.asyncio_link import Link, connect
+from ..link.messages import Abort, AnyMessage, Grant, StreamFailed, Submit
+from ..request import TokenFrame
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 1.0
+
+
+class Receiver(Protocol):
+    """Gets what concerns one stream. Called on the event loop; must not raise."""
+
+    def on_frame(self, frame: TokenFrame) -> None: ...
+    def on_stream_failed(self, failed: StreamFailed) -> None: ...
+    def on_lost(self, *, contacted: bool) -> None: ...
+
+
+class _EnginePeer:
+    """One engine: its link, or the attempt to open it, and the streams on it."""
+
+    def __init__(self, mux: EngineMux, grant: Grant) -> None:
+        self._mux = mux
+        self.engine_id, self.epoch, self.address = grant.engine_id, grant.epoch, grant.address
+        self.link: Link | None = None
+        self.streams: dict[int, Receiver] = {}
+        self._waiting: list[Submit] = []
+        self._dial = asyncio.create_task(self._connect(grant.key))
+
+    async def _connect(self, key: bytes) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await connect(self.address, key, self, self._mux.name)
+        except (OSError, LinkClosed, TimeoutError) as error:
+            self.lose(f"cannot reach it: {error}", contacted=False)
+
+    def submit(self, submit: Submit, receiver: Receiver) -> None:
+        self.streams[submit.stream_id] = receiver
+        if self.link is not None:
+            self.link.send(submit)
+        else:
+            self._waiting.append(submit)
+
+    def abort(self, stream_id: int) -> None:
+        if self.streams.pop(stream_id, None) is None:
+            return
+        if self.link is not None:
+            self.link.send(Abort(stream_id))
+        else:
+            self._waiting = [submit for submit in self._waiting if submit.stream_id != stream_id]
+
+    def link_up(self, link: Link) -> None:
+        self.link = link
+        waiting, self._waiting = self._waiting, []
+        for submit in waiting:
+            link.send(submit)
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        if type(message) is TokenFrame:
+            receiver = self.streams.get(message.stream_id)
+            if receiver is not None:
+                if message.finish is not None:
+                    del self.streams[message.stream_id]
+                receiver.on_frame(message)
+        elif type(message) is StreamFailed:
+            receiver = self.streams.pop(message.stream_id, None)
+            if receiver is not None:
+                receiver.on_stream_failed(message)
+
+    def link_down(self, link: Link, why: str) -> None:
+        self.lose(why, contacted=True)
+
+    def lose(self, why: str, *, contacted: bool) -> None:
+        """Forget the engine; every stream on it asks for another."""
+        self._mux.forget(self)
+        self._dial.cancel()
+        streams, self.streams = self.streams, {}
+        if streams:
+            log.warning("lost engine %s (%s): %d streams move", self.engine_id, why, len(streams))
+        link, self.link = self.link, None
+        if link is not None:
+            link.close(why)
+        for receiver in streams.values():
+            receiver.on_lost(contacted=contacted)
+
+
+class EngineMux:
+    """All engines this gateway talks to. `name` is how engines know this gateway."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._peers: dict[str, _EnginePeer] = {}
+
+    @property
+    def num_streams(self) -> int:
+        return sum(len(peer.streams) for peer in self._peers.values())
+
+    def open(self, grant: Grant, submit: Submit, receiver: Receiver) -> None:
+        """Submit to the engine that a lease names, dialling it first if need be."""
+        peer = self._peers.get(grant.engine_id)
+        if peer is not None and (peer.address != grant.address or peer.epoch < grant.epoch):
+            if peer.address != grant.address:
+                peer.lose("it came back at another address", contacted=True)
+                peer = None
+            else:
+                peer.epoch = grant.epoch
+        if peer is None:
+            peer = self._peers[grant.engine_id] = _EnginePeer(self, grant)
+        peer.submit(submit, receiver)
+
+    def close(self, engine_id: str, stream_id: int) -> None:
+        """Abort a stream; its late frames are dropped."""
+        peer = self._peers.get(engine_id)
+        if peer is not None:
+            peer.abort(stream_id)
+
+    def fence(self, engine_id: str, epoch: int) -> None:
+        """The queue declared the engine dead up to `epoch`."""
+        peer = self._peers.get(engine_id)
+        if peer is not None and peer.epoch <= epoch:
+            peer.lose("fenced by the queue", contacted=True)
+
+    def forget(self, peer: _EnginePeer) -> None:
+        if self._peers.get(peer.engine_id) is peer:
+            del self._peers[peer.engine_id]
+
+    def stop(self) -> None:
+        """Close every link; streams on them are lost."""
+        for peer in list(self._peers.values()):
+            peer.lose("the gateway stops", contacted=True)

@@ -1,0 +1,267 @@
+"""The HTTP server: uvicorn's httptools protocol, with bounds on what a client may do and synchronous writes.
+
+Two additions to uvicorn, both here and nowhere else:
+
+- `Connection` methods that write a response without an await, so that a token's way ends in `transport.write`
+  (architecture §2). They keep uvicorn's own cycle state right, so keep-alive and pipelining still work; the
+  pinned version and tests/unit/gateway/test_uvicorn_server.py guard that.
+- bounds: header bytes, time to send headers and body (one sweep a second over all connections instead of timers
+  per request), number of connections. Refusals are OpenAI-shaped JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from ..config import LimitsConfig
+from ..errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+SWEEP_EVERY_S = 1.0
+WRITE_HIGH_WATER_BYTES = 64 * 1024
+_SSE_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+    b"x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n"
+)
+
+
+class _Refused(Exception):
+    """Raised in a parser callback: the request line or the headers are over a bound."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def error_json(message: str, code: str) -> bytes:
+    """OpenAI's error body for what never reaches a route."""
+    safe = message.replace("\\", "\\\\").replace('"', '\\"')
+    text = f'{{"error":{{"message":"{safe}","type":"invalid_request_error","param":null,"code":"{code}"}}}}'
+    return text.encode()
+
+
+class Connection(HttpToolsProtocol):
+    """One client connection. `on_close` is called once if the client goes away before the response is complete."""
+
+    limits: LimitsConfig = LimitsConfig()
+    max_connections: int = 10_000
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self.on_close: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self._header_bytes = 0
+        self._deadline_s: float | None = self.loop.time() + self.limits.header_timeout_s
+        self._refusal: _Refused | None = None
+        if len(self.connections) > self.max_connections:
+            self.refuse(503, "too many connections", "not_ready")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    # bounds ------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]  # how the app finds us
+        self._header_bytes = 0
+        self._deadline_s = self.loop.time() + self.limits.header_timeout_s
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url), 414, "the request target is too long")
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4, 431, "the headers are too large")
+        if len(self.headers) >= MAX_HEADERS:
+            self._refusal = _Refused(431, "too many headers")
+            raise self._refusal
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._deadline_s = self.loop.time() + self.limits.body_timeout_s
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._deadline_s = None
+        super().on_message_complete()
+
+    def _count(self, num_bytes: int, status: int, message: str) -> None:
+        self._header_bytes += num_bytes
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refusal = _Refused(status, message)
+            raise self._refusal
+
+    def on_response_complete(self) -> None:
+        self.on_close = None
+        self.on_writable = None
+        super().on_response_complete()
+
+    def overdue(self, now_s: float) -> bool:
+        """True when the client took too long to send its request."""
+        return self._deadline_s is not None and now_s > self._deadline_s
+
+    def send_400_response(self, msg: str) -> None:
+        refusal = self._refusal or _Refused(400, "this is not a valid HTTP request")
+        self.refuse(refusal.status, refusal.message, "invalid_http")
+
+    def refuse(self, status: int, message: str, code: str) -> None:
+        """Answer outside any request and close."""
+        if not self.transport.is_closing() and (self.cycle is None or not self.cycle.response_started):
+            body = error_json(message, code)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+    # responses without an await ----------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
+    def write_paused(self) -> bool:
+        return self.flow.write_paused
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """A complete response in one write. `headers` are complete lines, each with its CRLF."""
+        cycle = self.cycle
+        if cycle.response_started or self.transport.is_closing():
+            return
+        cycle.response_started = True
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        payload = b"" if self.scope["method"] == "HEAD" else body
+        self.transport.write(b"".join((STATUS_LINE[status], headers, close, length, payload)))
+        self._complete()
+
+    def start_stream(self, headers: bytes) -> None:
+        """Begin a chunked event stream."""
+        cycle = self.cycle
+        if cycle.response_started or self.transport.is_closing():
+            return
+        cycle.response_started = cycle.chunked_encoding = True
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        self.transport.write(b"".join((_SSE_HEAD, headers, close, b"\r\n")))
+
+    def write_chunk(self, data: bytes) -> None:
+        """One piece of the stream, sent at once."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end_stream(self, data: bytes = b"") -> None:
+        """The last piece, if any, and the end of the stream."""
+        if self.transport.is_closing() or self.cycle.response_complete:
+            return
+        tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        self.transport.write(tail)
+        self._complete()
+
+    def abort(self) -> None:
+        """Cut the connection: the client cannot mistake a broken stream for a complete one."""
+        self.transport.abort()
+
+    def _complete(self) -> None:
+        cycle = self.cycle
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+
+
+class HttpServer:
+    """uvicorn's protocol on a socket of ours, inside a running event loop."""
+
+    def __init__(self, app: Callable[..., Any], limits: LimitsConfig) -> None:
+        self._protocol: type[Connection] = type("BoundConnection", (Connection,), {"limits": limits})
+        self._config = uvicorn.Config(
+            app, http=self._protocol, ws="none", lifespan="off", interface="asgi3", access_log=False,
+            log_config=None, server_header=False, date_header=False, timeout_keep_alive=75, proxy_headers=False,
+        )  # fmt: skip
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Open client connections."""
+        return [c for c in self._state.connections if isinstance(c, Connection)]
+
+    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
+        """Listen and return the port. Raises ConfigError when the port is taken."""
+        self._config.load()
+        sock = bind(host, port, reuse_port=reuse_port)
+        self._server = await asyncio.get_running_loop().create_server(self._connection, sock=sock, backlog=4096)
+        self._sweeper = asyncio.create_task(self._sweep())
+        return sock.getsockname()[1]
+
+    def _connection(self) -> Connection:
+        return self._protocol(config=self._config, server_state=self._state, app_state={})
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            now_s = asyncio.get_running_loop().time()
+            for connection in self.connections:
+                if connection.overdue(now_s):
+                    connection.refuse(408, "the request took too long to arrive", "request_timeout")
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop listening, let what runs finish for `grace_s` seconds, then cut it. Idle connections close now."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in self.connections:
+            connection.shutdown()
+        deadline_s = asyncio.get_running_loop().time() + grace_s
+        while self.connections and asyncio.get_running_loop().time() < deadline_s:
+            await asyncio.sleep(0.02)
+        for connection in self.connections:
+            connection.abort()
+
+
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening TCP socket. Raises ConfigError that names the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(4096)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); free the port or choose another (EXPERTMESH_HTTP_PORT)"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
