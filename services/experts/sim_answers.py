@@ -72,7 +72,7 @@ class Answer:
             yield (TokenLogprob(chosen, ((token_id, chosen), *others) if num_top else ()),)
 
     def _block(self, number: int) -> list[OneToken]:
-        digest = blake2b(number.to_bytes(4, "little"), digest_size=_BLOCK, key=self._seed).digest()
+        digest = blake2b(self._seed + number.to_bytes(4, "little"), digest_size=_BLOCK).digest()
         return [row[byte] for row, byte in zip(_ROWS, digest, strict=True)]
 
     def _guide(self, sampling: SamplingParams) -> None:
