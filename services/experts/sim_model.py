@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import count, repeat
 
 import msgspec
 
@@ -230,18 +230,17 @@ class SimModel:
         stream.sink(first)
 
     def _frames(self, stream: SimStream) -> Iterator[TokenFrame]:
-        tokens, wanted = stream.answer.tokens(stream.start), stream.job.sampling.logprobs
-        if wanted is None:
-            return map(TokenFrame, repeat(stream.stream_id), tokens)
-        logprobs = stream.answer.logprobs(stream.start, wanted)
-        return map(TokenFrame, repeat(stream.stream_id), tokens, repeat(None), logprobs)
+        start, wanted = stream.start, stream.job.sampling.logprobs
+        logprobs = repeat(None) if wanted is None else stream.answer.logprobs(start, wanted)
+        tokens = stream.answer.tokens(start)
+        return map(TokenFrame, repeat(stream.stream_id), tokens, repeat(None), logprobs, repeat(0), count(start))
 
     def _send_last(self, stream: SimStream) -> None:
         finish = stream.answer.finish if stream.limit == stream.answer.length else "length"
         if self._streams.get(stream.stream_id) is stream:
             del self._streams[stream.stream_id]
         if stream.limit <= stream.start:
-            stream.sink(TokenFrame(stream.stream_id, (), finish))
+            stream.sink(TokenFrame(stream.stream_id, (), finish, index=stream.start))
             return
         frame = next(stream.frames)
         frame.finish = finish

@@ -28,6 +28,7 @@ class Client:
 
     def __call__(self, frame: TokenFrame | StreamError) -> None:
         assert isinstance(frame, TokenFrame) and self.finish is None
+        assert not self.frames or frame.index == self.frames[0].index + len(self.ids)
         self.ids += frame.token_ids
         self.finish = frame.finish
         self.frames.append(frame)
