@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import LinkClosed
@@ -29,7 +30,7 @@ class Receiver(Protocol):
     def on_lost(self, *, contacted: bool) -> None: ...
 
 
-class _EnginePeer:
+class EnginePeer:
     """One engine: its link, or the attempt to open it, and the streams on it."""
 
     def __init__(self, mux: EngineMux, grant: Grant) -> None:
@@ -38,14 +39,11 @@ class _EnginePeer:
         self.link: Link | None = None
         self.streams: dict[int, Receiver] = {}
         self._waiting: list[Submit] = []
-        self._dial = asyncio.create_task(self._connect(grant.key))
+        self._dial = mux.dial(self, grant.address, grant.key)
 
-    async def _connect(self, key: bytes) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await connect(self.address, key, self, self._mux.name)
-        except (OSError, LinkClosed, TimeoutError) as error:
-            self.lose(f"cannot reach it: {error}", contacted=False)
+    def unreachable(self, why: str) -> None:
+        """Dialling failed: nothing was ever sent there."""
+        self.lose(f"cannot reach it: {why}", contacted=False)
 
     def submit(self, submit: Submit, receiver: Receiver) -> None:
         self.streams[submit.stream_id] = receiver
@@ -97,12 +95,24 @@ class _EnginePeer:
             receiver.on_lost(contacted=contacted)
 
 
-class EngineMux:
-    """All engines this gateway talks to. `name` is how engines know this gateway."""
+class Cancellable(Protocol):
+    """An attempt to connect that may be given up."""
 
-    def __init__(self, name: str) -> None:
+    def cancel(self) -> object: ...
+
+
+Dial = Callable[[EnginePeer, str, bytes], Cancellable]
+"""Connects a peer to (address, key) in the background; then `peer.link_up` or `peer.unreachable` is called, later."""
+
+
+class EngineMux:
+    """All engines this gateway talks to. `name` is how engines know this gateway; `dial` is TCP unless the twin
+    brings its own network."""
+
+    def __init__(self, name: str, dial: Dial | None = None) -> None:
         self.name = name
-        self._peers: dict[str, _EnginePeer] = {}
+        self.dial = dial if dial is not None else self._dial_tcp
+        self._peers: dict[str, EnginePeer] = {}
 
     @property
     def num_streams(self) -> int:
@@ -118,7 +128,7 @@ class EngineMux:
             else:
                 peer.epoch = grant.epoch
         if peer is None:
-            peer = self._peers[grant.engine_id] = _EnginePeer(self, grant)
+            peer = self._peers[grant.engine_id] = EnginePeer(self, grant)
         peer.submit(submit, receiver)
 
     def close(self, engine_id: str, stream_id: int) -> None:
@@ -133,7 +143,17 @@ class EngineMux:
         if peer is not None and peer.epoch <= epoch:
             peer.lose("fenced by the queue", contacted=True)
 
-    def forget(self, peer: _EnginePeer) -> None:
+    def _dial_tcp(self, peer: EnginePeer, address: str, key: bytes) -> Cancellable:
+        async def attempt() -> None:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await connect(address, key, peer, self.name)
+            except (OSError, LinkClosed, TimeoutError) as error:
+                peer.unreachable(str(error))
+
+        return asyncio.create_task(attempt())
+
+    def forget(self, peer: EnginePeer) -> None:
         if self._peers.get(peer.engine_id) is peer:
             del self._peers[peer.engine_id]
 
