@@ -1,0 +1,12 @@
+terraform {
+  required_version = ">= 1.11.0, < 2.0.0"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 5.100"
+      # `aws.replica` is the same account in another region: it holds the third copy.
+      configuration_aliases = [aws.replica]
+    }
+  }
+}

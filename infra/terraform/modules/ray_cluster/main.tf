@@ -1,0 +1,105 @@
+# The Ray cluster: one head that Auto Scaling replaces and Redis remembers for, the name under which nodes
+# find it, the token that lets them in, and the pools.
+
+data "aws_region" "current" {}
+
+locals {
+  head_record = "head.${var.internal_domain}"
+  profile_of  = { head = "head", ingress = "ingress", spot = "worker", fallback = "worker", vip = "worker" }
+
+  # A pool that names no zones uses all of them.
+  zones_of = { for pool, p in var.pools : pool => p.zones == null ? var.subnet_ids : { for z in p.zones : z => var.subnet_ids[z] } }
+  groups_of = { for pool, p in var.pools : pool => concat(
+    [var.security_group_ids.node],
+    contains(["head", "ingress"], p.tier) && p.ingress ? [var.security_group_ids.ingress] : [],
+    p.efa_interfaces > 0 ? [var.security_group_ids.efa] : [],
+  ) }
+
+  # The controller's view of the pools, for the head alone.
+  pool_plans = { for pool, p in var.pools : pool => {
+    asg                  = "${var.name}-${pool}"
+    tier                 = p.tier
+    min_size             = p.capacity.min_size
+    max_size             = p.capacity.max_size
+    on_demand_base       = p.capacity.on_demand_base
+    on_demand_percentage = p.capacity.on_demand_percentage
+    group_nodes          = p.expert_group.nodes
+    fallback             = p.fallback_pool
+  } }
+
+  common_facts = {
+    region               = data.aws_region.current.name
+    head_host            = local.head_record
+    gcs_port             = var.gcs_port
+    ray_token_secret_arn = module.ray_token.arn
+    models               = var.models
+    telemetry            = var.telemetry
+  }
+  head_facts = merge(local.common_facts, {
+    redis                 = var.redis
+    head_zone_id          = aws_route53_zone.internal.zone_id
+    node_events_queue_url = var.node_events_queue_url
+    pools                 = jsonencode(local.pool_plans)
+  })
+  ingress_facts = merge(local.common_facts, { redis = var.redis })
+  facts_of = { for pool, p in var.pools : pool => (
+    p.tier == "head" ? local.head_facts : p.tier == "ingress" ? local.ingress_facts : local.common_facts
+  ) }
+}
+
+# Ray's own authentication (RAY_AUTH_MODE=token): whoever lacks it cannot submit code to the cluster.
+module "ray_token" {
+  source = "../secret"
+
+  name                 = var.name
+  purpose              = "ray-token"
+  description          = "Token that every Ray node and driver presents."
+  kms_key_arn          = var.secret_kms_key_arn
+  generation           = var.ray_token_generation
+  recovery_window_days = var.secret_recovery_window_days
+  tags                 = var.tags
+}
+
+# The head writes its own A record when it boots (its role may do just that), so Terraform keeps none.
+resource "aws_route53_zone" "internal" {
+  name          = var.internal_domain
+  comment       = "${var.name}: names inside the VPC"
+  force_destroy = true
+
+  vpc {
+    vpc_id = var.vpc_id
+  }
+
+  tags = var.tags
+}
+
+module "pool" {
+  source   = "../node_pool"
+  for_each = var.pools
+
+  name                        = var.name
+  pool                        = each.key
+  tier                        = each.value.tier
+  capacity                    = each.value.capacity
+  instance_types              = each.value.instance_types
+  diversification_waiver      = each.value.diversification_waiver
+  expert_group                = each.value.expert_group
+  efa_interfaces              = each.value.efa_interfaces
+  reserved_instances_per_zone = each.value.reserved_instances_per_zone
+  drain                       = each.value.drain
+  join_timeout_s              = each.value.join_timeout_s
+  max_instance_lifetime_days  = each.value.max_instance_lifetime_days
+  ami_id                      = each.value.ami_id
+  root_volume                 = each.value.root_volume
+  labels                      = each.value.labels
+  subnet_ids                  = local.zones_of[each.key]
+  security_group_ids          = local.groups_of[each.key]
+  instance_profile_name       = var.instance_profile_names[local.profile_of[each.value.tier]]
+  kms_key_arn                 = var.volume_kms_key_arn
+  service_linked_role_arn     = var.service_linked_role_arn
+  target_group_arns           = each.value.ingress ? var.target_group_arns : []
+  node_facts                  = local.facts_of[each.key]
+  release                     = var.release
+  force_delete                = var.force_delete
+  tags                        = var.tags
+}
