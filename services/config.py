@@ -49,6 +49,10 @@ class QueueConfig(Section):
     input_token_cost: float = Field(default=1.0, gt=0)
     output_token_cost: float = Field(default=2.0, gt=0)
     max_tenant_queued: int = Field(default=5_000, ge=1)
+    max_tenant_queued_tokens: int = Field(default=10_000_000, ge=1)
+    max_queued: int = Field(default=20_000, ge=1, description="over all bands; above it the lowest band is shed first")
+    max_queued_tokens: int = Field(default=40_000_000, ge=1)
+    restart_grace_s: float = Field(default=0.3, ge=0, description="no grants before gateways could tell what they hold")
     listen_host: str = "127.0.0.1"
 
 

@@ -53,7 +53,7 @@ class Acquire(Message, tag=20):
 
     `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
     request already lost; `emitted_tokens` > 0 marks a resumption (never refused for capacity, only for
-    deadline or poison).
+    deadline or poison); so does `registered`: the queue took this request before its restart.
     """
 
     ticket: int
@@ -70,6 +70,7 @@ class Acquire(Message, tag=20):
     avoid: tuple[str, ...] = ()
     emitted_tokens: int = 0
     preemptible: bool = True
+    registered: bool = False
 
 
 class CancelTicket(Message, tag=21):

@@ -1,1 +1,1 @@
-"""queue/routing"""
+"""Where a lease points: filters, then scorers, then the picker."""

@@ -1,0 +1,107 @@
+"""If: whether a request may wait at all. Refusals come before any work and cost microseconds.
+
+Rules: pure functions of the request and of counts; no order, no places. Monotone: with more waiting, nothing that
+was refused is admitted. A resumption or a re-registration was admitted before and is never refused for capacity.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..config import BandConfig, QueueConfig
+from ..link.messages import Acquire
+from ..outcome import Reason
+
+MAX_REMAINING_S = 7 * 86_400.0
+MAX_WEIGHT = 1_000.0
+MAX_TOKENS = 1 << 24
+MAX_NAME_CHARS = 256
+MAX_AVOID = 16
+MAX_PREFIX = 256
+
+Verdict = tuple[Reason, str] | None
+"""Why not, or None."""
+
+
+def check_fields(message: Acquire) -> Verdict:
+    """Refuse what no gateway of ours may say: NaN passes every comparison the other way round, so ask positively."""
+    if not 0 < message.prompt_tokens < MAX_TOKENS or not 0 < message.max_tokens < MAX_TOKENS:
+        return Reason.INVALID_FIELD, f"prompt_tokens and max_tokens must lie in 1..{MAX_TOKENS - 1}"
+    if not 0 <= message.emitted_tokens < MAX_TOKENS:
+        return Reason.INVALID_FIELD, "emitted_tokens is out of range"
+    if not 0.0 < message.weight <= MAX_WEIGHT:
+        return Reason.INVALID_FIELD, f"weight must lie in (0, {MAX_WEIGHT:g}]"
+    if not -1.0 <= message.age_s <= MAX_REMAINING_S or not message.remaining_s <= MAX_REMAINING_S:
+        return Reason.INVALID_FIELD, f"age_s and remaining_s may not pass {MAX_REMAINING_S:g} s"
+    if message.remaining_s <= 0.0:
+        if math.isinf(message.remaining_s):
+            return Reason.INVALID_FIELD, "remaining_s is infinite"
+        return Reason.DEADLINE_EXCEEDED, "the deadline had passed on arrival"
+    if len(message.tenant) > MAX_NAME_CHARS or len(message.request_id) > MAX_NAME_CHARS:
+        return Reason.INVALID_FIELD, f"tenant and request_id may have {MAX_NAME_CHARS} characters"
+    if len(message.avoid) > MAX_AVOID or len(message.prefix) > MAX_PREFIX:
+        return Reason.INVALID_FIELD, f"at most {MAX_AVOID} engines to avoid and {MAX_PREFIX} prefix blocks"
+    return None
+
+
+class Backlog:
+    """What waits, by count and tokens: per band, per tenant, in all."""
+
+    def __init__(self, num_bands: int) -> None:
+        self.count = [0] * num_bands
+        self.tokens = [0] * num_bands
+        self.cost = [0.0] * num_bands
+        self.total = 0
+        self.total_tokens = 0
+        self.by_tenant: dict[str, list[float]] = {}
+        """Tenant → [count, tokens, cost, latest deadline seen]; only tenants that wait."""
+
+    def add(self, band: int, tenant: str, tokens: int, cost: float, deadline_s: float) -> None:
+        self.count[band] += 1
+        self.tokens[band] += tokens
+        self.cost[band] += cost
+        self.total += 1
+        self.total_tokens += tokens
+        row = self.by_tenant.get(tenant)
+        if row is None:
+            self.by_tenant[tenant] = [1, tokens, cost, deadline_s]
+        else:
+            row[0] += 1
+            row[1] += tokens
+            row[2] += cost
+            row[3] = max(row[3], deadline_s)
+
+    def remove(self, band: int, tenant: str, tokens: int, cost: float) -> None:
+        self.count[band] -= 1
+        self.tokens[band] -= tokens
+        self.cost[band] -= cost
+        self.total -= 1
+        self.total_tokens -= tokens
+        row = self.by_tenant[tenant]
+        if row[0] == 1:
+            del self.by_tenant[tenant]
+        else:
+            row[0] -= 1
+            row[1] -= tokens
+            row[2] -= cost
+
+
+def check_bounds(config: QueueConfig, band: BandConfig, index: int, backlog: Backlog, tenant: str, tokens: int) -> Verdict:
+    """The bounds of one tenant and of one band. The bound of the whole queue sheds instead (`over_total`)."""
+    row = backlog.by_tenant.get(tenant)
+    if row is not None and row[0] >= config.max_tenant_queued:
+        return Reason.QUEUE_FULL, f"{config.max_tenant_queued} requests of this tenant wait already"
+    if row is not None and row[1] + tokens > config.max_tenant_queued_tokens:
+        return Reason.QUEUE_FULL, f"{config.max_tenant_queued_tokens} tokens of this tenant wait already"
+    if backlog.count[index] >= band.max_queued:
+        return Reason.QUEUE_FULL, f"{band.max_queued} requests of band {band.name} wait already"
+    if backlog.tokens[index] + tokens > band.max_queued_tokens and backlog.count[index] > 0:
+        return Reason.QUEUE_FULL, f"{band.max_queued_tokens} tokens of band {band.name} wait already"
+    return None
+
+
+def over_total(config: QueueConfig, backlog: Backlog, tokens: int) -> bool:
+    """Whether one more request needs somebody else to be shed."""
+    return backlog.total >= config.max_queued or (
+        backlog.total_tokens + tokens > config.max_queued_tokens and backlog.total > 0
+    )

@@ -1,0 +1,72 @@
+"""Deadlines while waiting: when they pass, and what can no longer be met.
+
+Rules: turns ages and remainders into times of this queue's clock once, on arrival; estimates waits; refuses nobody
+itself. Estimates for refusal are lower bounds (nobody is refused who had a chance), those for `Retry-After` are means.
+"""
+
+from __future__ import annotations
+
+from .entry import Entry
+from .wheel import TimerWheel
+
+RATE_MEMORY_S = 3.0
+MAX_RETRY_S = 600.0
+MIN_RETRY_S = 0.1
+
+
+class ServiceRate:
+    """Weighted tokens served per second, learnt while somebody waited (an idle mesh says nothing of its speed)."""
+
+    def __init__(self) -> None:
+        self._cost = 0.0
+        self._since_s: float | None = None
+        self.per_s = 0.0
+        self.best_per_s = 0.0
+
+    def served(self, cost: float) -> None:
+        self._cost += cost
+
+    def tick(self, now_s: float, busy: bool) -> None:
+        """Call on every tick; `busy`: requests waited all the time since the last."""
+        if self._since_s is None or not busy:
+            self._since_s, self._cost = now_s, 0.0
+            return
+        span_s = now_s - self._since_s
+        if span_s < 0.5:  # progress comes in bursts of 100 ms
+            return
+        rate = self._cost / span_s
+        keep = max(0.0, 1.0 - span_s / RATE_MEMORY_S) if self.per_s else 0.0
+        self.per_s = keep * self.per_s + (1.0 - keep) * rate
+        self.best_per_s = max(rate, self.best_per_s * 0.99)
+        self._since_s, self._cost = now_s, 0.0
+
+    def least_wait_s(self, cost: float) -> float:
+        """No less than this passes until `cost` is served (0 while unknown)."""
+        return cost / self.best_per_s if self.best_per_s > 0.0 else 0.0
+
+    def retry_after_s(self, cost: float) -> float:
+        """When to come back if `cost` stands before you; negative: no estimate."""
+        if self.per_s <= 0.0:
+            return -1.0
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, cost / self.per_s))
+
+
+class DeadlineWatch:
+    """Waiting entries by deadline."""
+
+    def __init__(self) -> None:
+        self._wheel: TimerWheel[Entry] = TimerWheel()
+
+    def add(self, entry: Entry) -> None:
+        entry.deadline_slot = self._wheel.add(entry.deadline_s, entry)
+
+    def remove(self, entry: Entry) -> None:
+        self._wheel.remove(entry.deadline_slot, entry)
+
+    def expired(self, now_s: float, budget: int) -> list[Entry]:
+        """Entries whose deadline has passed, at most `budget`, forgotten here."""
+        return self._wheel.due(now_s, budget)
+
+    def items(self) -> list[Entry]:
+        """All watched entries, in no order."""
+        return self._wheel.items()

@@ -1,0 +1,111 @@
+"""The grant loop: as long as somebody can be served, serve who is first. When and where meet here.
+
+Rules: no clock, no messages of its own (state.py's moves make them). Three questions in turn:
+1. does a band that uses less than its reserve wait? It goes first, and may call borrowed slots back;
+2. otherwise, with a slot free: the first lane by rank whose head may take it (pools.py);
+3. which engine (routing/)? A head that no free engine suits steps aside for this decision, so that it blocks nobody.
+"""
+
+from __future__ import annotations
+
+from ..outcome import Reason
+from .engines import EngineState
+from .entry import PARKED, Entry
+from .routing.filters import not_avoided
+from .routing.picker import pick, suits
+from .state import QueueState
+
+MAX_PARKED = 8
+MAX_VICTIMS = 16
+"""Bounds on one decision's work."""
+
+
+def dispatch(state: QueueState, now_s: float) -> bool:
+    """Grant what can be granted. Returns True when some request had to step aside (nothing free suited it)."""
+    bands, fleet = state.bands, state.fleet
+    parked: list[Entry] = []
+    while bands.waiting and len(parked) < MAX_PARKED:
+        free = fleet.any_free()
+        entry = _below_reserve(state)
+        reserved = entry is not None
+        if entry is None:
+            if not free:
+                break
+            entry = _by_rank(state, parked)
+            if entry is None:
+                break
+        if entry.deadline_s <= now_s:
+            state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+            continue
+        engine = pick(entry, fleet.engines.values(), state.pool_of, state.prefixes) if free else None
+        if engine is None and reserved:
+            engine = _reclaim(state, entry)
+        if engine is None:
+            bands.take(entry)
+            entry.state = PARKED
+            parked.append(entry)
+            continue
+        _advance_turn(state, entry)
+        bands.take(entry)
+        state.grant(entry, engine, now_s)
+    for entry in parked:
+        bands.put_back(entry)
+    return bool(parked)
+
+
+def _below_reserve(state: QueueState) -> Entry | None:
+    """The first of a band's own requests while the band uses less than its reserve."""
+    used, reserve = state.pools.used, state.pools.reserve
+    for band in state.bands.all:
+        if used[band.index] < reserve[band.index]:
+            entry = band.own.peek()
+            if entry is not None:
+                return entry
+    return None
+
+
+def _by_rank(state: QueueState, parked: list[Entry]) -> Entry | None:
+    """The first by rank that may take a free slot; those that may not borrow step aside."""
+    may_take = state.pools.may_take
+    for band in state.bands.all:
+        while len(parked) < MAX_PARKED:
+            first, second = band.heads()
+            if first is None:
+                break
+            if may_take(first.band, first.preemptible):
+                return first
+            if second is not None and may_take(second.band, second.preemptible):
+                return second
+            if not state.configs[first.band].preemptible and second is None:
+                break  # the whole lane is of that kind
+            state.bands.take(first)
+            first.state = PARKED
+            parked.append(first)
+    return None
+
+
+def _advance_turn(state: QueueState, entry: Entry) -> None:
+    band = state.bands.all[entry.level]
+    if len(band.own) and len(band.aged):
+        band.turn += 1
+
+
+def _reclaim(state: QueueState, entry: Entry) -> EngineState | None:
+    """Call back as few borrowed leases as make room for `entry` on one engine. The grant does not wait for them to
+    leave: the engine holds one stream more for the millisecond that their gateways need."""
+    plans: dict[int, list[Entry]] = {}
+    for victim in state.pools.victims(entry.band, MAX_VICTIMS):
+        engine = victim.engine
+        if engine is None or not suits(entry, engine, state.pool_of):
+            continue
+        if entry.avoid and not not_avoided(entry, engine) and len(state.fleet.engines) > 1:
+            continue
+        plan = plans.setdefault(engine.bit, [])
+        plan.append(victim)
+        tokens = engine.kv_reserved - sum(v.wanted_tokens for v in plan) + entry.wanted_tokens
+        fits = tokens <= engine.kv_budget or engine.used == len(plan)
+        if engine.used - len(plan) < engine.capacity and fits:
+            for leaver in plan:
+                state.call_back(leaver)
+            return engine
+    return None

@@ -1,0 +1,104 @@
+"""The engines the queue may lease: identity and epoch, room, and whether they are alive.
+
+Rules: one engine's facts and the arithmetic on them. It grants nothing and chooses nobody (pools.py, routing/).
+Room has two measures: streams (learnt depth) and KV tokens (reserved per lease), because either can run out first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..link.messages import EngineLoad, EngineUp
+from .saturation import DepthModel
+
+if TYPE_CHECKING:
+    from .entry import Entry
+
+KV_SHARE = 0.95
+"""Part of the KV cache that leases may reserve; the rest absorbs blocks that are only partly filled."""
+
+WEDGED_S = 3.0
+PREFILL_FLOOR_TOKENS_PER_S = 500.0
+"""Running streams without a new token mean a wedged engine, after WEDGED_S and the time that the slowest engine we
+serve (SmolLM2 in fp32 on one CPU core) may need for prompts that were just sent there."""
+
+
+class EngineState:
+    """One registered engine. `up` is false once its link is down or it drains: no new leases then."""
+
+    def __init__(self, message: EngineUp, epoch: int, order: int, now_s: float) -> None:
+        self.engine_id = message.engine_id
+        self.address = message.address
+        self.pool = message.pool
+        self.group = message.group
+        self.max_model_len = message.max_model_len
+        self.block_tokens = max(1, message.block_tokens)
+        self.kv_tokens = message.kv_tokens
+        self.kv_budget = int(message.kv_tokens * KV_SHARE)
+        self.model = DepthModel(max(1, message.max_num_seqs))
+        self.epoch = epoch
+        self.order = order
+        self.bit = 1 << order
+        self.up = True
+        self.draining = False
+        self.silent_since_s = now_s
+        self.moved_s = now_s
+        self.tokens_total = -1
+        self.pending_prompt_tokens = 0
+        self.leases: dict[int, Entry] = {}
+        self.used = 0
+        self.foreign = 0
+        self.kv_reserved = 0
+        self.capacity = self.model.depth
+        self._peak = 0
+
+    # room ----------------------------------------------------------------------------------------------
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds (negative while a preempted stream still leaves)."""
+        return self.capacity - self.used if self.up else 0
+
+    def has_room(self, wanted_tokens: int) -> bool:
+        """Whether a stream with `wanted_tokens` of KV fits now. A stream alone always does."""
+        return self.used < self.capacity and (
+            self.kv_reserved + wanted_tokens <= self.kv_budget or (self.used == 0 and self.foreign == 0)
+        )
+
+    def take(self, entry: Entry) -> None:
+        """A lease begins."""
+        self.leases[entry.seq] = entry
+        self.used += 1
+        self.kv_reserved += entry.wanted_tokens
+        self._peak = max(self._peak, self.used)
+
+    def vacate(self, entry: Entry) -> None:
+        """The room of a lease is free for others (it ended, or its holder was told to leave)."""
+        self.used -= 1
+        self.kv_reserved -= entry.wanted_tokens
+
+    # reports -------------------------------------------------------------------------------------------
+
+    def load(self, message: EngineLoad, now_s: float) -> None:
+        """Take a report in: learn the depth, and count streams that run there without a lease of ours (after a
+        restart of the queue, until their gateways have told us)."""
+        self.silent_since_s = now_s
+        share = message.kv_free_tokens / self.kv_tokens if self.kv_tokens else 1.0
+        self.model.report(message.running, message.waiting, share, message.step_s, self._peak)
+        present = message.running + message.waiting
+        self.foreign = max(0, present - max(self._peak, len(self.leases)))
+        self._peak = self.used
+        self.capacity = max(0, self.model.depth - self.foreign)
+        if message.tokens_total != self.tokens_total or message.running == 0:
+            self.tokens_total = message.tokens_total
+            self.moved_s = now_s
+            self.pending_prompt_tokens = 0
+
+    def dead(self, now_s: float, silent_s: float) -> str:
+        """Why this engine is to be fenced, or an empty string."""
+        if now_s - self.silent_since_s > silent_s:
+            return "silent"
+        allowance_s = self.pending_prompt_tokens / PREFILL_FLOOR_TOKENS_PER_S
+        if self.leases and now_s - self.moved_s > max(silent_s, WEDGED_S) + allowance_s:
+            return "wedged"
+        return ""

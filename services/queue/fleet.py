@@ -1,0 +1,98 @@
+"""The fleet: registration, epochs, loss and the sum of room over all engines of one model.
+
+Rules: state of engines and what is known of them from before a restart; tells nobody anything (scheduler.py does).
+
+Epochs fence: what a gateway sends to an engine, and what the engine answers, carries the epoch of its registration.
+An engine that only lost its link keeps its epoch; one that was fenced or began anew gets a higher one. `first_epoch`
+is larger in every incarnation of the queue, so that an engine unknown to it can never get an old number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..link.messages import EngineUp
+from .engines import EngineState
+from .entry import Entry
+
+PREFIX_CAPACITY = 262_144
+
+
+class Fleet:
+    """Engines by id."""
+
+    def __init__(self, first_epoch: int) -> None:
+        self._first_epoch = first_epoch
+        self.engines: dict[str, EngineState] = {}
+        self._fenced: dict[str, int] = {}
+        self.limbo: dict[str, list[Entry]] = {}
+        """Leases that gateways hold on engines which have not registered (yet), by engine."""
+        self.longest_tokens = 0
+
+    def register(self, message: EngineUp, now_s: float) -> tuple[EngineState, EngineState | None]:
+        """The engine's state, and the earlier incarnation that it replaces, if there is one to fence."""
+        old = self.engines.get(message.engine_id)
+        if old is not None and message.epoch == old.epoch:
+            old.up, old.draining, old.address = True, False, message.address
+            old.silent_since_s = old.moved_s = now_s
+            return old, None
+        fenced = self._fenced.get(message.engine_id, 0)
+        if old is None and message.epoch > fenced:
+            epoch = message.epoch  # it served before this queue began: its streams go on
+        else:
+            epoch = max(fenced, message.epoch, old.epoch if old is not None else 0, self._first_epoch) + 1
+        if old is not None:
+            self.remove(old)
+        state = EngineState(message, epoch, self._free_order(), now_s)
+        self.engines[message.engine_id] = state
+        self._measure()
+        return state, old
+
+    def remove(self, engine: EngineState) -> None:
+        """Fence: this epoch and all lower ones are out."""
+        self._fenced[engine.engine_id] = max(engine.epoch, self._fenced.get(engine.engine_id, 0))
+        self.engines.pop(engine.engine_id, None)
+        self._measure()
+
+    def is_fenced(self, engine_id: str, epoch: int) -> bool:
+        return epoch <= self._fenced.get(engine_id, 0)
+
+    def _measure(self) -> None:
+        self.longest_tokens = max((e.max_model_len for e in self.engines.values()), default=0)
+
+    def _free_order(self) -> int:
+        """The lowest free bit, so that bit sets stay small however many engines come and go."""
+        taken = {engine.order for engine in self.engines.values()}
+        return next(i for i in range(len(taken) + 1) if i not in taken)
+
+    def any_free(self) -> bool:
+        """Whether some engine has a free slot."""
+        return any(e.used < e.capacity and e.up for e in self.engines.values())
+
+    def slots(self, pool_of: dict[str, int], num_bands: int) -> tuple[int, list[int]]:
+        """Slots of shared engines, and per band those of engines in its own pool."""
+        shared, own = 0, [0] * num_bands
+        for engine in self.engines.values():
+            if not engine.up:
+                continue
+            band = pool_of.get(engine.pool)
+            if band is None:
+                shared += engine.capacity
+            else:
+                own[band] += engine.capacity
+        return shared, own
+
+    def prefix_blocks(self) -> int:
+        """How many blocks all KV caches hold together: as much as the prefix index should remember."""
+        return min(PREFIX_CAPACITY, sum(e.kv_tokens // e.block_tokens for e in self.engines.values()))
+
+    def dead(self, now_s: float, silent_s: float) -> Iterable[tuple[EngineState, str]]:
+        """Engines to fence now, with the reason."""
+        return [(e, why) for e in self.engines.values() if (why := e.dead(now_s, silent_s))]
+
+    def check_integrity(self) -> None:
+        for engine in self.engines.values():
+            assert len({e.order for e in self.engines.values()}) == len(self.engines)
+            holders = [entry for entry in engine.leases.values() if entry.state == 1]
+            assert engine.used == len(holders), f"{engine.engine_id}: {engine.used} used, {len(holders)} leases"
+            assert engine.kv_reserved == sum(entry.wanted_tokens for entry in holders)

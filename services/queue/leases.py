@@ -1,0 +1,48 @@
+"""Leases: numbering and expiry.
+
+Rules: knows when a lease has run out, not what follows. A lease lives for `ttl_s` from its last renewal, and every
+Progress that names it renews it. However often it is renewed, it ends `ttl_s` after the request's own deadline: a
+gateway that leaks leases while it stays alive gets that far and no further.
+"""
+
+from __future__ import annotations
+
+from .entry import LEASED, PREEMPTING, Entry
+from .wheel import TimerWheel
+
+
+class LeaseBook:
+    """Live leases. `first_id` sets one incarnation of the queue apart from the next."""
+
+    def __init__(self, ttl_s: float, first_id: int) -> None:
+        self.ttl_s = ttl_s
+        self._last_id = first_id
+        self._wheel: TimerWheel[Entry] = TimerWheel()
+
+    def open(self, entry: Entry, now_s: float) -> None:
+        """A new lease for `entry`."""
+        self._last_id += 1
+        entry.lease_id = self._last_id
+        entry.granted_s = now_s
+        self.watch(entry, now_s)
+
+    def watch(self, entry: Entry, now_s: float) -> None:
+        """Begin to wait for the expiry of a lease (new, or told by a gateway after our restart)."""
+        entry.renewed_s = now_s
+        entry.lease_slot = self._wheel.add(now_s + self.ttl_s, entry)
+
+    def close(self, entry: Entry) -> None:
+        self._wheel.remove(entry.lease_slot, entry)
+
+    def expired(self, now_s: float, budget: int) -> list[Entry]:
+        """Leases that ran out, forgotten here; those renewed meanwhile are watched on."""
+        over: list[Entry] = []
+        for entry in self._wheel.due(now_s, budget):
+            if entry.state not in (LEASED, PREEMPTING):
+                continue
+            ends_s = min(entry.renewed_s, entry.deadline_s) + self.ttl_s
+            if ends_s <= now_s:
+                over.append(entry)
+            else:
+                entry.lease_slot = self._wheel.add(ends_s, entry)
+        return over

@@ -1,0 +1,42 @@
+"""First in, first out by arrival: the ordering to compare with. Tenants are not told apart."""
+
+from __future__ import annotations
+
+from ..entry import Entry
+from .heap import EntryHeap
+
+
+class Policy:
+    """See `Ordering`. Re-registered requests keep their original arrival, and so their place."""
+
+    def __init__(self, lane_id: int) -> None:
+        self.lane_id = lane_id
+        self._heap = EntryHeap(lane_id)
+
+    def add(self, entry: Entry, returning: bool = False) -> None:
+        entry.lane = self.lane_id
+        self._heap.push(self._key(entry), entry)
+
+    def _key(self, entry: Entry) -> float:
+        return entry.arrived_s
+
+    def peek(self) -> Entry | None:
+        return self._heap.peek()
+
+    def take(self, entry: Entry) -> None:
+        self._heap.pop()
+
+    def discard(self, entry: Entry) -> None:
+        self._heap.forget()
+
+    def charge(self, tenant: str, cost: float) -> None:
+        """Nobody's service matters here."""
+
+    def shed(self) -> Entry | None:
+        return self._heap.late()
+
+    def __len__(self) -> int:
+        return self._heap.live
+
+    def check_integrity(self) -> None:
+        self._heap.check_integrity()

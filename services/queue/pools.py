@@ -1,0 +1,105 @@
+"""Reserved capacity: who may take a free slot, who borrows, and who gives back.
+
+Rules: counts of slots per band; it orders nobody (bands.py) and places nothing (routing/).
+
+With C slots, reserve R_b per band and U = C − ΣR_b unreserved: what band b uses beyond R_b counts against U; what all
+bands together use beyond U is borrowed. Work that cannot be preempted never borrows, so that every loan can be
+called back. Invariant ("reserve never broken"): after a decision no request of a band that uses less than its
+reserve waits while another band holds borrowed slots that suit it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..config import BandConfig
+from .entry import LEASED, Entry
+
+
+class Pools:
+    """Slots by band. `used` excludes preempted leases that are on their way out."""
+
+    def __init__(self, configs: list[BandConfig]) -> None:
+        self._configs = configs
+        self.capacity = 0
+        self.reserve = [0] * len(configs)
+        self.used = [0] * len(configs)
+        self.unreserved = 0
+        self._over = 0
+        # Victims: the end of each list is the most recent grant. Work that was preempted before stands apart and is
+        # taken last, so that nobody is paused for ever.
+        self._fresh: list[list[Entry]] = [[] for _ in configs]
+        self._resumed: list[list[Entry]] = [[] for _ in configs]
+
+    def configure(self, configs: list[BandConfig]) -> None:
+        """New limits at run time; `resize` follows."""
+        self._configs = configs
+
+    def resize(self, shared_slots: int, pool_slots: list[int]) -> None:
+        """Capacity changed: slots of shared engines, and per band those of engines that are its own pool.
+
+        A share is rounded up but never takes the last unreserved slot of shared engines; absolute reservations may.
+        """
+        left = shared_slots
+        for b, config in enumerate(self._configs):
+            absolute = min(left, config.reserved_slots)
+            left -= absolute
+            share = min(max(0, left - 1), math.ceil(config.reserved_share * shared_slots - 1e-9))
+            left -= share
+            self.reserve[b] = pool_slots[b] + absolute + share
+        self.capacity = shared_slots + sum(pool_slots)
+        self.unreserved = left
+        self._over = sum(max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True))
+
+    @property
+    def borrowed(self) -> int:
+        """Slots in use that are reserved for a band other than the user's."""
+        return max(0, self._over - self.unreserved)
+
+    def below_reserve(self, band: int) -> bool:
+        return self.used[band] < self.reserve[band]
+
+    def may_take(self, band: int, preemptible: bool) -> bool:
+        """Whether a free slot may go to this band: its own, an unreserved one, or as a loan."""
+        return self.used[band] < self.reserve[band] or self._over < self.unreserved or preemptible
+
+    def take(self, entry: Entry) -> None:
+        """A lease begins."""
+        band = entry.band
+        if self.used[band] >= self.reserve[band]:
+            self._over += 1
+        self.used[band] += 1
+        if entry.preemptible:
+            stack = (self._resumed if entry.emitted_tokens else self._fresh)[band]
+            stack.append(entry)
+            if len(stack) > 2 * self.used[band] + 64:
+                stack[:] = [e for e in stack if e.state == LEASED]
+
+    def give(self, entry: Entry) -> None:
+        """A lease ended, or was called back."""
+        band = entry.band
+        self.used[band] -= 1
+        if self.used[band] >= self.reserve[band]:
+            self._over -= 1
+
+    def victims(self, band: int, limit: int) -> list[Entry]:
+        """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant."""
+        found: list[Entry] = []
+        for other in range(len(self.used) - 1, -1, -1):
+            if other == band or self.used[other] <= self.reserve[other] or (other < band and not self.borrowed):
+                continue
+            for stack in (self._fresh[other], self._resumed[other]):
+                while stack and stack[-1].state != LEASED:
+                    stack.pop()
+                for entry in reversed(stack):
+                    if entry.state == LEASED:
+                        found.append(entry)
+                        if len(found) >= limit:
+                            return found
+        return found
+
+    def check_integrity(self) -> None:
+        over = sum(max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True))
+        assert over == self._over, f"over {over}, counted {self._over}"
+        assert all(used >= 0 for used in self.used)
+        assert sum(self.reserve) + self.unreserved == self.capacity

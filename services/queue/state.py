@@ -1,0 +1,188 @@
+"""The whole state of one model's queue, and the few moves that keep its parts in step.
+
+Rules: every change that touches two parts (a lane and the backlog, an engine and the pools, …) is a method here, so
+that `check_integrity` can hold them against one another. When to make a move is decided in scheduler.py and dispatch.py.
+"""
+
+from __future__ import annotations
+
+from ..config import BandConfig, QueueConfig
+from ..errors import ConfigError
+from ..link.messages import Grant, Preempt, Refuse
+from ..outcome import Reason
+from .admission import Backlog
+from .bands import Bands
+from .deadlines import DeadlineWatch, ServiceRate
+from .engines import EngineState
+from .entry import GONE, LEASED, PARKED, PREEMPTING, WAITING, Entry
+from .events import Effect, ToGateway
+from .fairness import Prices
+from .fleet import Fleet
+from .leases import LeaseBook
+from .pools import Pools
+from .routing.prefix import PrefixIndex
+from .stats import BandCounts
+
+OUTPUT_MEMORY = 0.02
+
+
+class QueueState:
+    """Parts and moves. `effects` collects what the present decision does."""
+
+    def __init__(self, config: QueueConfig, incarnation: int) -> None:
+        self.config = config
+        self.bands = Bands(config.bands, config.ordering)
+        self.configs: list[BandConfig] = [band.config for band in self.bands.all]
+        self.pools = Pools(self.configs)
+        self.pool_of = {name: i for name, i in self.bands.index_of.items()}
+        self.backlog = Backlog(len(self.configs))
+        self.deadlines = DeadlineWatch()
+        self.rate = ServiceRate()
+        self.leases = LeaseBook(config.lease_ttl_s, incarnation << 24)
+        self.fleet = Fleet(incarnation)
+        self.prefixes = PrefixIndex()
+        self.prices = Prices(config.input_token_cost, config.output_token_cost)
+        self.gateways: dict[str, dict[int, Entry]] = {}
+        self.counts = [BandCounts() for _ in self.configs]
+        self.effects: list[Effect] = []
+        self.mean_output_tokens = 0.0
+        self.last_seq = 0
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """New limits; raises ConfigError when bands would appear, vanish or change rank, or the ordering change."""
+        ranked = sorted(config.bands, key=lambda band: band.rank)
+        if [b.name for b in ranked] != [b.name for b in self.configs] or config.ordering != self.config.ordering:
+            raise ConfigError("limits may change at run time; the bands' names, their order and the ordering may not")
+        self.config, self.configs = config, ranked
+        for band, settings in zip(self.bands.all, ranked, strict=True):
+            band.config = settings
+        self.pools.configure(ranked)
+        self.prices = Prices(config.input_token_cost, config.output_token_cost)
+        self.leases.ttl_s = config.lease_ttl_s
+        self.resize()
+
+    def resize(self) -> None:
+        """Capacity changed."""
+        shared, own = self.fleet.slots(self.pool_of, len(self.configs))
+        self.pools.resize(shared, own)
+
+    def expected_output(self, max_tokens: int) -> float:
+        """Output tokens to expect of a request: the learnt mean, at most what it asked for."""
+        return min(float(max_tokens), self.mean_output_tokens) if self.mean_output_tokens else float(max_tokens)
+
+    def tell(self, entry: Entry, message: Grant | Refuse | Preempt) -> None:
+        self.effects.append(ToGateway(entry.gateway, message))
+
+    # waiting -------------------------------------------------------------------------------------------
+
+    def enqueue(self, entry: Entry) -> None:
+        """A request begins to wait."""
+        self.gateways[entry.gateway][entry.ticket] = entry
+        self.bands.add(entry)
+        self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
+        self.deadlines.add(entry)
+
+    def unqueue(self, entry: Entry) -> None:
+        """The entry left its lane (which knows already)."""
+        self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost)
+        self.deadlines.remove(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """A waiting request leaves without a lease."""
+        entry.state = GONE
+        self.bands.discard(entry)
+        self.unqueue(entry)
+        self.gateways[entry.gateway].pop(entry.ticket, None)
+
+    def refuse(self, entry: Entry, reason: Reason, message: str, retry_after_s: float = -1.0) -> None:
+        """A waiting request is evicted, with a reason."""
+        self.drop(entry)
+        self.counts[entry.band].refuse(reason)
+        self.tell(entry, Refuse(entry.ticket, reason, message, retry_after_s))
+
+    # leases --------------------------------------------------------------------------------------------
+
+    def grant(self, entry: Entry, engine: EngineState, now_s: float) -> None:
+        """A lease for an entry that was taken from its lane."""
+        self.unqueue(entry)
+        entry.state = LEASED
+        self.leases.open(entry, now_s)
+        entry.wait_s = now_s - entry.arrived_s
+        self.attach(entry, engine)
+        engine.pending_prompt_tokens += entry.prompt_tokens + entry.emitted_tokens
+        if entry.prefix:
+            self.prefixes.learn(entry.prefix, engine.bit)
+        if entry.emitted_tokens:  # the prompt was paid for before the preemption or loss
+            self.counts[entry.band].resumed += 1
+        else:
+            self.charge(entry, self.prices.input_token * entry.prompt_tokens)
+        self.counts[entry.band].waited(entry.wait_s)
+        self.tell_grant(entry)
+
+    def tell_grant(self, entry: Entry) -> None:
+        engine = entry.engine
+        if engine is not None:
+            self.tell(
+                entry,
+                Grant(entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s),
+            )
+
+    def attach(self, entry: Entry, engine: EngineState) -> None:
+        """The entry's lease occupies the engine."""
+        if len(engine.leases) == 0:
+            engine.moved_s = max(engine.moved_s, entry.renewed_s)  # it idled: its silence meant nothing
+        entry.engine, entry.engine_id, entry.epoch = engine, engine.engine_id, engine.epoch
+        engine.take(entry)
+        self.pools.take(entry)
+
+    def call_back(self, entry: Entry) -> None:
+        """Preempt: its room is free at once, its lease ends when the gateway returns it."""
+        self.vacate(entry)
+        entry.state = PREEMPTING
+        self.counts[entry.band].preempted += 1
+        self.tell(entry, Preempt(entry.ticket, entry.lease_id))
+
+    def vacate(self, entry: Entry) -> None:
+        if entry.state == LEASED and entry.engine is not None:
+            entry.engine.vacate(entry)
+            self.pools.give(entry)
+
+    def end_lease(self, entry: Entry) -> None:
+        """The lease is over, whatever the reason."""
+        self.vacate(entry)
+        entry.state = GONE
+        if entry.engine is not None:
+            entry.engine.leases.pop(entry.seq, None)
+            entry.engine = None
+        self.leases.close(entry)
+        table = self.gateways.get(entry.gateway)
+        if table is not None and table.get(entry.ticket) is entry:
+            del table[entry.ticket]
+
+    def charge(self, entry: Entry, cost: float) -> None:
+        """Service received goes on the tenant's bill and into the learnt rate."""
+        self.bands.charge(entry, cost)
+        self.rate.served(cost)
+
+    def learn_output(self, tokens: int) -> None:
+        """A request completed with `tokens` of output."""
+        step = OUTPUT_MEMORY if self.mean_output_tokens else 1.0
+        self.mean_output_tokens += (max(1, tokens) - self.mean_output_tokens) * step
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError when parts disagree. O(everything): for tests."""
+        self.bands.check_integrity()
+        self.pools.check_integrity()
+        self.fleet.check_integrity()
+        entries = [entry for table in self.gateways.values() for entry in table.values()]
+        waiting = [entry for entry in entries if entry.state == WAITING]
+        held = [entry for entry in entries if entry.state in (LEASED, PREEMPTING)]
+        assert not any(entry.state in (GONE, PARKED) for entry in entries)
+        assert len(waiting) == self.bands.waiting == self.backlog.total == len(self.deadlines.items())
+        assert sum(self.backlog.count) == self.backlog.total
+        assert sum(row[0] for row in self.backlog.by_tenant.values()) == self.backlog.total
+        assert len({entry.lease_id for entry in held}) == len(held), "two leases with one id"
+        on_engines = sum(len(engine.leases) for engine in self.fleet.engines.values())
+        in_limbo = sum(1 for rest in self.fleet.limbo.values() for e in rest if e.state == LEASED)
+        assert on_engines + in_limbo == len(held), f"{on_engines} + {in_limbo} leases, {len(held)} holders"
+        assert sum(self.pools.used) == sum(engine.used for engine in self.fleet.engines.values())
