@@ -85,6 +85,11 @@ Effect = AskLease | DropTicket | OpenStream | CloseStream | ReturnLease | Finish
 
 OVERLOAD = {Reason.QUEUE_FULL, Reason.SHED, Reason.DEADLINE_UNREACHABLE, Reason.DEADLINE_EXCEEDED,
             Reason.NOT_READY, Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.DRAINING}  # fmt: skip
+ABORT_OUTCOME = {
+    Reason.DEADLINE_EXCEEDED: Outcome.EVICTED,
+    Reason.CLIENT_CANCELLED: Outcome.CANCELLED,
+    Reason.SLOW_READER: Outcome.CANCELLED,
+}
 OUR_FAULT = {Reason.INTERNAL, Reason.ENGINE_LOST}
 
 
@@ -220,8 +225,7 @@ class ChoiceFlow:
 
     def on_abort(self, error: MeshError) -> list[Effect]:
         """End with `error`: the deadline has passed, a sibling choice failed, the client does not read."""
-        outcome = Outcome.EVICTED if error.reason is Reason.DEADLINE_EXCEEDED else Outcome.FAILED
-        return self._abandon(error, outcome)
+        return self._abandon(error, ABORT_OUTCOME.get(error.reason, Outcome.FAILED))
 
     # ---------------------------------------------------------------------------------------------------
 

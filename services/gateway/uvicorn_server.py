@@ -2,7 +2,7 @@
 
 Two additions to uvicorn, both here and nowhere else:
 
-- `Connection` methods that write a response without an await, so that a token's way ends in `transport.write`
+- `Exchange` methods that write a response without an await, so that a token's way ends in `transport.write`
   (architecture §2). They keep uvicorn's own cycle state right, so keep-alive and pipelining still work; the
   pinned version and tests/unit/gateway/test_uvicorn_server.py guard that.
 - bounds: header bytes, time to send headers and body (one sweep a second over all connections instead of timers
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ..config import LimitsConfig
@@ -83,7 +83,6 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]  # how the app finds us
         self._header_bytes = 0
         self._deadline_s = self.loop.time() + self.limits.header_timeout_s
 
@@ -133,64 +132,78 @@ class Connection(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
-    # responses without an await ----------------------------------------------------------------------------
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["exchange"] = Exchange(self, cycle)  # type: ignore[typeddict-unknown-key]  # for the app
+        super()._start_asgi_task(cycle, app)
+
+
+class Exchange:
+    """One request on a connection, and its response, written without an await. The app finds it in
+    `scope["exchange"]`. Not the connection itself: a pipelining client has several requests on it."""
+
+    __slots__ = ("_connection", "_cycle")
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
+        self._connection, self._cycle = connection, cycle
 
     @property
     def closed(self) -> bool:
-        return self.transport.is_closing()
+        return self._connection.transport.is_closing()
 
     @property
     def write_paused(self) -> bool:
-        return self.flow.write_paused
+        return self._connection.flow.write_paused
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
-        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+        transport = self._connection.transport
+        return 0 if transport.is_closing() else transport.get_write_buffer_size()
+
+    def watch(self, *, on_close: Callable[[], None], on_writable: Callable[[], None] | None = None) -> None:
+        """`on_close`: the client went before its answer was complete; `on_writable`: its socket takes data again."""
+        self._connection.on_close = on_close
+        self._connection.on_writable = on_writable
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """A complete response in one write. `headers` are complete lines, each with its CRLF."""
-        cycle = self.cycle
-        if cycle.response_started or self.transport.is_closing():
+        cycle = self._cycle
+        if cycle.response_started or self.closed:
             return
         cycle.response_started = True
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
         length = b"content-length: %d\r\n\r\n" % len(body)
-        payload = b"" if self.scope["method"] == "HEAD" else body
-        self.transport.write(b"".join((STATUS_LINE[status], headers, close, length, payload)))
+        payload = b"" if cycle.scope["method"] == "HEAD" else body
+        self._connection.transport.write(b"".join((STATUS_LINE[status], headers, close, length, payload)))
         self._complete()
 
     def start_stream(self, headers: bytes) -> None:
         """Begin a chunked event stream."""
-        cycle = self.cycle
-        if cycle.response_started or self.transport.is_closing():
+        cycle = self._cycle
+        if cycle.response_started or self.closed:
             return
         cycle.response_started = cycle.chunked_encoding = True
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(b"".join((_SSE_HEAD, headers, close, b"\r\n")))
+        self._connection.transport.write(b"".join((_SSE_HEAD, headers, close, b"\r\n")))
 
     def write_chunk(self, data: bytes) -> None:
         """One piece of the stream, sent at once."""
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end_stream(self, data: bytes = b"") -> None:
         """The last piece, if any, and the end of the stream."""
-        if self.transport.is_closing() or self.cycle.response_complete:
+        if self.closed or self._cycle.response_complete:
             return
         tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        self.transport.write(tail)
+        self._connection.transport.write(tail)
         self._complete()
 
-    def abort(self) -> None:
-        """Cut the connection: the client cannot mistake a broken stream for a complete one."""
-        self.transport.abort()
-
     def _complete(self) -> None:
-        cycle = self.cycle
+        cycle = self._cycle
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self.transport.close()
+            self._connection.transport.close()
         cycle.on_response()
 
 
@@ -244,7 +257,7 @@ class HttpServer:
         while self.connections and asyncio.get_running_loop().time() < deadline_s:
             await asyncio.sleep(0.02)
         for connection in self.connections:
-            connection.abort()
+            connection.transport.abort()
 
 
 def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:

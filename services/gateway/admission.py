@@ -1,0 +1,120 @@
+"""If: may this request enter, and as what? Pure, apart from tokenising, which it asks for.
+
+Rules: everything that can be refused is refused here, by name, before a lease is asked for; nothing after this
+refuses a request for what it says. Limits and identity decide, the client's wishes only choose among what they allow.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+
+from ..config import LimitsConfig
+from ..errors import RequestError
+from ..link.messages import Acquire
+from ..outcome import Reason
+from ..request import InferenceRequest, SamplingParams, count_ids
+from .identity import Principal
+
+PREFIX_BLOCK_BYTES = 256
+"""64 tokens of packed ids; a multiple of every engine's KV block."""
+MAX_PREFIX_BLOCKS = 16
+
+
+class Work(msgspec.Struct, frozen=True):
+    """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock."""
+
+    principal: Principal
+    request: InferenceRequest
+    prompts: tuple[bytes, ...]
+    sampling: SamplingParams
+    band: str
+    arrived_s: float
+    deadline_s: float
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts; what the bill calls prompt tokens (one prompt with n choices counts once)."""
+        return sum(map(count_ids, self.prompts))
+
+
+def check_model(principal: Principal, request: InferenceRequest, served: tuple[str, ...]) -> None:
+    """Raises RequestError (MODEL_NOT_FOUND): unknown, or not for this key; the difference is not told."""
+    if request.model and request.model not in served:
+        raise _no_model(request.model)
+    if principal.models and (request.model or served[0]) not in principal.models:
+        raise _no_model(request.model or served[0])
+
+
+def _no_model(name: str) -> RequestError:
+    shown = name if len(name) <= 64 else name[:61] + "…"
+    return RequestError(Reason.MODEL_NOT_FOUND, f"the model '{shown}' does not exist or is not yours", param="model")
+
+
+def admit(
+    principal: Principal,
+    request: InferenceRequest,
+    prompts: tuple[bytes, ...],
+    limits: LimitsConfig,
+    max_model_len: int,
+    arrived_s: float,
+) -> Work:
+    """Fit the request to the context and the limits. Raises RequestError, AuthError."""
+    longest = max(map(count_ids, prompts))
+    room = max_model_len - longest
+    param = "messages" if request.kind == "chat" else "prompt"
+    if longest == 0:
+        raise RequestError(Reason.INVALID_FIELD, f"{param} has no tokens", param=param)
+    if room < 1:
+        message = f"the prompt has {longest} tokens, the model's context is {max_model_len}, answer included"
+        raise RequestError(Reason.CONTEXT_TOO_LONG, message, param=param)
+    sampling = request.sampling
+    if sampling.max_tokens > room:
+        if request.max_tokens_given:
+            message = (
+                f"the prompt has {longest} tokens and max_tokens is {sampling.max_tokens}: "
+                f"together more than the context of {max_model_len}"
+            )
+            raise RequestError(Reason.CONTEXT_TOO_LONG, message, param="max_tokens")
+        sampling = msgspec.structs.replace(sampling, max_tokens=room)
+    if request.confidence and sampling.logprobs is None:
+        sampling = msgspec.structs.replace(sampling, logprobs=0)
+    wanted_s = request.deadline_s if request.deadline_s is not None else limits.default_deadline_s
+    return Work(
+        principal=principal,
+        request=request,
+        prompts=prompts,
+        sampling=sampling,
+        band=principal.band_for(request.band),
+        arrived_s=arrived_s,
+        deadline_s=arrived_s + min(wanted_s, limits.max_deadline_s),
+    )
+
+
+def prefix_hashes(salt: str, ids: bytes) -> tuple[int, ...]:
+    """Cumulative 63-bit hashes of the leading full blocks, for prefix-aware routing; tenants never share one."""
+    blocks = min(len(ids) // PREFIX_BLOCK_BYTES, MAX_PREFIX_BLOCKS)
+    digest, hashes = salt.encode(), []
+    for block in range(blocks):
+        piece = ids[block * PREFIX_BLOCK_BYTES : (block + 1) * PREFIX_BLOCK_BYTES]
+        digest = blake2b(piece, digest_size=8, key=digest[:64]).digest()
+        hashes.append(int.from_bytes(digest, "little") >> 1)
+    return tuple(hashes)
+
+
+def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt: str) -> Acquire:
+    """What the queue is told of one choice; flow.py fills in ticket, age and remainder."""
+    return Acquire(
+        ticket=0,
+        request_id=request_id,
+        model=model,
+        tenant=work.principal.tenant,
+        band=work.band,
+        prompt_tokens=count_ids(prompt),
+        max_tokens=work.sampling.max_tokens,
+        age_s=0.0,
+        remaining_s=0.0,
+        weight=work.principal.weight,
+        prefix=prefix_hashes(salt, prompt),
+    )

@@ -1,0 +1,249 @@
+"""One request while it generates: its choices, each a flow with its text, run against the live queue and engines.
+
+Rules: a shell. It runs the effects that flow.py decides and hands texts to the responder; per token it is a chain
+of plain calls: mux → Choice.on_frame → flow.accept → text.push → responder.delta. No task, no await, no timer per
+token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..answer import AnswerHead, Delta, Responder, TokenText
+from ..clock import Clock
+from ..errors import ClientGone, MeshError, OverloadError, ServiceError
+from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submit
+from ..outcome import Outcome, Reason
+from ..request import FinishReason, TokenFrame, TokenLogprob
+from .flow import (
+    AskLease,
+    ChoiceFlow,
+    CloseStream,
+    DropTicket,
+    Effect,
+    Failed,
+    Finished,
+    OpenStream,
+    Phase,
+    ReturnLease,
+)
+from .mux import Receiver
+from .stream import TextStage
+
+
+class Leases(Protocol):
+    """The queue as a choice uses it (services/queue/client.py)."""
+
+    def acquire(self, acquire: Acquire, holder: Choice) -> None: ...
+    def cancel(self, ticket: int) -> None: ...
+    def release(self, release: Release) -> None: ...
+    def progress(self, ticket: int, num_tokens: int) -> None: ...
+
+
+class Engines(Protocol):
+    """The engines as a choice uses them (mux.py)."""
+
+    def open(self, grant: Grant, submit: Submit, receiver: Receiver) -> None: ...
+    def close(self, engine_id: str, stream_id: int) -> None: ...
+
+
+class Observer(Protocol):
+    """What wants to know when tokens move (telemetry)."""
+
+    def tokens(self, num_tokens: int, now_s: float) -> None: ...
+
+
+class Choice:
+    """One choice. Implements mux.Receiver and the queue client's holder."""
+
+    def __init__(self, generation: Generation, index: int, flow: ChoiceFlow, text: TextStage) -> None:
+        self._generation, self.index, self.flow, self._text = generation, index, flow, text
+        self.finish: FinishReason | None = None
+        self._pending_tokens = 0
+        self._pending_logprobs: list[TokenText] = []
+
+    # from the queue ----------------------------------------------------------------------------------------
+
+    def on_grant(self, grant: Grant) -> None:
+        self.apply(self.flow.on_grant(grant, self._generation.clock.now_s()))
+
+    def on_refuse(self, refuse: Refuse) -> None:
+        self.apply(self.flow.on_refuse(refuse, self._generation.clock.now_s()))
+
+    def on_preempt(self, lease_id: int) -> None:
+        self.apply(self.flow.on_preempt(lease_id, self._generation.clock.now_s()))
+
+    # from the engine ---------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: TokenFrame) -> None:
+        flow, generation = self.flow, self._generation
+        ids = flow.accept(frame)
+        now_s = generation.clock.now_s()
+        if ids is None:  # a token is missing: the engine is incoherent
+            self.apply(flow.on_lost(now_s))
+            return
+        generation.observer.tokens(len(ids), now_s)
+        generation.leases.progress(flow.ticket, len(ids))
+        text, used = self._text.push(ids)
+        if used < len(ids):
+            del flow.emitted[len(flow.emitted) - (len(ids) - used) :]
+        self._pending_tokens += used
+        if frame.logprobs is not None:
+            self._note_logprobs(ids[:used], frame.logprobs)
+        if self._text.stopped:
+            self._finish(text, flow.on_stop())
+        elif frame.finish is not None:
+            self._finish(text, flow.on_finish(frame.finish))
+        elif text:
+            self._say(text, None)
+
+    def on_stream_failed(self, failed: StreamFailed) -> None:
+        self.apply(self.flow.on_stream_failed(failed, self._generation.clock.now_s()))
+
+    def on_lost(self, *, contacted: bool) -> None:
+        self.apply(self.flow.on_lost(self._generation.clock.now_s(), contacted=contacted))
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def apply(self, effects: Sequence[Effect]) -> None:
+        """Run effects in order."""
+        leases, engines = self._generation.leases, self._generation.engines
+        for effect in effects:
+            match effect:
+                case AskLease(acquire):
+                    leases.acquire(acquire, self)
+                case OpenStream(grant, submit):
+                    engines.open(grant, submit, self)
+                case CloseStream(engine_id, stream_id):
+                    engines.close(engine_id, stream_id)
+                case ReturnLease(release):
+                    leases.release(release)
+                case DropTicket(ticket):
+                    leases.cancel(ticket)
+                case Finished(finish):
+                    self._end(finish)
+                case Failed(error, outcome):
+                    self._generation.failed(self, error, outcome)
+
+    def _finish(self, text: str, effects: list[Effect]) -> None:
+        self._last_text = text
+        self.apply(effects)
+
+    _last_text = ""
+
+    def _end(self, finish: str) -> None:
+        text = self._last_text + self._text.flush()
+        self.finish = self._text.finish_reason("length" if finish == "length" else "stop")
+        self._say(text, self.finish)
+        self._generation.finished(self)
+
+    def _note_logprobs(self, ids: tuple[int, ...], logprobs: Sequence[TokenLogprob]) -> None:
+        for token_id, logprob in zip(ids, logprobs, strict=False):
+            self._text.note_logprob(logprob.logprob)
+            if self._generation.want_logprobs:
+                self._pending_logprobs.append(self._generation.token_text(token_id, logprob))
+
+    def _say(self, text: str, finish: FinishReason | None) -> None:
+        generation = self._generation
+        logprobs = tuple(self._pending_logprobs) if generation.want_logprobs else None
+        text, tool_calls = self._text.split_tools(text, last=finish is not None)
+        if finish == "stop" and self._text.called_tools:
+            finish = self.finish = "tool_calls"
+        if text or tool_calls or finish or logprobs:
+            generation.deltas(Delta(self.index, text, finish, logprobs, tool_calls, self._pending_tokens))
+            self._pending_tokens = 0
+            self._pending_logprobs = []
+
+    def confidence(self) -> float:
+        return self._text.confidence()
+
+
+class Generation:
+    """All choices of a request, from the first lease to the last token."""
+
+    def __init__(
+        self,
+        *,
+        head: AnswerHead,
+        clock: Clock,
+        leases: Leases,
+        engines: Engines,
+        responder: Responder,
+        observer: Observer,
+        deadline_s: float,
+        max_buffered_bytes: int,
+        want_logprobs: bool,
+        token_text: Callable[[int, TokenLogprob], TokenText],
+    ) -> None:
+        self.clock, self.leases, self.engines, self.observer = clock, leases, engines, observer
+        self.want_logprobs, self.token_text = want_logprobs, token_text
+        self.choices: list[Choice] = []
+        self.record: list[Delta] | None = None
+        self.outcome = Outcome.COMPLETED
+        self._head = head
+        self._begun = False
+        self._responder = responder
+        self._deadline_s = deadline_s
+        self._max_buffered_bytes = max_buffered_bytes
+        self._open = 0
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, flow: ChoiceFlow, text: TextStage) -> None:
+        """One more choice, before `run`."""
+        self.choices.append(Choice(self, len(self.choices), flow, text))
+
+    async def run(self) -> None:
+        """Generate all choices. Returns when the last one is complete; raises MeshError when one failed, after
+        every other one was given up."""
+        self._open = len(self.choices)
+        loop = asyncio.get_running_loop()
+        now_s = self.clock.now_s()
+        timer = loop.call_later(max(0.0, self._deadline_s - now_s), self._overdue)
+        try:
+            for choice in self.choices:
+                choice.apply(choice.flow.start(now_s))
+            await self._done
+        finally:
+            timer.cancel()
+            for choice in self.choices:  # anything is left only where the task was cancelled
+                choice.apply(choice.flow.on_cancel())
+
+    def deltas(self, delta: Delta) -> None:
+        """Hand on what became visible. The answer begins with its first piece, so that whatever is refused
+        before that is refused with its own status."""
+        if not self._begun:
+            self._begun = True
+            self._responder.begin(self._head)
+        self._responder.delta(delta)
+        if self.record is not None:
+            self.record.append(delta)
+        if self._responder.buffered_bytes > self._max_buffered_bytes:
+            self._stop(ClientGone(Reason.SLOW_READER, "the client reads too slowly"), Outcome.CANCELLED)
+
+    def finished(self, choice: Choice) -> None:
+        self._open -= 1
+        if self._open == 0 and not self._done.done():
+            self._done.set_result(None)
+
+    def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None:
+        self._stop(error, outcome)
+
+    def _overdue(self) -> None:
+        error = OverloadError(Reason.DEADLINE_EXCEEDED, "the request's deadline has passed")
+        self._stop(error, Outcome.EVICTED)
+
+    def _stop(self, error: MeshError, outcome: Outcome) -> None:
+        if self._done.done():
+            return
+        self.outcome = outcome
+        self._done.set_exception(error)
+        for choice in self.choices:
+            if choice.flow.phase is not Phase.DONE:
+                choice.apply(choice.flow.on_abort(error))
+
+
+def internal_error(error: Exception) -> ServiceError:
+    """What a client is told of a bug: nothing but that it is ours."""
+    return ServiceError(Reason.INTERNAL, f"an internal error ({type(error).__name__}); it is logged with the request id")

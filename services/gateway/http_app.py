@@ -1,0 +1,178 @@
+"""The HTTP routes: from bytes to a call of the pipeline, and nothing else.
+
+Rules: an ASGI application; routes are matched on the raw path (a decoded one can be made to differ from what was
+authorised, CVE-2026-48746), and each declares the permission it needs or that it is public. Knows the wire formats
+of services/api; every decision about a request is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..answer import Responder
+from ..api import encode, openai
+from ..api.headers import HEADERS
+from ..errors import ClientGone, MeshError, RequestError
+from ..outcome import Reason
+from ..request import InferenceRequest
+from . import pipeline
+from .http_responders import JSON, StreamResponder, UnaryResponder, head_lines, respond_error
+from .identity import Permission, bearer
+from .mesh import Mesh
+from .uvicorn_server import Exchange
+
+log = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Parse = Callable[[bytes, Mapping[str, str], Any], InferenceRequest]
+PUBLIC = None
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
+
+
+class HttpCall:
+    """One HTTP request as the pipeline sees it (pipeline.Call)."""
+
+    def __init__(self, mesh: Mesh, scope: Mapping[str, Any], receive: Receive, parse: Parse) -> None:
+        self._mesh, self._receive, self._parse = mesh, receive, parse
+        self._wire: Exchange = scope["exchange"]
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        wanted = self._headers.get(b"x-request-id", b"")
+        self.request_id = wanted.decode() if _REQUEST_ID.fullmatch(wanted) else mesh.new_request_id()
+        self.traceparent = self._text(b"traceparent")
+        self.protocol = "http"
+        self._writable: Callable[[], None] | None = None
+
+    @property
+    def credential(self) -> str:
+        return bearer(self._text(b"authorization"), self._text(b"x-api-key"))
+
+    def _text(self, name: bytes) -> str:
+        return self._headers.get(name, b"").decode("latin-1")
+
+    async def read(self) -> InferenceRequest:
+        """The body, bounded, parsed and checked."""
+        limits = self._mesh.config.limits
+        declared = self._headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limits.max_body_bytes:
+            raise too_large(limits.max_body_bytes)
+        message = await self._receive()
+        body = message.get("body", b"")
+        while message.get("more_body"):
+            message = await self._receive()
+            body += message.get("body", b"")
+            if len(body) > limits.max_body_bytes:
+                raise too_large(limits.max_body_bytes)
+        if message["type"] == "http.disconnect":
+            raise ClientGone(Reason.CLIENT_CANCELLED, "the client went away while sending")
+        wishes = {name: self._text(name.encode()) for name in HEADERS if name.encode() in self._headers}
+        return self._parse(body, wishes, limits)
+
+    def responder(self, request: InferenceRequest) -> Responder:
+        if not request.stream:
+            return UnaryResponder(self._wire, encode.unary(request), self.request_id)
+        responder = StreamResponder(self._wire, encode.stream(request), self.request_id)
+        self._writable = responder.writable
+        return responder
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call back once if the client cuts the connection before its answer is complete."""
+        if self._wire.closed:
+            callback()
+        self._wire.watch(on_close=callback, on_writable=self._writable)
+
+    def fail(self, error: MeshError) -> None:
+        respond_error(self._wire, error, self.request_id)
+
+
+def too_large(max_bytes: int) -> RequestError:
+    return RequestError(Reason.BODY_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
+
+
+class Route(NamedTuple):
+    """`handle` answers; `permission` PUBLIC (None) is a decision too, and tested."""
+
+    handle: Callable[[Mapping[str, Any], Receive], Awaitable[None]]
+    permission: Permission | None
+
+
+class HttpApp:
+    """ASGI application over one Mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self.routes: dict[bytes, dict[str, Route]] = {
+            b"/v1/chat/completions": {"POST": self._generating(openai.parse_chat)},
+            b"/v1/completions": {"POST": self._generating(openai.parse_completion)},
+            b"/generate": {"POST": self._generating(openai.parse_generate)},
+            b"/v1/models": {"GET": Route(self._models, Permission.GENERATE)},
+            b"/metrics": {"GET": Route(self._metrics, PUBLIC)},
+            b"/healthz": {"GET": Route(self._healthz, PUBLIC)},
+            b"/-/healthz": {"GET": Route(self._healthz, PUBLIC)},  # what KubeRay's probe asks for
+            b"/readyz": {"GET": Route(self._readyz, PUBLIC)},
+            b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
+        }
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Any) -> None:
+        wire: Exchange = scope["exchange"]
+        try:
+            route = self._route(scope)
+            if route.permission is not PUBLIC and route.handle.__name__ != "generate":
+                headers = dict(scope["headers"])
+                key = headers.get(b"authorization", b"").decode("latin-1")
+                principal = self._mesh.identity.authenticate(bearer(key, headers.get(b"x-api-key", b"").decode("latin-1")))
+                principal.require(route.permission)
+            await route.handle(scope, receive)
+        except MeshError as error:
+            respond_error(wire, error, self._mesh.new_request_id())
+        except asyncio.CancelledError:
+            if not wire.closed:
+                raise  # not the client: we are being shut down
+
+    def _route(self, scope: Mapping[str, Any]) -> Route:
+        raw_path = scope["raw_path"]
+        methods = self.routes.get(raw_path)
+        if methods is None and raw_path.startswith(b"/v1/models/"):
+            methods = {"GET": Route(self._model, Permission.GENERATE)}
+        if methods is None:
+            raise RequestError(Reason.NOT_FOUND, f"there is no {raw_path[:64].decode('ascii', 'replace')}")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if method not in methods:
+            allowed = ", ".join(methods)
+            raise RequestError(Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is")
+        return methods[method]
+
+    def _generating(self, parse: Parse) -> Route:
+        async def generate(scope: Mapping[str, Any], receive: Receive) -> None:
+            await pipeline.serve(self._mesh, HttpCall(self._mesh, scope, receive, parse))
+
+        return Route(generate, Permission.GENERATE)
+
+    def _respond(self, scope: Mapping[str, Any], body: bytes, headers: bytes = JSON, status: int = 200) -> None:
+        wire: Exchange = scope["exchange"]
+        wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)
+
+    async def _models(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        self._respond(scope, encode.models(self._mesh.served_models(), self._mesh.started_unix_s))
+
+    async def _model(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        name = scope["raw_path"][len(b"/v1/models/") :].decode("ascii", "replace")
+        if name not in self._mesh.served_models():
+            raise RequestError(Reason.MODEL_NOT_FOUND, f"the model '{name[:64]}' does not exist", param="model")
+        self._respond(scope, encode.model(name, self._mesh.started_unix_s))
+
+    async def _metrics(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        self._respond(scope, self._mesh.render_metrics(), b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n")
+
+    async def _healthz(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        self._respond(scope, b"success", b"content-type: text/plain\r\n")
+
+    async def _readyz(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        ready, why = self._mesh.readiness()
+        self._respond(scope, why.encode(), b"content-type: text/plain\r\n", 200 if ready else 503)
+
+    async def _openapi(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        self._respond(scope, self._mesh.openapi)

@@ -1,0 +1,141 @@
+"""The client's side of one HTTP answer: an event stream or one JSON body.
+
+Rules: implements services.answer.Responder on a Connection; encodes with services/api, writes at once, never
+awaits. While the client's socket is backed up deltas are merged (fewer, larger events), never delayed by a timer;
+what waits is counted in `buffered_bytes`, which the pipeline bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ..answer import AnswerHead, AnswerTail, Delta
+from ..api.encode import StreamEncoder, UnaryEncoder, error_response
+from ..errors import MeshError
+
+
+class Wire(Protocol):
+    """What a responder needs of a connection (uvicorn_server.Connection)."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def write_paused(self) -> bool: ...
+    @property
+    def buffered_bytes(self) -> int: ...
+    def respond(self, status: int, headers: bytes, body: bytes) -> None: ...
+    def start_stream(self, headers: bytes) -> None: ...
+    def write_chunk(self, data: bytes) -> None: ...
+    def end_stream(self, data: bytes = b"") -> None: ...
+
+
+JSON = b"content-type: application/json\r\n"
+
+
+def head_lines(request_id: str, cache: str = "") -> bytes:
+    """Response headers that every answer carries."""
+    lines = b"x-request-id: %b\r\n" % request_id.encode("ascii", "replace")
+    return lines + b"x-cache: %b\r\n" % cache.encode() if cache else lines
+
+
+def respond_error(wire: Wire, error: MeshError, request_id: str) -> None:
+    """OpenAI's error body, with Retry-After where it helps."""
+    status, headers, body = error_response(error)
+    wire.respond(status, head_lines(request_id) + headers, body)
+
+
+def merge(deltas: list[Delta]) -> list[Delta]:
+    """One delta per choice, in order of first appearance, with the same text, tokens and log-probabilities."""
+    merged: dict[int, Delta] = {}
+    for delta in deltas:
+        known = merged.get(delta.choice)
+        if known is None:
+            merged[delta.choice] = delta
+            continue
+        logprobs = known.logprobs
+        if delta.logprobs is not None:
+            logprobs = (*(known.logprobs or ()), *delta.logprobs)
+        merged[delta.choice] = msgspec.structs.replace(
+            known,
+            text=known.text + delta.text,
+            finish=delta.finish or known.finish,
+            logprobs=logprobs,
+            tool_calls=known.tool_calls + delta.tool_calls,
+            num_tokens=known.num_tokens + delta.num_tokens,
+        )
+    return list(merged.values())
+
+
+class StreamResponder:
+    """Server-sent events."""
+
+    def __init__(self, wire: Wire, encoder: StreamEncoder, request_id: str) -> None:
+        self._wire, self._encoder, self._request_id = wire, encoder, request_id
+        self._started = False
+        self._waiting: list[Delta] = []
+        self._waiting_bytes = 0
+
+    def begin(self, head: AnswerHead) -> None:
+        self._started = True
+        self._wire.start_stream(head_lines(head.request_id, head.cache))
+        if first := self._encoder.head(head):
+            self._wire.write_chunk(first)
+
+    def delta(self, delta: Delta) -> None:
+        if self._wire.write_paused:
+            self._waiting.append(delta)
+            self._waiting_bytes += len(delta.text) + 64
+            return
+        if self._waiting:
+            self.writable()
+        self._wire.write_chunk(self._encoder.delta(delta))
+
+    def writable(self) -> None:
+        """The client took what was buffered: send what waited, merged."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if waiting:
+            self._wire.write_chunk(b"".join(map(self._encoder.delta, merge(waiting))))
+
+    def end(self, tail: AnswerTail) -> None:
+        if self._waiting:
+            self.writable()
+        self._wire.end_stream(self._encoder.tail(tail))
+
+    def fail(self, error: MeshError) -> None:
+        if not self._started:
+            respond_error(self._wire, error, self._request_id)
+            return
+        if self._waiting:
+            self.writable()
+        self._wire.end_stream(self._encoder.error(error))
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._wire.buffered_bytes + self._waiting_bytes
+
+
+class UnaryResponder:
+    """One JSON body once everything is there."""
+
+    buffered_bytes = 0
+
+    def __init__(self, wire: Wire, encoder: UnaryEncoder, request_id: str) -> None:
+        self._wire, self._encoder, self._request_id = wire, encoder, request_id
+        self._head: AnswerHead | None = None
+
+    def begin(self, head: AnswerHead) -> None:
+        self._head = head
+        self._encoder.head(head)
+
+    def delta(self, delta: Delta) -> None:
+        self._encoder.delta(delta)
+
+    def end(self, tail: AnswerTail) -> None:
+        assert self._head is not None
+        headers = JSON + head_lines(self._head.request_id, self._head.cache)
+        self._wire.respond(200, headers, self._encoder.tail(tail))
+
+    def fail(self, error: MeshError) -> None:
+        respond_error(self._wire, error, self._request_id)

@@ -1,0 +1,173 @@
+"""THE function: one request from its credential to its last byte. HTTP and gRPC meet here.
+
+Rules: the order of the seven steps stands here and nowhere else; each step is one call into the file that owns it.
+Knows no wire format (a Call brings its own), no Ray, no vLLM, no Redis.
+
+    1 authenticate  identity.py      who asks
+    2 admit         admission.py     may it enter, tokenised once, within context and limits
+    3 look up       cache            a known answer is replayed; an answer in the making is awaited
+    4 acquire       flow.py → queue  a lease on an engine slot
+    5 generate      generation.py    tokens come over the link, lost engines are replaced
+    6 postprocess   stream.py        inline, on every piece of text
+    7 store         cache            for the next who asks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ..answer import AnswerHead, AnswerTail, Responder
+from ..errors import ClientGone, MeshError
+from ..outcome import Reason
+from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
+from ..telemetry.trace import RequestTrace
+from ..text.stops import StopMatcher
+from .admission import Work, admit, check_model, lease_template
+from .answers import CachedFlight, record_answer, replay_answer
+from .flow import ChoiceFlow
+from .generation import Generation, internal_error
+from .identity import Permission, Principal
+from .mesh import Mesh
+from .stream import TextStage
+
+log = logging.getLogger(__name__)
+
+
+class Call(Protocol):
+    """One request on some wire. `fail` answers before there is a responder."""
+
+    request_id: str
+    traceparent: str
+    protocol: str
+
+    @property
+    def credential(self) -> str: ...
+    async def read(self) -> InferenceRequest: ...
+    def responder(self, request: InferenceRequest) -> Responder: ...
+    def on_gone(self, callback: Callable[[], None]) -> None: ...
+    def fail(self, error: MeshError) -> None: ...
+
+
+async def serve(mesh: Mesh, call: Call) -> None:
+    """Answer `call`. Never raises, except when the task itself is cancelled; then every slot is freed first."""
+    trace = mesh.telemetry.begin(call.request_id, call.protocol, call.traceparent)
+    fail = call.fail
+    try:
+        principal = mesh.identity.authenticate(call.credential)
+        principal.require(Permission.GENERATE)
+        request = await call.read()
+        call.on_gone(cancel_this_task())
+        responder = call.responder(request)
+        fail = responder.fail
+        work = await admitted(mesh, principal, request, trace)
+        trace.admitted(work)
+        flight = await CachedFlight.look_up(mesh, work, trace)
+        head = AnswerHead(call.request_id, mesh.model_name(request), int(mesh.clock.wall_s()), flight.verdict)
+        if flight.answer is not None:
+            replay_answer(flight.answer, head, responder, trace)
+        else:
+            with flight:
+                generation = prepare(mesh, work, head, responder, trace)
+                generation.record = [] if flight.leads else None
+                await generation.run()
+                tail = settle(mesh, work, generation)
+                responder.end(tail)
+                trace.completed(tail.usage)
+                flight.land(record_answer(generation, tail, trace))
+    except MeshError as error:
+        trace.failed(error)
+        fail(error)
+    except asyncio.CancelledError:  # the client is gone: every slot was freed on the way here
+        trace.failed(ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
+        raise
+    except Exception as error:  # a bug of ours: logged whole, told briefly
+        log.exception("request %s failed", call.request_id)
+        trace.failed(internal_error(error))
+        fail(internal_error(error))
+    finally:
+        trace.end()
+
+
+def cancel_this_task() -> Callable[[], None]:
+    """For Call.on_gone."""
+    task = asyncio.current_task()
+    assert task is not None
+    return lambda: task.cancel() and None
+
+
+async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, trace: RequestTrace) -> Work:
+    """Step 2. Raises RequestError, AuthError."""
+    arrived_s = mesh.clock.now_s()
+    check_model(principal, request, mesh.served_models())
+    mesh.policy.check_input(request)
+    prompts = await mesh.tokenize(request)
+    trace.step("tokenized")
+    return admit(principal, request, prompts, mesh.config.limits, mesh.card.max_model_len, arrived_s)
+
+
+def prepare(mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trace: RequestTrace) -> Generation:
+    """Steps 4 to 6 for every choice: n choices are n independent streams, seeds counted up (architecture §3)."""
+    request, request_id = work.request, head.request_id
+    generation = Generation(
+        head=head,
+        clock=mesh.clock,
+        leases=mesh.queue,
+        engines=mesh.engines,
+        responder=responder,
+        observer=trace,
+        deadline_s=work.deadline_s,
+        max_buffered_bytes=mesh.config.limits.stream_buffer_bytes,
+        want_logprobs=request.sampling.logprobs is not None,
+        token_text=mesh.token_text,
+    )
+    salt = mesh.keys.cache_salt(work.principal.tenant)
+    for prompt in work.prompts:
+        template = lease_template(work, request_id, mesh.card.model, prompt, salt)
+        for number in range(request.n):
+            sampling = work.sampling
+            if number and sampling.seed is not None:
+                sampling = msgspec.structs.replace(sampling, seed=sampling.seed + number)
+            job = GenerateJob(request_id, prompt, engine_sampling(sampling), cache_salt=salt)
+            flow = ChoiceFlow(
+                job,
+                template,
+                arrived_s=work.arrived_s,
+                deadline_s=work.deadline_s,
+                next_id=mesh.next_id,
+                budget=mesh.retry_budget,
+            )
+            generation.add(flow, text_stage(mesh, work, len(generation.choices), request_id))
+    return generation
+
+
+def engine_sampling(sampling: SamplingParams) -> SamplingParams:
+    """What the engine is told: stop strings are the gateway's business (stream.py)."""
+    return msgspec.structs.replace(sampling, stop=()) if sampling.stop else sampling
+
+
+def text_stage(mesh: Mesh, work: Work, choice: int, request_id: str) -> TextStage:
+    """Step 6 of one choice: only the stages that this request needs."""
+    request = work.request
+    return TextStage(
+        mesh.tokenizer.decoder(),
+        stops=StopMatcher(work.sampling.stop) if work.sampling.stop else None,
+        chain=mesh.policy.chain(),
+        tools=mesh.tool_splitter(request, choice, request_id),
+        score=mesh.policy.score() if request.confidence else None,
+    )
+
+
+def settle(mesh: Mesh, work: Work, generation: Generation) -> AnswerTail:
+    """The bill: what was delivered, over all migrations. A prompt with n choices is billed once, as OpenAI does."""
+    completion = sum(len(choice.flow.emitted) for choice in generation.choices)
+    cached = sum(choice.flow.cached_tokens for choice in generation.choices[:: work.request.n])
+    mesh.retry_budget.earn(work.prompt_tokens + completion)
+    confidence = None
+    if work.request.confidence:
+        confidence = tuple(round(choice.confidence(), 4) for choice in generation.choices)
+    return AnswerTail(Usage(work.prompt_tokens, completion, min(cached, work.prompt_tokens)), confidence)

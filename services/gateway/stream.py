@@ -1,0 +1,119 @@
+"""One choice's text: token ids → characters → stop strings → policy chain → tool calls. Pure, one per choice.
+
+Rules: plain synchronous calls, in this order and nowhere else; a stage that is not needed is None and costs one
+test. Stop strings are matched here and not in the engine, and nothing here is lost with an engine, so a match may
+span a migration.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..answer import ToolCallDelta
+from ..request import FinishReason
+from ..text.stops import StopMatcher
+from ..text.tokenizer import IncrementalDecoder
+
+
+class Chain(Protocol):
+    """The compiled policy (services/postprocess/chain.py). `blocked` true ends the answer."""
+
+    blocked: bool
+
+    def push(self, text: str) -> str: ...
+    def flush(self) -> str: ...
+
+
+class ToolSplitter(Protocol):
+    """Takes tool calls out of text (services/text/tools.py)."""
+
+    def push(self, text: str) -> tuple[str, tuple[ToolCallDelta, ...]]: ...
+    def flush(self) -> tuple[str, tuple[ToolCallDelta, ...]]: ...
+
+
+class Score(Protocol):
+    """Confidence of one answer (services/postprocess/confidence.py)."""
+
+    def add(self, logprob: float) -> None: ...
+    def value(self) -> float: ...
+
+
+class TextStage:
+    """What becomes visible of one choice. `stopped`: the gateway found the end before the engine did."""
+
+    __slots__ = ("_called", "_chain", "_decoder", "_score", "_stops", "_tools", "stopped")
+
+    def __init__(
+        self,
+        decoder: IncrementalDecoder,
+        stops: StopMatcher | None = None,
+        chain: Chain | None = None,
+        tools: ToolSplitter | None = None,
+        score: Score | None = None,
+    ) -> None:
+        self._decoder, self._stops, self._chain, self._tools, self._score = decoder, stops, chain, tools, score
+        self._called = False
+        self.stopped = False
+
+    def push(self, ids: tuple[int, ...]) -> tuple[str, int]:
+        """Text that became visible, and how many of `ids` belong to the answer (fewer after a stop)."""
+        if len(ids) == 1:
+            return self._push_one(ids[0]), 1
+        parts: list[str] = []
+        for used, token_id in enumerate(ids, 1):
+            parts.append(self._push_one(token_id))
+            if self.stopped:
+                return "".join(parts), used
+        return "".join(parts), len(ids)
+
+    def _push_one(self, token_id: int) -> str:
+        text = self._decoder.push(token_id)
+        if self._stops is not None and text:
+            text = self._stops.push(text)
+            self.stopped = self._stops.matched is not None
+        if self._chain is not None and text:
+            text = self._chain.push(text)
+            self.stopped = self.stopped or self._chain.blocked
+        return text
+
+    def flush(self) -> str:
+        """The stream ended: what the stages still hold back."""
+        text = self._decoder.flush()
+        if self._stops is not None:
+            text = self._stops.push(text) + self._stops.flush() if text else self._stops.flush()
+        if self._chain is not None:
+            text = (self._chain.push(text) if text else "") + self._chain.flush()
+        return text
+
+    def split_tools(self, text: str, *, last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        """Separate tool calls from text; everything passes through when the request had no tools."""
+        if self._tools is None:
+            return text, ()
+        shown, calls = self._tools.push(text)
+        if last:
+            more, more_calls = self._tools.flush()
+            shown, calls = shown + more, calls + more_calls
+        self._called = self._called or bool(calls)
+        return shown, calls
+
+    def finish_reason(self, engine: FinishReason) -> FinishReason:
+        """The client's finish reason, given the engine's."""
+        if self._chain is not None and self._chain.blocked:
+            return "content_filter"
+        if self._stops is not None and self._stops.matched is not None:
+            return "stop"
+        return engine
+
+    @property
+    def called_tools(self) -> bool:
+        """At least one tool call was found."""
+        return self._called
+
+    def note_logprob(self, logprob: float) -> None:
+        """The sampled token's log-probability, for the confidence score."""
+        if self._score is not None:
+            self._score.add(logprob)
+
+    def confidence(self) -> float:
+        """Score in [0, 1]; 0 when none was asked for."""
+        return self._score.value() if self._score is not None else 0.0

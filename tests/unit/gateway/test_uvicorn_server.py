@@ -1,0 +1,151 @@
+"""Our writes keep uvicorn's state right, and clients are bounded. Real sockets on loopback, no sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from services.config import LimitsConfig
+from services.errors import ConfigError
+from services.gateway import uvicorn_server
+from services.gateway.uvicorn_server import Exchange, HttpServer, bind
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class App:
+    """Answers /stream with three events, everything else with its body's length; remembers who left."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.hold = asyncio.Event()
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        wire: Exchange = scope["exchange"]
+        message = await receive()
+        body = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        if scope["path"] == "/stream":
+            wire.start_stream(b"x-request-id: a\r\n")
+            for number in range(3):
+                wire.write_chunk(b"data: %d\n\n" % number)
+            wire.end_stream(b"data: [DONE]\n\n")
+        elif scope["path"] == "/hang":
+            wire.watch(on_close=self.gone.set)
+            await self.hold.wait()
+        else:
+            wire.respond(200, b"content-type: text/plain\r\n", b"%d" % len(body))
+
+
+def run(exchange: Talk, limits: LimitsConfig | None = None, app_out: list[App] | None = None) -> None:
+    async def main() -> None:
+        app = App()
+        if app_out is not None:
+            app_out.append(app)
+        server = HttpServer(app, limits or LimitsConfig())
+        port = await server.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            async with asyncio.timeout(10):
+                await exchange(reader, writer)
+        finally:
+            writer.close()
+            app.hold.set()
+            await server.stop(0.1)
+
+    asyncio.run(main())
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of one response with a content length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    return head, await reader.readexactly(length)
+
+
+def test_keep_alive_and_pipelining_survive_our_writes() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        post = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
+        writer.write(post + b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n" + post)
+        assert (await answer(reader))[1] == b"3"
+        streamed = await reader.readuntil(b"0\r\n\r\n")
+        assert b"transfer-encoding: chunked" in streamed
+        assert streamed.count(b"data: ") == 4
+        assert (await answer(reader))[1] == b"3"
+
+    run(exchange)
+
+
+def test_head_has_no_body_and_close_is_honoured() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HEAD /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        everything = await reader.read()
+        assert b"content-length: 1" in everything and everything.endswith(b"\r\n\r\n")
+
+    run(exchange)
+
+
+def test_a_large_body_arrives_whole() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + bytes(900_000))
+        assert (await answer(reader))[1] == b"900000"
+
+    run(exchange)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 40_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", b"414"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc", b"400"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc", b"400"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -3\r\n\r\nabc", b"400"),
+    ],
+    ids=["large header", "many headers", "long target", "tls", "smuggled te", "smuggled cl", "negative length"],
+)
+def test_what_is_no_decent_request_is_refused_and_closed(request_bytes: bytes, status: bytes) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(request_bytes)
+        everything = await reader.read()
+        assert everything.startswith(b"HTTP/1.1 " + status), everything[:80]
+        assert b'"error"' in everything
+
+    run(exchange)
+
+
+def test_a_slow_sender_is_cut_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn_server, "SWEEP_EVERY_S", 0.01)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /a HTTP/1.1\r\nhost")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408")
+
+    run(exchange, LimitsConfig(header_timeout_s=0.02))
+
+
+def test_a_client_that_leaves_is_noticed_at_once() -> None:
+    apps: list[App] = []
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n")
+        await writer.drain()
+        writer.transport.abort()
+        await apps[0].gone.wait()
+        assert apps[0].gone.is_set()
+
+    run(exchange, app_out=apps)
+
+
+def test_a_taken_port_is_one_clear_error() -> None:
+    taken = bind("127.0.0.1", 0)
+    with pytest.raises(ConfigError, match="EXPERTMESH_HTTP_PORT"):
+        bind("127.0.0.1", taken.getsockname()[1])
+    taken.close()
