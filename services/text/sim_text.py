@@ -1,0 +1,84 @@
+"""The simulated model's Tokenizer: text bytes *are* packed ids (services/sim_tokenizer.py).
+
+Rules: pure. The chat layout is one line per message and serves people who read traces; the simulated answer
+is a function of the prompt's bytes whatever they are.
+"""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections.abc import Sequence
+
+import msgspec
+
+from ..errors import RequestError
+from ..outcome import Reason
+from ..sim_tokenizer import END_ID, encode, piece
+from .content import message_text
+from .tokenizer import Message, Tool
+
+_NOT_ASCII = 0x80808080
+_MAX_KNOWN = 65_536
+
+
+class _Known(dict[int, str]):
+    """Texts of the pieces seen so far that are ASCII alone; bounded. A look-up costs a tenth of decoding."""
+
+    def __missing__(self, token_id: int) -> str:
+        if token_id & _NOT_ASCII:
+            raise KeyError(token_id)
+        text = str(piece(token_id), "ascii")
+        if len(self) < _MAX_KNOWN:
+            self[token_id] = text
+        return text
+
+
+_KNOWN = _Known()
+
+
+class SimTextDecoder:
+    """IncrementalDecoder over four-byte pieces."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def push(self, token_id: int) -> str:
+        if not self._pending and not token_id & _NOT_ASCII:
+            return _KNOWN[token_id]
+        data = self._pending + piece(token_id)
+        text, used = utf_8_decode(data, "replace", False)
+        self._pending = data[used:]
+        return text
+
+    def flush(self) -> str:
+        pending, self._pending = self._pending, b""
+        return pending.decode("utf-8", "replace")
+
+
+class SimTokenizer:
+    """Tokenizer of the simulated model."""
+
+    eos_ids = frozenset((END_ID,))
+
+    def encode(self, text: str) -> bytes:
+        try:
+            return encode(text)
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                Reason.INVALID_FIELD, "the text has lone surrogates", param="prompt"
+            ) from error
+
+    def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> bytes:
+        lines = [f"{message.get('role')}: {message_text(message)}\n" for message in messages]
+        if tools:
+            lines.insert(0, f"tools: {msgspec.json.encode(tools).decode()}\n")
+        return self.encode("".join(lines) + "assistant:")
+
+    def decoder(self) -> SimTextDecoder:
+        return SimTextDecoder()
+
+    def token_text(self, token_id: int) -> tuple[str, bytes]:
+        raw = piece(token_id)
+        return raw.decode("utf-8", "replace"), raw

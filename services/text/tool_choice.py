@@ -1,0 +1,155 @@
+"""From `tools` and `tool_choice` to what a request needs: a grammar, a transform, and words for the prompt.
+
+Rules: pure; the wire layer has checked that every tool is a function with a name and that a named choice
+exists. A forced choice is a matter of guided decoding, so that it holds for any model, however small; a free
+choice is up to the model, which must know the format: templates that render tools say it, for others
+`explain_tools` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import cast
+
+import msgspec
+
+from ..request import GuidedDecoding
+from .content import message_text
+from .tokenizer import Message, Tool
+from .tools import CLOSE, OPEN, NamedCallStream, NewId, RequiredCallStream, ToolCallStream, ToolTransform
+
+Schema = dict[str, object]
+ToolChoice = str | Mapping[str, object]
+
+_INSTRUCTIONS = (
+    "You may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n"
+    "<tools>\n{tools}\n</tools>\n\n"
+    "For each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n"
+    '<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call>'
+)  # the wording of the Hermes function-calling format (NousResearch/Hermes-Function-Calling), as Qwen uses it
+
+
+def forced_function(tool_choice: ToolChoice) -> str:
+    """The function that `tool_choice` names; empty when it names none."""
+    if isinstance(tool_choice, str):
+        return ""
+    function = cast("Mapping[str, object]", tool_choice.get("function") or {})
+    return str(function.get("name", ""))
+
+
+def forced_grammar(tools: Sequence[Tool], tool_choice: ToolChoice) -> GuidedDecoding | None:
+    """What the answer must look like for "required" or a named function; None when the choice is free.
+
+    Named: the function's own parameter schema. Required: `{"name", "arguments"}` of any one of the tools,
+    with their `$defs` moved to the root under names of their own. Raises KeyError when the named function is
+    no tool."""
+    if name := forced_function(tool_choice):
+        return _grammar(dict(map(_signature, tools))[name])
+    if tool_choice != "required" or not tools:
+        return None
+    definitions: Schema = {}
+    calls = [
+        _call_schema(i, name, schema, definitions) for i, (name, schema) in enumerate(map(_signature, tools))
+    ]
+    schema: Schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return _grammar({**schema, "$defs": definitions} if definitions else schema)
+
+
+def tool_transform(tools: Sequence[Tool], tool_choice: ToolChoice, new_id: NewId) -> ToolTransform | None:
+    """The transform for one choice's text; None when the request has no tools or wants none."""
+    if name := forced_function(tool_choice):
+        return NamedCallStream(new_id, name)
+    if not tools or tool_choice == "none":
+        return None
+    return RequiredCallStream(new_id) if tool_choice == "required" else ToolCallStream(new_id)
+
+
+def explain_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Schema]:
+    """A conversation for templates that know no tools: signatures in the system message, calls as blocks in
+    the assistant's text, results as the user's. Without tools in play the messages come back with plain
+    text."""
+    told = [_plain(message) for message in messages]
+    if tools:
+        signatures = "\n".join(msgspec.json.encode(tool).decode() for tool in tools)
+        words = _INSTRUCTIONS.format(tools=signatures)
+        if told and told[0]["role"] == "system":
+            told[0] = {**told[0], "content": f"{told[0]['content']}\n\n{words}"}
+        else:
+            told.insert(0, {"role": "system", "content": words})
+    return told
+
+
+def parsed_arguments(message: Message) -> Schema:
+    """The message with each tool call's arguments as an object: templates print them with `tojson`, while the
+    wire has them as a string of JSON. Arguments that are no JSON stay as they are."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return dict(message)
+    return {**message, "tool_calls": [_parsed_call(call) for call in cast("Sequence[Schema]", calls)]}
+
+
+def _parsed_call(call: Schema) -> Schema:
+    function = dict(cast("Schema", call.get("function") or {}))
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        with suppress(msgspec.DecodeError):
+            function["arguments"] = msgspec.json.decode(arguments or "{}")
+    return {**call, "function": function}
+
+
+def _plain(message: Message) -> Schema:
+    role, text = str(message.get("role", "")), message_text(message)
+    if role == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+    blocks = [_block(call) for call in cast("Sequence[Schema]", message.get("tool_calls") or ())]
+    role = "system" if role == "developer" else role
+    return {"role": role, "content": "\n".join(filter(None, [text, *blocks]))}
+
+
+def _block(call: Schema) -> str:
+    function = cast("Schema", _parsed_call(call)["function"])
+    body = {"name": function.get("name"), "arguments": function.get("arguments")}
+    return f"{OPEN}\n{msgspec.json.encode(body).decode()}\n{CLOSE}"
+
+
+def _signature(tool: Tool) -> tuple[str, Schema]:
+    function = cast("Schema", tool["function"])
+    return str(function["name"]), cast("Schema", function.get("parameters") or {"type": "object"})
+
+
+def _call_schema(index: int, name: str, parameters: Schema, definitions: Schema) -> Schema:
+    arguments = dict(parameters)
+    for keyword in ("$defs", "definitions"):
+        for key, value in cast("Schema", arguments.pop(keyword, {})).items():
+            definitions[f"t{index}_{key}"] = _renamed(value, index)
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, "arguments": _renamed(arguments, index)},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _renamed(schema: object, index: int) -> object:
+    """`schema` with references into its own definitions pointing to the shared ones."""
+    if isinstance(schema, list):
+        return [_renamed(item, index) for item in cast("list[object]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _renamed_ref(key, value, index) for key, value in cast("Schema", schema).items()}
+
+
+def _renamed_ref(key: str, value: object, index: int) -> object:
+    if key == "$ref" and isinstance(value, str):
+        for prefix in ("#/$defs/", "#/definitions/"):
+            if value.startswith(prefix):
+                return f"#/$defs/t{index}_{value[len(prefix) :]}"
+        return value
+    return _renamed(value, index)
+
+
+def _grammar(schema: Schema) -> GuidedDecoding:
+    return GuidedDecoding("json_schema", msgspec.json.encode(schema).decode())

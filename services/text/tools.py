@@ -1,0 +1,194 @@
+"""Tool calls in a stream of text: `<tool_call>{"name": …, "arguments": …}</tool_call>` becomes
+ToolCallDeltas.
+
+Rules: pure; one transform per choice; knows no tokens and no wire. The format is the Hermes one, which
+SmolLM2, Qwen and many others were trained on; a block may hold one call or a list of them. A block is emitted
+when it is complete: half a call is of no use to a client, and text that turns out to be no call must come out
+as text. Blocks are bounded by `max_tokens`. The result does not depend on how the text is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ..answer import ToolCallDelta
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+NewId = Callable[[int], str]
+"""Makes the id of the call with this index; unique over the mesh, e.g. from the request id and the choice."""
+
+Visible = tuple[str, tuple[ToolCallDelta, ...]]
+"""Text to show, and tool calls to announce."""
+
+
+class ToolTransform(Protocol):
+    """What the stream runs each piece of text through when the request has tools."""
+
+    num_calls: int
+
+    def push(self, text: str) -> Visible:
+        """What became certain with this piece. Never raises."""
+        ...
+
+    def flush(self) -> Visible:
+        """What an ended stream still owes."""
+        ...
+
+
+class _Call(msgspec.Struct, frozen=True):
+    name: str
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    parameters: msgspec.Raw = msgspec.Raw()
+
+
+_CALLS = msgspec.json.Decoder(list[_Call])
+_STRING = msgspec.json.Decoder(str)
+
+
+def parse_calls(block: str) -> list[tuple[str, str]]:
+    """(name, arguments as JSON text) of the calls in `block`, one object or a list; empty when it is neither.
+
+    Arguments keep the model's own text, byte by byte; a string of JSON is unwrapped."""
+    text = block.strip()
+    try:
+        calls = _CALLS.decode(text if text.startswith("[") else f"[{text}]")
+        return [(call.name, _arguments(call)) for call in calls]
+    except msgspec.MsgspecError:
+        return []
+
+
+def _arguments(call: _Call) -> str:
+    raw = bytes(call.parameters) or bytes(call.arguments)
+    return _STRING.decode(raw) if raw[:1] == b'"' else raw.decode()
+
+
+class ToolCallStream:
+    """ToolTransform for `tool_choice: auto`: text outside of blocks is shown, blocks become calls.
+
+    A block that does not parse is shown as it was written, tags included; one that the answer's end cut off
+    is taken for complete if it parses (models do end without the closing tag). White space behind a call is
+    dropped."""
+
+    __slots__ = ("_buffer", "_inside", "_new_id", "_scanned", "_trim", "num_calls")
+
+    def __init__(self, new_id: NewId) -> None:
+        self.num_calls = 0
+        self._new_id = new_id
+        self._buffer = ""
+        self._inside = False
+        self._scanned = 0  # no closing tag begins before this
+        self._trim = False
+
+    def push(self, text: str) -> Visible:
+        if not self._buffer and not self._inside and not self._trim and "<" not in text:
+            return text, ()
+        self._buffer += text
+        shown: list[str] = []
+        calls: list[ToolCallDelta] = []
+        while self._leave(shown, calls) if self._inside else self._enter(shown):
+            pass
+        return "".join(shown), tuple(calls)
+
+    def flush(self) -> Visible:
+        rest, self._buffer = self._buffer, ""
+        if not self._inside:
+            return self._trimmed(rest), ()
+        shown: list[str] = []
+        calls: list[ToolCallDelta] = []
+        self._end_block(rest, "", shown, calls)
+        return "".join(shown), tuple(calls)
+
+    def _enter(self, shown: list[str]) -> bool:
+        at = self._buffer.find(OPEN)
+        if at < 0:
+            keep = _partial(self._buffer, OPEN)
+            shown.append(self._trimmed(self._buffer[: len(self._buffer) - keep]))
+            self._buffer = self._buffer[len(self._buffer) - keep :]
+            return False
+        shown.append(self._trimmed(self._buffer[:at]))
+        self._buffer, self._inside, self._scanned = self._buffer[at + len(OPEN) :], True, 0
+        return True
+
+    def _leave(self, shown: list[str], calls: list[ToolCallDelta]) -> bool:
+        at = self._buffer.find(CLOSE, self._scanned)
+        if at < 0:
+            self._scanned = max(0, len(self._buffer) - len(CLOSE) + 1)
+            return False
+        block, self._buffer = self._buffer[:at], self._buffer[at + len(CLOSE) :]
+        self._end_block(block, CLOSE, shown, calls)
+        return True
+
+    def _end_block(self, block: str, close: str, shown: list[str], calls: list[ToolCallDelta]) -> None:
+        self._inside = False
+        parsed = parse_calls(block)
+        if not parsed:
+            shown.append(self._trimmed(OPEN + block + close))
+            return
+        self._trim = True
+        for name, arguments in parsed:
+            calls.append(ToolCallDelta(self.num_calls, arguments, name, self._new_id(self.num_calls)))
+            self.num_calls += 1
+
+    def _trimmed(self, text: str) -> str:
+        if self._trim:
+            text = text.lstrip()
+            self._trim = not text
+        return text
+
+
+class NamedCallStream:
+    """ToolTransform when `tool_choice` names a function: the whole answer is its arguments, streamed as it
+    comes."""
+
+    __slots__ = ("_id", "_name", "num_calls")
+
+    def __init__(self, new_id: NewId, name: str) -> None:
+        self.num_calls = 1
+        self._id, self._name = new_id(0), name
+
+    def push(self, text: str) -> Visible:
+        if not text:
+            return "", ()
+        delta = ToolCallDelta(0, text, self._name, self._id)
+        self._name = self._id = ""
+        return "", (delta,)
+
+    def flush(self) -> Visible:
+        return "", () if not self._id else (ToolCallDelta(0, "", self._name, self._id),)
+
+
+class RequiredCallStream:
+    """ToolTransform when `tool_choice` is "required": the whole answer is one call (or a list), emitted at
+    its end."""
+
+    __slots__ = ("_new_id", "_texts", "num_calls")
+
+    def __init__(self, new_id: NewId) -> None:
+        self.num_calls = 0
+        self._new_id = new_id
+        self._texts: list[str] = []
+
+    def push(self, text: str) -> Visible:
+        self._texts.append(text)
+        return "", ()
+
+    def flush(self) -> Visible:
+        text = "".join(self._texts)
+        parsed = parse_calls(text)
+        if not parsed:  # cut off by max_tokens: the client sees what there is
+            return text, ()
+        self.num_calls = len(parsed)
+        return "", tuple(
+            ToolCallDelta(i, args, name, self._new_id(i)) for i, (name, args) in enumerate(parsed)
+        )
+
+
+def _partial(text: str, tag: str) -> int:
+    """Length of the longest tail of `text` that begins `tag` without being all of it."""
+    for size in range(min(len(tag) - 1, len(text)), 0, -1):
+        if tag.startswith(text[-size:]):
+            return size
+    return 0
