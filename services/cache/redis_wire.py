@@ -48,7 +48,8 @@ class RedisWire(asyncio.Protocol):
             return future
         timer = self._loop.call_later(timeout_s, _expire, future)
         self._calls.append((future, timer, len(commands), []))
-        self._transport.write(b"".join([hiredis.pack_command(command) for command in commands]))
+        packed = [hiredis.pack_command(each) for each in commands]  # pyright: ignore[reportArgumentType]  (its stub)
+        self._transport.write(b"".join(packed))
         return future
 
     def close(self) -> None:
