@@ -1,0 +1,110 @@
+# The two commands: `make run` and `make test`. A second run finds its stamps and starts in seconds.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Imports write their bytecode, or every one of the mesh's processes would compile vLLM again.
+unexport PYTHONDONTWRITEBYTECODE
+
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+say     = @printf '\033[1m==> %s\033[0m\n'
+
+# torch for CPU is not on every index: if the plain install does not find it, this index is asked, for torch only.
+EXPERTMESH_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+SEEDS   ?= 200
+USERS   ?= 8
+SECONDS_OF_LOAD ?= 60
+
+.PHONY: help run test unit bench load lint proto bench-queue bench-gateway bench-cache twin chaos clean
+help:
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: $(STAMPS)/project ## talk to a real mixture-of-experts model (ARGS='--graph sim' for simulated engines)
+	@exec $(BIN)/expertmesh run $(ARGS)
+
+test: $(STAMPS)/dev ## every test that needs no GPU
+	@$(PY) -m pytest -m "not gpu" $(ARGS)
+
+unit: $(STAMPS)/dev ## the fast tests: no Ray, no network
+	@$(PY) -m pytest tests/unit tests/properties $(ARGS)
+
+bench: $(STAMPS)/dev ## the figures of first light, into docs/benchmarks/
+	@$(PY) -m load_tests.bench.bench_first_light $(ARGS)
+
+load: $(STAMPS)/dev ## a minute of load against a running mesh, with a verdict
+	@$(PY) -m load_tests --users $(USERS) --seconds $(SECONDS_OF_LOAD) $(ARGS)
+
+bench-queue: $(STAMPS)/dev ## the queue's cost of a decision, 100,000 queued
+	@$(PY) -m load_tests.bench.bench_queue $(ARGS)
+
+bench-gateway: $(STAMPS)/dev ## the gateway's cost of a token, simulated engines
+	@$(PY) -m load_tests.bench.bench_gateway $(ARGS)
+
+bench-cache: $(STAMPS)/dev ## the response cache: hits, misses, single flight
+	@$(PY) -m load_tests.bench.bench_cache $(ARGS)
+
+twin: $(STAMPS)/project ## SEEDS=n seeded runs of the digital twin with faults
+	@$(BIN)/expertmesh twin run --seeds $(SEEDS) $(ARGS)
+
+chaos: $(STAMPS)/dev ## kill real engines and links under load, compare every token
+	@$(PY) -m pytest tests/cluster -m "cluster and not gpu" -k "chaos or kill or survive" $(ARGS)
+
+lint: $(STAMPS)/dev ## ruff, pyright, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/pyright
+
+proto: $(STAMPS)/dev ## services/api/_generated from proto/
+	@$(PY) -m grpc_tools.protoc -I proto --python_out=services/api/_generated \
+	    --pyi_out=services/api/_generated --grpc_python_out=services/api/_generated \
+	    $$(cd proto && find . -name '*.proto')
+
+clean: ## forget the environment, the dev key and all caches of tools (the prepared model is kept)
+	@rm -rf $(VENV) .expertmesh .pytest_cache .hypothesis .ruff_cache .import_linter_cache *.egg-info build dist
+
+# The environment ------------------------------------------------------------------------------------------------
+# Python 3.11 by name, else a python3 that is 3.11.
+find_python = for p in python3.11 python3; do \
+	  if command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' \
+	    2>/dev/null; then echo $$p; exit; fi; done
+
+# uv unpacks the set in a quarter of a minute where pip needs several; pip stands in where uv finds no package.
+install = $(BIN)/uv pip install -q --python $(PY) --no-deps --require-hashes $(1) \
+	  || $(PY) -m pip install -q --no-deps --no-compile --require-hashes $(1)
+
+$(STAMPS)/runtime: requirements/installer.txt requirements/cpu.txt requirements/torch-cpu.txt
+	@python="$$($(find_python))"; if [ -z "$$python" ]; then \
+	  echo "error: Python 3.11 with its venv module is needed (looked for python3.11, then python3);" \
+	       "on Debian or Ubuntu: apt install python3.11 python3.11-venv" >&2; exit 1; fi; \
+	if [ "$$(uname -s)-$$(uname -m)" != Linux-x86_64 ]; then \
+	  echo "error: the locked set is for Linux on x86-64, this is $$(uname -s) on $$(uname -m)" >&2; exit 1; fi; \
+	printf '\033[1m==> %s\033[0m\n' "Making $(VENV) with $$python"; \
+	$$python -m venv --clear $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	  -r requirements/installer.txt
+	$(say) "Installing $$(grep -c == requirements/cpu.txt) packages (1 GB; under a minute, then the network's speed)"
+	@$(call install,-r requirements/cpu.txt)
+	$(say) "Installing torch for CPU"
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	    -r requirements/torch-cpu.txt 2>/dev/null \
+	  || { echo "not on the plain index, asking $(EXPERTMESH_TORCH_INDEX)"; \
+	       $(PY) -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	         --index-url $(EXPERTMESH_TORCH_INDEX) -r requirements/torch-cpu.txt; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/project: $(STAMPS)/runtime pyproject.toml
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --no-index --no-compile -e .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/project requirements/dev.txt
+	$(say) "Installing what tests need"
+	@$(call install,-r requirements/dev.txt)
+	@touch $@
+
+-include infra/infra.mk
