@@ -25,6 +25,11 @@ class Process:
         self.incarnation = 0
         self.backlog: list[tuple[Call, tuple[Any, ...]]] = []
 
+    @property
+    def link_name(self) -> str:
+        """How this process names itself on links."""
+        return self.name
+
     def boot(self) -> None:
         """Called when the process starts: fresh state, first timers, first dials."""
         raise NotImplementedError

@@ -33,16 +33,13 @@ class End:
     def __init__(self, network: Network, owner: Process, handler: Handler) -> None:
         self.network, self.owner, self.handler = network, owner, handler
         self.peer: End = self
+        self.name = ""
         self.is_open = True
         self.connected = True  # False: this end knows that it is over
         self.held: list[list[AnyMessage]] = []
         self._outbox: list[AnyMessage] | None = None
         self._last_arrival_s = 0.0
         self.incarnation = owner.incarnation
-
-    @property
-    def name(self) -> str:
-        return self.peer.owner.name
 
     def send(self, message: AnyMessage) -> None:
         """Goes with the frame of this turn; dropped when the link is over."""
@@ -112,6 +109,7 @@ class Network:
             return
         near, far = End(self, client, handler), End(self, server, server)  # type: ignore[arg-type]
         near.peer, far.peer = far, near
+        near.name, far.name = server.link_name, client.link_name
         self._ends[near] = self._ends[far] = None
         far.handler.link_up(far)
         near.handler.link_up(near)
@@ -163,7 +161,9 @@ class Network:
         if peer.connected:
             blocked = (end.owner.name, peer.owner.name) in self._blocked
             delay = DEAD_AFTER_S if blocked else self.delay_s(end.owner.name, peer.owner.name)
-            self.sim.at(end.arrival_s(self.sim.now_s + delay), peer.owner, self._down, peer, "closed by the peer")
+            self.sim.at(
+                end.arrival_s(self.sim.now_s + delay), peer.owner, self._down, peer, "closed by the peer"
+            )
         if end.owner.alive and end.incarnation == end.owner.incarnation:
             end.handler.link_down(end, why)
 
@@ -188,7 +188,9 @@ class Network:
     def silence(self, process: Process) -> None:
         """The process stopped: its peers give it up after a while."""
         for end in [end for end in self._ends if end.owner is process]:
-            self.sim.at(self.sim.now_s + DEAD_AFTER_S, end.peer.owner, self._verdict, end.peer, process.incarnation)
+            self.sim.at(
+                self.sim.now_s + DEAD_AFTER_S, end.peer.owner, self._verdict, end.peer, process.incarnation
+            )
 
     def _verdict(self, end: End, incarnation: int) -> None:
         process = end.peer.owner
@@ -216,6 +218,16 @@ class Network:
                 held, end.held = end.held, []
                 for frame in held:
                     self._arrive(end, frame)
+
+    def cut(self, one: str, other: str) -> None:
+        """Reset the links between two processes; both may dial again at once."""
+        self.sim.note("network", f"links between {one} and {other} break")
+        for end in [end for end in self._ends if end.owner.name == one and end.peer.owner.name == other]:
+            if end.connected:
+                self.hang_up(end, "reset")
+
+    def stop_repeating(self) -> None:
+        self.repeat_share = 0.0
 
     def heal_all(self) -> None:
         for source, target in sorted(self._blocked):

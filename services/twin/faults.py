@@ -1,0 +1,116 @@
+"""What goes wrong, as a script of values: drawn from a seed, applied at its time.
+
+Rules: a fault is data; `apply` is the only place that knows what it does to a world.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .world import World
+
+Kind = Literal[
+    "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain", "partition",
+    "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats",
+]  # fmt: skip
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """`subject` and `other` are names of processes; `for_s` is how long it lasts (or until a restart); `factor`
+    multiplies times of slow things."""
+
+    at_s: float
+    kind: Kind
+    subject: str
+    other: str = ""
+    for_s: float = 0.5
+    factor: float = 1.0
+
+
+ENGINE_KINDS: tuple[Kind, ...] = (
+    "engine_kill", "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain",
+)  # fmt: skip
+NETWORK_KINDS: tuple[Kind, ...] = ("partition", "one_way", "cut_link", "cut_link", "slow_link", "repeats")
+CENTRAL_KINDS: tuple[Kind, ...] = ("queue_kill", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop")
+
+
+def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], queue: str) -> list[Fault]:
+    """A script: often one kind of trouble, sometimes everything at once."""
+    kinds: tuple[Kind, ...] = rng.choice(
+        (
+            ENGINE_KINDS,
+            ENGINE_KINDS,
+            NETWORK_KINDS,
+            CENTRAL_KINDS,
+            ENGINE_KINDS + NETWORK_KINDS + CENTRAL_KINDS,
+        )
+    )
+    script: list[Fault] = []
+    for _ in range(rng.choice((0, 1, 1, 2, 3, 4, 6))):
+        kind = rng.choice(kinds)
+        at_s, for_s = rng.uniform(0.0, until_s), rng.choice((0.05, 0.3, 0.8, 1.5, 2.5))
+        if kind.startswith("engine"):
+            factor = rng.choice((3.0, 10.0, 50.0))
+            script.append(Fault(at_s, kind, rng.choice(engines), "", for_s, factor))
+        elif kind.startswith("queue"):
+            script.append(Fault(at_s, kind, queue, "", for_s))
+        elif kind.startswith("gateway"):
+            script.append(Fault(at_s, kind, rng.choice(gateways), "", for_s))
+        elif kind == "repeats":
+            script.append(Fault(at_s, kind, "network", "", for_s, rng.choice((0.05, 0.3))))
+        else:
+            subject = rng.choice(gateways + engines)
+            other = rng.choice([queue, *(engines if subject in gateways else gateways)])
+            if rng.random() < 0.5:
+                subject, other = other, subject
+            script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((50.0, 400.0))))
+    return sorted(script, key=lambda fault: fault.at_s)
+
+
+def apply(world: World, fault: Fault) -> None:
+    """Do it, and arrange for its end."""
+    network, sim = world.network, world.sim
+    sim.note("fault", fault)
+    end_s = sim.now_s + fault.for_s
+    if fault.kind.startswith("engine") or fault.kind in ("partition", "one_way", "cut_link", "slow_link"):
+        world.oracle.engine_faults += 1
+    match fault.kind:
+        case "engine_kill" | "engine_host_loss":
+            world.engine(fault.subject).crash(fault.for_s, silent=fault.kind == "engine_host_loss")
+        case "queue_kill":
+            world.queue.crash(fault.for_s)
+        case "gateway_kill":
+            world.gateway(fault.subject).crash(fault.for_s)
+        case "engine_stop" | "queue_stop" | "gateway_stop":
+            process = network.processes[fault.subject]
+            if process.alive and not process.stopped:
+                world.oracle.gateways_stopped |= fault.kind == "gateway_stop"
+                process.stop()
+                network.silence(process)
+                sim.at(end_s, None, process.resume)
+        case "engine_wedge":
+            world.engine(fault.subject).wedged = True
+        case "engine_slow":
+            engine = world.engine(fault.subject)
+            engine.slow = engine.model.slow = fault.factor
+            sim.at(end_s, None, engine.recover_speed)
+        case "engine_drain":
+            world.engine(fault.subject).drain(fault.for_s, 0.5)
+        case "partition" | "one_way":
+            network.block(fault.subject, fault.other)
+            sim.at(end_s, None, network.heal, fault.subject, fault.other)
+            if fault.kind == "partition":
+                network.block(fault.other, fault.subject)
+                sim.at(end_s, None, network.heal, fault.other, fault.subject)
+        case "cut_link":
+            network.cut(fault.subject, fault.other)
+        case "slow_link":
+            network.slow[fault.subject] = fault.factor
+            sim.at(end_s, None, network.slow.pop, fault.subject, None)
+        case "repeats":
+            network.repeat_share = fault.factor
+            sim.at(end_s, None, network.stop_repeating)

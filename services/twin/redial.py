@@ -1,0 +1,55 @@
+"""A client's standing link in the twin: the policy of services/link/asyncio_link.Redial on the twin's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..link.messages import AnyMessage
+from .kernel import Process
+from .network import End, Handler, Network
+
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.02, 1.0
+
+
+class TwinRedial:
+    """Keeps a link from `client` to `target`, with backoff to a second, for as long as the client lives."""
+
+    def __init__(self, network: Network, client: Process, target: str, handler: Handler) -> None:
+        self._network, self._client, self._target, self._handler = network, client, target, handler
+        self._backoff_s = FIRST_BACKOFF_S
+        self.link: End | None = None
+
+    def start(self) -> None:
+        self._network.dial(self._client, self._target, self, self._failed)
+
+    def link_up(self, link: End) -> None:
+        self.link = link
+        self._backoff_s = FIRST_BACKOFF_S
+        self._handler.link_up(link)
+
+    def link_message(self, link: End, message: AnyMessage) -> None:
+        self._handler.link_message(link, message)
+
+    def link_down(self, link: End, why: str) -> None:
+        self.link = None
+        self._handler.link_down(link, why)
+        self._failed()
+
+    def _failed(self) -> None:
+        self._client.after(self._backoff_s, self.start)
+        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+
+
+class TwinDial:
+    """One attempt to reach an engine, for services.gateway.mux.EngineMux."""
+
+    def __init__(self, gave_up: Callable[[], None]) -> None:
+        self._gave_up = gave_up
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def failed(self) -> None:
+        if not self.cancelled:
+            self._gave_up()

@@ -1,0 +1,194 @@
+"""One world of the twin: gateways, engines, a queue, a network, clients and faults, all drawn from one seed.
+
+Rules: small on purpose (a seed costs tens of milliseconds); what finds faults is the number of seeds. Everything is
+decided by `Random(seed)`: the same seed is the same world, event by event.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from ..config import BandConfig, QueueConfig
+from ..experts.sim_model import SimTiming
+from ..request import GuidedDecoding, SamplingParams
+from ..sim_tokenizer import encode
+from . import faults
+from .engine_node import EngineNode
+from .gateway_node import GatewayNode
+from .kernel import Simulation
+from .network import Network
+from .oracle import LONG_PATIENCE_S, Oracle, right_answer
+from .queue_node import QueueNode
+from .workload import Ask
+
+TROUBLE_S = 2.5
+"""Faults begin before this."""
+HEAL_S = 5.2
+"""Nothing is broken on purpose after this."""
+END_S = 60.0
+"""Whatever has not ended by then waits for ever."""
+SWEEP_S = 0.25
+
+SCHEMA = (
+    '{"type":"object","properties":{"city":{"type":"string"},"n":{"type":"integer"}},"required":["city","n"]}'
+)
+WORDS = "the quick brown fox jumps over the lazy dog while seven wizards quietly fix boxes".split()
+
+
+class World:
+    """See the module. `check` hooks run after every event, by the oracle."""
+
+    def __init__(self, seed: int, *, keep_log: bool = False) -> None:
+        self.seed = seed
+        self.sim = Simulation(seed, keep_log=keep_log)
+        rng = Random(f"world {seed}")
+        self.oracle = Oracle(self.sim)
+        self.network = Network(self.sim, latency_s=rng.choice((0.0002, 0.001, 0.01)))
+        self.queue = QueueNode(self.sim, self.network, "queue", _queue_config(rng), self.oracle)
+        self.engines = [
+            EngineNode(self.sim, self.network, f"e{number}", "queue", _timing(rng))
+            for number in range(rng.choice((1, 2, 2, 3, 4)))
+        ]
+        self.gateways = [
+            GatewayNode(self.sim, self.network, f"g{number}", "queue", self.oracle)
+            for number in range(rng.choice((1, 2, 2, 3)))
+        ]
+        self.oracle.small_budget = rng.random() < 0.1
+        for gateway in self.gateways:
+            gateway.burst_tokens = 60 if self.oracle.small_budget else 2_000_000
+        for engine in self.engines:
+            self.oracle.slots[engine.name] = engine.timing.max_num_seqs
+        self.asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
+        self.script = faults.draw(
+            rng, TROUBLE_S, [e.name for e in self.engines], [g.name for g in self.gateways], "queue"
+        )
+        self.processes = [self.queue, *self.engines, *self.gateways]
+
+    def engine(self, name: str) -> EngineNode:
+        return next(engine for engine in self.engines if engine.name == name)
+
+    def gateway(self, name: str) -> GatewayNode:
+        return next(gateway for gateway in self.gateways if gateway.name == name)
+
+    def run(self) -> None:
+        """Live through it all. Raises Violation."""
+        sim = self.sim
+        for process in self.processes:
+            process.start()
+        for ask in self.asks:
+            gateway = self.gateways[ask.gateway]
+            sim.at(ask.at_s, None, gateway.admit, ask)
+            if ask.cancel_s is not None:
+                sim.at(ask.cancel_s, None, gateway.client_gone, ask)
+        for fault in self.script:
+            sim.at(fault.at_s, None, faults.apply, self, fault)
+        last_s = max([HEAL_S if self.script else 0.0, *(ask.at_s + 0.01 for ask in self.asks)])
+        sim.at(HEAL_S, None, self._heal)
+        while sim.now_s < END_S:
+            sim.run(sim.now_s + SWEEP_S)
+            self._sweep()
+            if sim.now_s >= last_s and self._at_rest():
+                break
+        self._check_end()
+
+    def _heal(self) -> None:
+        self.network.heal_all()
+        for process in self.processes:
+            process.resume()
+
+    def _sweep(self) -> None:
+        for engine in self.engines:
+            if engine.alive and not engine.stopped:
+                self.oracle.sweep(engine.name, engine.running())
+
+    def _at_rest(self) -> bool:
+        if self.oracle.unfinished():
+            return False
+        return not self._left_behind()
+
+    def _left_behind(self) -> list[str]:
+        """What remains of requests, anywhere."""
+        rest: list[str] = []
+        for engine in self.engines:
+            if not engine.alive:
+                rest.append(f"{engine.name} is down")
+            elif len(engine.table):
+                rest.append(f"{len(engine.table)} streams on {engine.name}")
+        for gateway in self.gateways:
+            if not gateway.alive:
+                rest.append(f"{gateway.name} is down")
+            elif gateway.generations or gateway.leases.held or gateway.mux.num_streams:
+                rest.append(f"requests or leases at {gateway.name}")
+        if not self.queue.alive:
+            rest.append("the queue is down")
+        else:
+            rest += [
+                f"tickets of {name} at the queue"
+                for name, table in self.queue.scheduler.state.gateways.items()
+                if table
+            ]
+        return rest
+
+    def _check_end(self) -> None:
+        if waiting := self.oracle.unfinished():
+            raise self.oracle.broken(8, f"{', '.join(waiting)} never came to an end")
+        if rest := self._left_behind():
+            raise self.oracle.broken(14, f"left behind: {', '.join(rest)}")
+        prompts = sum(len(ask.prompt) // 4 * ask.choices for ask in self.asks)
+        burst = sum(gateway.burst_tokens * gateway.incarnation for gateway in self.gateways)
+        self.oracle.check_budget(burst, 0.2, prompts)
+
+
+def _queue_config(rng: Random) -> QueueConfig:
+    share = rng.choice((0.0, 0.25, 0.5))
+    bands = (
+        BandConfig(name="vip", rank=0, reserved_share=share, preemptible=False),
+        BandConfig(name="standard", rank=1, ageing_s=rng.choice((1.0, 30.0))),
+        BandConfig(name="batch", rank=2, ageing_s=rng.choice((2.0, 60.0))),
+    )
+    return QueueConfig(bands=bands, lease_ttl_s=rng.choice((1.5, 3.0)))
+
+
+def _timing(rng: Random) -> SimTiming:
+    return SimTiming(
+        prefill_tokens_per_s=rng.choice((500.0, 5_000.0)),
+        step_s=rng.choice((0.01, 0.03, 0.08)),
+        step_per_seq_s=rng.choice((0.0, 0.002)),
+        max_num_seqs=rng.choice((1, 2, 4, 8)),
+        kv_tokens=rng.choice((200, 1_000)),
+        max_model_len=200,
+        max_batched_tokens=64,
+        block_tokens=16,
+    )
+
+
+def _ask(rng: Random, number: int, num_gateways: int) -> Ask:
+    text = f"{number} " + " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 30)))
+    if rng.random() < 0.2:
+        text += f" <|sim:stop={rng.randint(1, 30)}|>"
+    at_s = rng.uniform(0.0, 2.0)
+    patience_s = 2 * LONG_PATIENCE_S if rng.random() < 0.85 else rng.uniform(0.2, 3.0)
+    sampling = SamplingParams(
+        max_tokens=rng.choice((1, 4, 12, 24, 60)),
+        temperature=rng.choice((0.0, 1.0)),
+        seed=rng.choice((None, 7)),
+        guided=GuidedDecoding("json_schema", SCHEMA) if rng.random() < 0.15 else None,
+    )
+    ask = Ask(
+        number, at_s, rng.randrange(num_gateways), rng.choice("abc"), rng.choice(("vip", "standard", "batch")),
+        encode(text), sampling, patience_s, rng.choice((1, 1, 1, 1, 2, 3)),
+        at_s + rng.uniform(0.0, 1.5) if rng.random() < 0.12 else None, rng.choice((1.0, 1.0, 2.0)),
+    )  # fmt: skip
+    return _with_stop(rng, ask) if sampling.guided is None and rng.random() < 0.3 else ask
+
+
+def _with_stop(rng: Random, ask: Ask) -> Ask:
+    """The same with a stop string that the answer really has, mostly across two tokens."""
+    text = right_answer(ask, 0).text
+    if len(text) < 8:
+        return ask
+    at = rng.randrange(len(text) - 5)
+    sampling = msgspec.structs.replace(ask.sampling, stop=(text[at : at + rng.choice((2, 3, 5))], "never"))
+    return msgspec.structs.replace(ask, sampling=sampling)
