@@ -1,0 +1,101 @@
+"""What a client may wish for by header, checked: priority band, deadline, use of the cache, idempotency.
+
+Rules: pure; header names are lower-case. Time left, never a clock reading, is what headers carry: hosts whose
+clocks disagree still agree about a deadline (as gRPC's grpc-timeout does). Wishes only: identity and limits
+decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ..config import LimitsConfig
+from ..errors import RequestError
+from ..outcome import Reason
+from .json_body import shown
+
+CacheWish = Literal["default", "no-cache", "no-store", "sampled"]
+
+HEADERS = frozenset(
+    ("x-priority-band", "x-request-deadline-ms", "x-request-timeout-s", "idempotency-key", "cache-control")
+)
+"""Every header that changes how a request is handled, apart from the credential."""
+
+_BAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,128}")
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+
+
+class Wishes(NamedTuple):
+    """What headers asked for. `deadline_s` is time left in seconds from now, None: not given."""
+
+    band: str = ""
+    deadline_s: float | None = None
+    cache: CacheWish = "default"
+    idempotency_key: str = ""
+
+
+NO_WISHES = Wishes()
+
+
+def read_wishes(headers: Mapping[str, str], limits: LimitsConfig) -> Wishes:
+    """Read and check the headers of `HEADERS`. Raises RequestError (INVALID_FIELD, `param` is the header)."""
+    if HEADERS.isdisjoint(headers):
+        return NO_WISHES
+    return Wishes(
+        check_band(headers.get("x-priority-band", ""), "x-priority-band"),
+        _deadline_s(headers, limits),
+        _cache_wish(headers.get("cache-control", "")),
+        _idempotency_key(headers.get("idempotency-key", "")),
+    )
+
+
+def check_band(band: str, param: str) -> str:
+    """The name of a band, well-formed. Whether it exists, and is allowed, is decided by identity."""
+    if band and not _BAND.fullmatch(band):
+        raise _refused(param, band, "a band's name has 1 to 64 letters, digits, '_', '.', '-'")
+    return band
+
+
+def _deadline_s(headers: Mapping[str, str], limits: LimitsConfig) -> float | None:
+    """The shorter of both headers, when both are given."""
+    left_s: float | None = None
+    for name, per_second in (("x-request-timeout-s", 1.0), ("x-request-deadline-ms", 1000.0)):
+        text = headers.get(name)
+        if text is None:
+            continue
+        value_s = float(text) / per_second if _NUMBER.fullmatch(text) else 0.0
+        if not 0.0 < value_s <= limits.max_deadline_s:
+            unit = "s" if per_second == 1.0 else "ms"
+            most = f"{limits.max_deadline_s * per_second:g} {unit}"
+            raise _refused(name, text, f"time left must be above 0 and at most {most}")
+        left_s = value_s if left_s is None else min(left_s, value_s)
+    return left_s
+
+
+def _cache_wish(cache_control: str) -> CacheWish:
+    """RFC 9111 §5.2.1: no-store > no-cache (max-age=0 says the same); unknown directives do not count.
+
+    `sampled` is ours (an extension directive, §5.2.3): a stored answer may be given although it was drawn at
+    a temperature above 0.
+    """
+    if not cache_control:
+        return "default"
+    directives = {part.strip().lower() for part in cache_control[:1024].split(",")}
+    if "no-store" in directives:
+        return "no-store"
+    if "no-cache" in directives or "max-age=0" in directives:
+        return "no-cache"
+    return "sampled" if "sampled" in directives else "default"
+
+
+def _idempotency_key(key: str) -> str:
+    if key and not _IDEMPOTENCY.fullmatch(key):
+        raise _refused("idempotency-key", key, "1 to 128 printable ASCII characters")
+    return key
+
+
+def _refused(name: str, value: str, rule: str) -> RequestError:
+    return RequestError(Reason.INVALID_FIELD, f"{name}: '{shown(value)}' is refused: {rule}", param=name)
