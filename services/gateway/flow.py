@@ -144,6 +144,10 @@ class ChoiceFlow:
             if self.grant is not None and grant.lease_id == self.grant.lease_id:
                 return []  # the queue repeats itself after a reconnect
             return [ReturnLease(Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED))]
+        if now_s >= self._deadline_s:  # we were stopped for a while: no prefill for an answer nobody waits for
+            late = error_for(Reason.DEADLINE_EXCEEDED, "the request's deadline has passed")
+            unused = Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED)
+            return [ReturnLease(unused), *self._fail(late, Outcome.EVICTED)]
         self.phase, self.grant, self.stream_id = Phase.RUNNING, grant, self._next_id()
         self.queue_wait_s += grant.queue_wait_s
         self._emitted_at_open = len(self.emitted)
@@ -239,6 +243,7 @@ class ChoiceFlow:
                 remaining_s=self._deadline_s - now_s,
                 avoid=self._losses.avoid,
                 emitted_tokens=len(self.emitted),
+                registered=self.num_migrations > 0,
             )
         )
 
