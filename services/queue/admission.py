@@ -53,8 +53,13 @@ class Backlog:
         self.cost = [0.0] * num_bands
         self.total = 0
         self.total_tokens = 0
+        self.total_cost = 0.0
         self.by_tenant: dict[str, list[float]] = {}
         """Tenant → [count, tokens, cost, latest deadline seen]; only tenants that wait."""
+
+    def cost_ahead(self, band: int) -> float:
+        """Expected cost of everything that waits in this band and above."""
+        return sum(self.cost[: band + 1]) if band >= 0 else 0.0
 
     def add(self, band: int, tenant: str, tokens: int, cost: float, deadline_s: float) -> None:
         self.count[band] += 1
@@ -62,6 +67,7 @@ class Backlog:
         self.cost[band] += cost
         self.total += 1
         self.total_tokens += tokens
+        self.total_cost += cost
         row = self.by_tenant.get(tenant)
         if row is None:
             self.by_tenant[tenant] = [1, tokens, cost, deadline_s]
@@ -77,6 +83,7 @@ class Backlog:
         self.cost[band] -= cost
         self.total -= 1
         self.total_tokens -= tokens
+        self.total_cost = self.total_cost - cost if self.total else 0.0  # no drift from rounding
         row = self.by_tenant[tenant]
         if row[0] == 1:
             del self.by_tenant[tenant]
@@ -86,7 +93,9 @@ class Backlog:
             row[2] -= cost
 
 
-def check_bounds(config: QueueConfig, band: BandConfig, index: int, backlog: Backlog, tenant: str, tokens: int) -> Verdict:
+def check_bounds(
+    config: QueueConfig, band: BandConfig, index: int, backlog: Backlog, tenant: str, tokens: int
+) -> Verdict:
     """The bounds of one tenant and of one band. The bound of the whole queue sheds instead (`over_total`)."""
     row = backlog.by_tenant.get(tenant)
     if row is not None and row[0] >= config.max_tenant_queued:

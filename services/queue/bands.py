@@ -79,9 +79,10 @@ class Bands:
             level -= 1
         return level
 
-    def age(self, now_s: float, budget: int) -> None:
-        """Lift those whose time has come, at most `budget`."""
-        for entry in self._ageing.due(now_s, budget):
+    def age(self, now_s: float, budget: int) -> int:
+        """Lift those whose time has come, at most `budget`; returns how many it looked at."""
+        due = self._ageing.due(now_s, budget)
+        for entry in due:
             if entry.state != WAITING:
                 continue
             before = self._lanes[entry.lane]
@@ -90,6 +91,7 @@ class Bands:
             before.discard(entry)
             self._lanes[2 * entry.level + 1].add(entry)
             self._watch(entry)
+        return len(due)
 
     def take(self, entry: Entry) -> None:
         """The entry that `heads` named leaves its lane for a grant."""

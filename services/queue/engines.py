@@ -28,7 +28,7 @@ class EngineState:
 
     def __init__(self, message: EngineUp, epoch: int, order: int, now_s: float) -> None:
         self.engine_id = message.engine_id
-        self.address = message.address
+        self.address, self.key = message.address, message.key
         self.pool = message.pool
         self.group = message.group
         self.max_model_len = message.max_model_len

@@ -34,10 +34,11 @@ class LeaseBook:
     def close(self, entry: Entry) -> None:
         self._wheel.remove(entry.lease_slot, entry)
 
-    def expired(self, now_s: float, budget: int) -> list[Entry]:
-        """Leases that ran out, forgotten here; those renewed meanwhile are watched on."""
+    def expired(self, now_s: float, budget: int) -> tuple[int, list[Entry]]:
+        """How many were looked at, and those that ran out, forgotten here; renewed ones are watched on."""
         over: list[Entry] = []
-        for entry in self._wheel.due(now_s, budget):
+        due = self._wheel.due(now_s, budget)
+        for entry in due:
             if entry.state not in (LEASED, PREEMPTING):
                 continue
             ends_s = min(entry.renewed_s, entry.deadline_s) + self.ttl_s
@@ -45,4 +46,4 @@ class LeaseBook:
                 over.append(entry)
             else:
                 entry.lease_slot = self._wheel.add(ends_s, entry)
-        return over
+        return len(due), over

@@ -49,7 +49,9 @@ class Pools:
             self.reserve[b] = pool_slots[b] + absolute + share
         self.capacity = shared_slots + sum(pool_slots)
         self.unreserved = left
-        self._over = sum(max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True))
+        self._over = sum(
+            max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True)
+        )
 
     @property
     def borrowed(self) -> int:
@@ -86,7 +88,11 @@ class Pools:
         """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant."""
         found: list[Entry] = []
         for other in range(len(self.used) - 1, -1, -1):
-            if other == band or self.used[other] <= self.reserve[other] or (other < band and not self.borrowed):
+            if (
+                other == band
+                or self.used[other] <= self.reserve[other]
+                or (other < band and not self.borrowed)
+            ):
                 continue
             for stack in (self._fresh[other], self._resumed[other]):
                 while stack and stack[-1].state != LEASED:

@@ -74,7 +74,9 @@ class DepthModel:
         if held_s > 0.0:
             self._mean_lease_s += (held_s - self._mean_lease_s) * (0.05 if self._mean_lease_s else 1.0)
 
-    def report(self, running: int, waiting: int, kv_free_share: float, step_s: float, peak_leases: int) -> None:
+    def report(
+        self, running: int, waiting: int, kv_free_share: float, step_s: float, peak_leases: int
+    ) -> None:
         """One load report. `peak_leases` is the most leases since the last one: whether the depth was used."""
         if step_s > 0.0 and running > 0:
             self.fit.add(running, step_s)

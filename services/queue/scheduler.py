@@ -64,6 +64,7 @@ class Scheduler:
         self._grace_s = grace_s
         self._grants_from_s: float | None = None
         self._stepped_aside = False
+        self._timers_behind = False
         self._gateway_moves: dict[type, Callable[[str, Any, float], None]] = {
             Acquire: self._acquire, Release: self._release, Progress: self._progress,
             CancelTicket: self._cancel, Holding: self._holding,
@@ -91,12 +92,19 @@ class Scheduler:
             self._engine_unlinked(event.engine_id)
         elif kind is SetLimits:
             state.reconfigure(event.config)
-        self._timers(now_s, TICK_BUDGET if kind is Tick else DECISION_BUDGET)
-        # While heads step aside for want of a fitting engine, one more arrival changes nothing.
+        if kind is Tick or self._timers_behind:
+            self._timers_behind = self._timers(now_s, TICK_BUDGET if kind is Tick else DECISION_BUDGET)
+        # While heads step aside for want of a fitting engine, one more arrival changes nothing, unless it may call
+        # a loan back.
         futile = self._stepped_aside and kind is FromGateway and type(event.message) is Acquire
+        futile = futile and not self._may_reclaim(event.message.band)
         if state.bands.waiting and not futile and now_s >= self._grants_from_s:
             self._stepped_aside = dispatch(state, now_s)
         return state.effects
+
+    def _may_reclaim(self, band_name: str) -> bool:
+        band = self.state.bands.index_of.get(band_name)
+        return band is not None and self.state.pools.below_reserve(band)
 
     # gateways ------------------------------------------------------------------------------------------
 
@@ -116,7 +124,10 @@ class Scheduler:
         verdict = check_fields(message)
         if band is None:
             verdict = Reason.INVALID_FIELD, f"there is no band named {message.band[:64]!r}"
-        if verdict is None and message.prompt_tokens + message.max_tokens > (longest := state.fleet.longest_tokens) > 0:
+        if (
+            verdict is None
+            and message.prompt_tokens + message.max_tokens > (longest := state.fleet.longest_tokens) > 0
+        ):
             verdict = Reason.CONTEXT_TOO_LONG, f"prompt and answer pass {longest} tokens"
         if verdict is not None or band is None:
             assert verdict is not None
@@ -154,18 +165,24 @@ class Scheduler:
         """Why there is no room for this request (reason, text, cost before it), or None. May shed lower bands."""
         state, band = self.state, entry.band
         backlog = state.backlog
-        ahead = sum(backlog.cost[: band + 1])
-        verdict = check_bounds(state.config, state.configs[band], band, backlog, entry.tenant, entry.wanted_tokens)
+        verdict = check_bounds(
+            state.config, state.configs[band], band, backlog, entry.tenant, entry.wanted_tokens
+        )
         if verdict is not None:
-            return verdict[0], verdict[1], ahead
-        if backlog.total and not state.pools.below_reserve(band):
+            return verdict[0], verdict[1], backlog.cost_ahead(band)
+        if state.rate.least_wait_s(backlog.total_cost) > entry.deadline_s - now_s:
             row = backlog.by_tenant.get(entry.tenant)
-            certain = sum(backlog.cost[:band]) + (row[2] if row is not None and entry.deadline_s >= row[3] else 0.0)
-            if state.rate.least_wait_s(certain) > entry.deadline_s - now_s:
-                return Reason.DEADLINE_UNREACHABLE, "the work ahead takes longer than the deadline allows", ahead
+            certain = row[2] if row is not None and entry.deadline_s >= row[3] else 0.0
+            certain += backlog.cost_ahead(band - 1)
+            if state.rate.least_wait_s(certain) > entry.deadline_s - now_s and not state.pools.below_reserve(
+                band
+            ):
+                text = "the work ahead takes longer than the deadline allows"
+                return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
         while over_total(state.config, backlog, entry.wanted_tokens):
             if not self._shed_below(band):
-                return Reason.QUEUE_FULL, "the queue is full and nothing of a lower band waits", ahead
+                text = "the queue is full and nothing of a lower band waits"
+                return Reason.QUEUE_FULL, text, backlog.cost_ahead(band)
         return None
 
     def _shed_below(self, band: int) -> bool:
@@ -178,7 +195,7 @@ class Scheduler:
                 victim = lane.shed() if len(lane) else None
                 if victim is not None and victim.band == lower.index:
                     state.counts[victim.band].shed += 1
-                    cost = sum(state.backlog.cost[: victim.band + 1])
+                    cost = state.backlog.cost_ahead(victim.band)
                     text = "shed for a higher band: the queue is full"
                     state.refuse(victim, Reason.SHED, text, state.rate.retry_after_s(cost))
                     return True
@@ -318,15 +335,19 @@ class Scheduler:
         for engine_id in [name for name, entries in limbo.items() if all(e.state != LEASED for e in entries)]:
             del limbo[engine_id]
 
-    def _timers(self, now_s: float, budget: int) -> None:
+    def _timers(self, now_s: float, budget: int) -> bool:
+        """Handle what came due; True when the budget did not suffice and the next decision should go on."""
         state = self.state
-        for entry in state.deadlines.expired(now_s, budget):
+        late = state.deadlines.expired(now_s, budget)
+        for entry in late:
             state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
-        state.bands.age(now_s, budget)
-        for entry in state.leases.expired(now_s, budget):
+        num_aged = state.bands.age(now_s, budget)
+        num_due, over = state.leases.expired(now_s, budget)
+        for entry in over:
             # Its gateway forgot it, or is gone. If it is still there, it must stop the stream and ask again.
             state.tell(entry, Preempt(entry.ticket, entry.lease_id))
             state.end_lease(entry)
             table = state.gateways.get(entry.gateway)
             if table is not None and not table:
                 state.gateways.pop(entry.gateway, None)
+        return max(len(late), num_aged, num_due) >= budget

@@ -51,8 +51,12 @@ class QueueState:
     def reconfigure(self, config: QueueConfig) -> None:
         """New limits; raises ConfigError when bands would appear, vanish or change rank, or the ordering change."""
         ranked = sorted(config.bands, key=lambda band: band.rank)
-        if [b.name for b in ranked] != [b.name for b in self.configs] or config.ordering != self.config.ordering:
-            raise ConfigError("limits may change at run time; the bands' names, their order and the ordering may not")
+        if [b.name for b in ranked] != [
+            b.name for b in self.configs
+        ] or config.ordering != self.config.ordering:
+            raise ConfigError(
+                "limits may change at run time; the bands' names, their order and the ordering may not"
+            )
         self.config, self.configs = config, ranked
         for band, settings in zip(self.bands.all, ranked, strict=True):
             band.config = settings
@@ -68,7 +72,9 @@ class QueueState:
 
     def expected_output(self, max_tokens: int) -> float:
         """Output tokens to expect of a request: the learnt mean, at most what it asked for."""
-        return min(float(max_tokens), self.mean_output_tokens) if self.mean_output_tokens else float(max_tokens)
+        return (
+            min(float(max_tokens), self.mean_output_tokens) if self.mean_output_tokens else float(max_tokens)
+        )
 
     def tell(self, entry: Entry, message: Grant | Refuse | Preempt) -> None:
         self.effects.append(ToGateway(entry.gateway, message))
@@ -124,7 +130,9 @@ class QueueState:
         if engine is not None:
             self.tell(
                 entry,
-                Grant(entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s),
+                Grant(
+                    entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s
+                ),
             )
 
     def attach(self, entry: Entry, engine: EngineState) -> None:

@@ -46,7 +46,9 @@ class TimerWheel(Generic[T]):
         current = int(now_s * self._per_s)
         if self._next > current:
             return []
-        if current - self._next > len(self._buckets) + 8:  # time jumped: look at the buckets, not at every slot
+        if (
+            current - self._next > len(self._buckets) + 8
+        ):  # time jumped: look at the buckets, not at every slot
             self._next = min((slot for slot in self._buckets if slot <= current), default=current)
         taken: list[T] = []
         while self._next <= current:

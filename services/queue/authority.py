@@ -1,0 +1,227 @@
+"""The queue without Ray: links to gateways and engines around one scheduler per model.
+
+Rules: a shell. It maps links to names, reads the clock, ticks, and runs effects; what anything means is decided in
+scheduler.py. All methods on one event loop; one message is one decision, so order on a link is order in the queue.
+
+Soft state: after a crash the next authority knows nothing, engines say EngineUp again, gateways say what they hold
+and what they wait for, and for `restart_grace_s` nothing is granted, so that the holdings come first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import secrets
+
+from ..clock import Clock, SystemClock
+from ..config import QueueConfig
+from ..link.asyncio_link import Link, LinkServer
+from ..link.messages import (
+    Acquire,
+    AnyMessage,
+    CancelTicket,
+    EngineDrain,
+    EngineLoad,
+    EngineUp,
+    Holding,
+    Progress,
+    Refuse,
+    Release,
+)
+from ..outcome import Reason
+from .events import (
+    Effect,
+    EngineUnlinked,
+    FromEngine,
+    FromGateway,
+    GatewayLost,
+    SetLimits,
+    Tick,
+    ToAllGateways,
+    ToGateway,
+)
+from .scheduler import Scheduler
+from .stats import QueueSnapshot
+from .view import snapshot
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+MAX_MODELS = 64
+
+
+class QueueAuthority:
+    """See the module. `key` opens a link; `address` is known after `start`."""
+
+    def __init__(self, config: QueueConfig, clock: Clock | None = None, key: bytes | None = None) -> None:
+        self.config = config
+        self.key = key if key is not None else secrets.token_bytes(32)
+        self._clock = clock or SystemClock()
+        # Epochs and lease ids of this start are above those of every earlier one. Only their order matters.
+        self._incarnation = int(self._clock.wall_s())
+        self._started_s = self._clock.now_s()
+        self._models: dict[str, Scheduler] = {}
+        self._gateways: dict[str, Link] = {}
+        self._engines: dict[str, Link] = {}
+        self._model_of: dict[str, str] = {}
+        self._engine_links: dict[Link, set[str]] = {}
+        self._server = LinkServer(self, self.key)
+        self._timer: asyncio.TimerHandle | None = None
+        self.ticked_s = self._started_s
+        self.decisions = 0
+
+    @property
+    def address(self) -> str:
+        return self._server.address
+
+    async def start(self, host: str = "", port: int = 0) -> str:
+        """Listen (default: on `listen_host`) and tick; returns the address. Raises OSError."""
+        address = await self._server.start(host or self.config.listen_host, port)
+        self._tick()
+        gc.collect()
+        gc.freeze()  # what is loaded by now lives as long as we do; collections need not look at it again
+        return address
+
+    def close(self) -> None:
+        """Stop listening and cut all links."""
+        self._server.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for link in (*self._gateways.values(), *self._engines.values()):
+            link.close("the queue stops")
+
+    def silent_s(self) -> float:
+        """Seconds since the last tick: more than a few and the event loop stands still."""
+        return self._clock.now_s() - self.ticked_s
+
+    def snapshot(self) -> tuple[QueueSnapshot, ...]:
+        """One picture per model, for metrics and `expertmesh queue`."""
+        now_s = self._clock.now_s()
+        return tuple(snapshot(s.state, model, now_s) for model, s in sorted(self._models.items()))
+
+    def set_limits(self, config: QueueConfig) -> None:
+        """New limits at run time. Raises ConfigError when bands or ordering would change; then nothing changed."""
+        now_s = self._clock.now_s()
+        for scheduler in self._models.values():
+            self._run(scheduler.decide(SetLimits(config), now_s))
+        if not self._models:
+            Scheduler(self.config).state.reconfigure(config)
+        self.config = config
+
+    # links ---------------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        """Nothing yet: the first message says whether it is a gateway or an engine."""
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        now_s = self._clock.now_s()
+        kind = type(message)
+        if kind is Acquire or kind is Holding or kind is Release or kind is Progress or kind is CancelTicket:
+            name = link.name
+            if self._gateways.get(name) is not link:
+                self._meet_gateway(link, now_s)
+            if kind is Acquire or kind is Holding:
+                model = message.model if kind is Acquire else message.acquire.model
+                scheduler = self._models.get(model) or self._new_model(model)
+                if scheduler is not None:
+                    self._decide(scheduler, FromGateway(name, message), now_s)
+                elif kind is Acquire:
+                    link.send(Refuse(message.ticket, Reason.MODEL_NOT_FOUND, "there is no such model"))
+                return
+            event = FromGateway(name, message)
+            for (
+                scheduler
+            ) in self._models.values():  # tickets are unique per gateway: only one of them knows it
+                self._decide(scheduler, event, now_s)
+        elif kind is EngineUp:
+            self._meet_engine(link, message, now_s)
+        elif kind is EngineLoad or kind is EngineDrain:
+            self._hear_engine(link, message, now_s)
+        else:
+            link.close(f"a {kind.__name__} is nothing for the queue")
+
+    def link_down(self, link: Link, why: str) -> None:
+        now_s = self._clock.now_s()
+        if self._gateways.get(link.name) is link:
+            log.warning("gateway %s is gone: %s", link.name, why)
+            del self._gateways[link.name]
+            for scheduler in self._models.values():
+                self._decide(scheduler, GatewayLost(link.name), now_s)
+        for engine_id in self._engine_links.pop(link, ()):
+            if self._engines.get(engine_id) is link:
+                log.warning("engine %s is not linked: %s", engine_id, why)
+                del self._engines[engine_id]
+                self._decide(self._models[self._model_of[engine_id]], EngineUnlinked(engine_id), now_s)
+
+    def _meet_gateway(self, link: Link, now_s: float) -> None:
+        before = self._gateways.get(link.name)
+        self._gateways[link.name] = link
+        if before is not None:  # its old connection is half dead: it will tell us everything again
+            before.close("the same gateway came back")
+            for scheduler in self._models.values():
+                self._decide(scheduler, GatewayLost(link.name), now_s)
+
+    def _meet_engine(self, link: Link, message: EngineUp, now_s: float) -> None:
+        scheduler = self._models.get(message.model) or self._new_model(message.model)
+        if scheduler is None:
+            link.close("too many models")
+            return
+        before = self._engines.get(message.engine_id)
+        if before is not None and before is not link:
+            self._engine_links.get(before, set()).discard(message.engine_id)
+        old_model = self._model_of.get(message.engine_id, message.model)
+        if old_model != message.model:  # the same name serves something else now
+            self._decide(self._models[old_model], EngineUnlinked(message.engine_id), now_s)
+        self._engines[message.engine_id] = link
+        self._model_of[message.engine_id] = message.model
+        self._engine_links.setdefault(link, set()).add(message.engine_id)
+        self._decide(scheduler, FromEngine(message), now_s)
+
+    def _hear_engine(self, link: Link, message: EngineLoad | EngineDrain, now_s: float) -> None:
+        if self._engines.get(message.engine_id) is not link:
+            return  # not its own voice
+        scheduler = self._models[self._model_of[message.engine_id]]
+        if message.engine_id not in scheduler.state.fleet.engines:
+            link.close("fenced: register again")
+            return
+        self._decide(scheduler, FromEngine(message), now_s)
+
+    def _new_model(self, model: str) -> Scheduler | None:
+        if len(self._models) >= MAX_MODELS:
+            return None
+        grace_s = max(0.0, self._started_s + self.config.restart_grace_s - self._clock.now_s())
+        scheduler = Scheduler(self.config, incarnation=self._incarnation, grace_s=grace_s)
+        self._models[model] = scheduler
+        return scheduler
+
+    # decisions -----------------------------------------------------------------------------------------
+
+    def _decide(self, scheduler: Scheduler, event: object, now_s: float) -> None:
+        self.decisions += 1
+        effects = scheduler.decide(event, now_s)  # type: ignore[arg-type]  # every caller passes an Event
+        if effects:
+            self._run(effects)
+
+    def _run(self, effects: list[Effect]) -> None:
+        gateways = self._gateways
+        for effect in effects:
+            kind = type(effect)
+            if kind is ToGateway:
+                link = gateways.get(effect.gateway)
+                if link is not None:
+                    link.send(effect.message)
+            elif kind is ToAllGateways:
+                log.warning("fencing %s up to epoch %d", effect.message.engine_id, effect.message.epoch)
+                for link in gateways.values():
+                    link.send(effect.message)
+            else:
+                link = self._engines.get(effect.engine_id)
+                if link is not None:
+                    link.send(effect.message)
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        now_s = self.ticked_s = self._clock.now_s()
+        for scheduler in self._models.values():
+            self._decide(scheduler, Tick(), now_s)

@@ -1,0 +1,256 @@
+"""A gateway's side of the queue: tickets out, leases in, over one link that may break at any time.
+
+    client = QueueClient(resolve, "gateway-0", on_fence=mux.fence)
+    client.start()
+    client.acquire(Acquire(ticket=…, …), holder)   # holder.on_grant / on_refuse, later perhaps on_preempt
+    client.progress(ticket, 1)                     # per frame; sent in batches every 100 ms
+    client.release(Release(ticket, lease_id, …))   # ends it; after a preemption acquire again with a new ticket
+
+Rules: a shell without Ray; no task and no timer per call. Callbacks come on the event loop, from the link's read
+callback, and may call back into the client. Each ticket gets exactly one of on_grant and on_refuse, unless it is
+cancelled first; whatever the link does:
+- while it is down, new tickets wait here until their deadline;
+- when it is back, leases in use are told first (Holding), then all that waits is registered again with its true age;
+- a grant that comes twice is given to the holder once; one that nobody waits for goes straight back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ..clock import Clock, SystemClock
+from ..link.asyncio_link import Link, Redial, Resolve
+from ..link.messages import (
+    Acquire,
+    AnyMessage,
+    CancelTicket,
+    Fence,
+    Grant,
+    Holding,
+    Preempt,
+    Progress,
+    Refuse,
+    Release,
+)
+from ..outcome import Outcome, Reason
+
+PROGRESS_EVERY_S = 0.1
+RENEW_EVERY_S = 1.0
+"""Every held lease is named at least this often, with or without tokens: that renews it."""
+RESEND_CHUNK = 1000
+MAX_OWED = 10_000
+
+
+class Holder(Protocol):
+    """Who wants a lease. Called on the event loop; must not block and must not raise."""
+
+    def on_grant(self, grant: Grant) -> None: ...
+    def on_refuse(self, refuse: Refuse) -> None: ...
+    def on_preempt(self, lease_id: int) -> None: ...
+
+
+class _Ticket:
+    """One ticket. `asked_s` is when `acquire` was true, so that ages can be brought up to date."""
+
+    __slots__ = ("acquire", "asked_s", "grant", "holder", "output_tokens", "pending_tokens", "sent_on")
+
+    def __init__(self, acquire: Acquire, holder: Holder, asked_s: float) -> None:
+        self.acquire, self.holder, self.asked_s = acquire, holder, asked_s
+        self.grant: Grant | None = None
+        self.output_tokens = 0
+        self.pending_tokens = 0
+        self.sent_on: Link | None = None
+
+    def aged(self, now_s: float, registered: bool) -> Acquire:
+        """The same wish, with the age and the remainder it has now."""
+        passed_s = now_s - self.asked_s
+        a = self.acquire
+        return msgspec.structs.replace(
+            a,
+            age_s=a.age_s + passed_s,
+            remaining_s=a.remaining_s - passed_s,
+            registered=a.registered or registered,
+        )
+
+
+class QueueClient:
+    """See the module. `on_fence(engine_id, epoch)`: every stream on that engine up to that epoch is lost.
+
+    `name` becomes unique per process start, since tickets begin anew with each.
+    """
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        name: str,
+        *,
+        on_fence: Callable[[str, int], None],
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = f"{name}.{secrets.token_hex(4)}"
+        self._clock = clock or SystemClock()
+        self._on_fence = on_fence
+        self._redial = Redial(resolve, self, self.name)
+        self._link: Link | None = None
+        self._tickets: dict[int, _Ticket] = {}
+        self._moved: dict[int, _Ticket] = {}
+        self._owed: list[Release] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewed_s = 0.0
+        self.reconnects = -1
+
+    def start(self) -> None:
+        """Connect, and keep connected. Call on the event loop."""
+        self._redial.start()
+        self._timer = asyncio.get_running_loop().call_later(PROGRESS_EVERY_S, self._tick)
+
+    async def stop(self) -> None:
+        """Cut the link; nobody is called any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tickets.clear()
+        self._moved.clear()
+        await self._redial.stop()
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(1 for ticket in self._tickets.values() if ticket.grant is None)
+
+    @property
+    def num_held(self) -> int:
+        return sum(1 for ticket in self._tickets.values() if ticket.grant is not None)
+
+    # what the pipeline calls ---------------------------------------------------------------------------
+
+    def acquire(self, acquire: Acquire, holder: Holder) -> None:
+        """Ask for a lease. `acquire.ticket` is new in this process; `age_s` and `remaining_s` are true now."""
+        ticket = self._tickets[acquire.ticket] = _Ticket(acquire, holder, self._clock.now_s())
+        if self._link is not None:
+            ticket.sent_on = self._link
+            self._link.send(acquire)
+
+    def cancel(self, ticket: int) -> None:
+        """Nobody wants the ticket any more, granted or not. Unknown tickets are ignored."""
+        if self._tickets.pop(ticket, None) is not None:
+            self._moved.pop(ticket, None)
+            if self._link is not None:
+                self._link.send(CancelTicket(ticket))
+
+    def release(self, release: Release) -> None:
+        """Give a lease back; `release.output_tokens` are those of this lease, reported by `progress` or not."""
+        self._tickets.pop(release.ticket, None)
+        self._moved.pop(release.ticket, None)
+        if self._link is not None:
+            self._link.send(release)
+        elif len(self._owed) < MAX_OWED:
+            self._owed.append(release)
+
+    def progress(self, ticket: int, num_tokens: int) -> None:
+        """Tokens arrived for a held lease. Cheap: call it per frame."""
+        held = self._tickets.get(ticket)
+        if held is not None:
+            held.pending_tokens += num_tokens
+            self._moved[ticket] = held
+
+    # the link ------------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        self._link = link
+        self.reconnects += 1
+        for release in self._owed:  # of a queue that has died since: it ignores what it does not know
+            link.send(release)
+        self._owed.clear()
+        now_s = self._clock.now_s()
+        for number, ticket in self._tickets.items():
+            if ticket.grant is not None:
+                grant = ticket.grant
+                self._moved.pop(number, None)
+                ticket.output_tokens += ticket.pending_tokens
+                ticket.pending_tokens = 0
+                told = ticket.aged(now_s, registered=True)
+                link.send(Holding(told, grant.lease_id, grant.engine_id, grant.epoch, ticket.output_tokens))
+                ticket.sent_on = link
+        self._register_again(link, [t for t in self._tickets.values() if t.grant is None])
+
+    def _register_again(self, link: Link, rest: list[_Ticket]) -> None:
+        """In pieces, so that 100,000 waiting tickets do not stop the event loop."""
+        if link is not self._link:
+            return
+        now_s = self._clock.now_s()
+        for ticket in rest[-RESEND_CHUNK:]:
+            current = self._tickets.get(ticket.acquire.ticket) is ticket
+            if current and ticket.grant is None and ticket.sent_on is not link:
+                link.send(ticket.aged(now_s, registered=ticket.sent_on is not None))
+                ticket.sent_on = link
+        del rest[-RESEND_CHUNK:]
+        if rest:
+            asyncio.get_running_loop().call_soon(self._register_again, link, rest)
+
+    def link_down(self, link: Link, why: str) -> None:
+        if self._link is link:
+            self._link = None
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        kind = type(message)
+        if kind is Grant:
+            self._granted(link, message)
+        elif kind is Refuse:
+            ticket = self._tickets.get(message.ticket)
+            if ticket is not None and ticket.grant is None:
+                del self._tickets[message.ticket]
+                ticket.holder.on_refuse(message)
+        elif kind is Preempt:
+            ticket = self._tickets.get(message.ticket)
+            if ticket is not None and ticket.grant is not None and ticket.grant.lease_id == message.lease_id:
+                ticket.holder.on_preempt(message.lease_id)
+        elif kind is Fence:
+            self._on_fence(message.engine_id, message.epoch)
+
+    def _granted(self, link: Link, grant: Grant) -> None:
+        ticket = self._tickets.get(grant.ticket)
+        if ticket is not None and ticket.grant is None:
+            ticket.grant = grant
+            ticket.holder.on_grant(grant)
+        elif ticket is None or ticket.grant is None or ticket.grant.lease_id != grant.lease_id:
+            link.send(Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED))
+
+    # time ----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PROGRESS_EVERY_S, self._tick)
+        now_s = self._clock.now_s()
+        renew = now_s - self._renewed_s >= RENEW_EVERY_S
+        if renew:
+            self._renewed_s = now_s
+        if self._link is None:
+            if renew:
+                self._give_up_late(now_s)
+            return
+        told = self._moved
+        if renew:
+            told = {number: ticket for number, ticket in self._tickets.items() if ticket.grant is not None}
+        if told:
+            counts = []
+            for ticket in told.values():
+                counts.append(ticket.pending_tokens)
+                ticket.output_tokens += ticket.pending_tokens
+                ticket.pending_tokens = 0
+            self._link.send(Progress(tuple(told), tuple(counts)))
+            self._moved = {}
+
+    def _give_up_late(self, now_s: float) -> None:
+        """Without a queue somebody must still keep the deadlines of what waits."""
+        for number, ticket in list(self._tickets.items()):
+            if ticket.grant is None and now_s - ticket.asked_s >= ticket.acquire.remaining_s:
+                del self._tickets[number]
+                text = "the deadline passed while the queue was out of reach"
+                ticket.holder.on_refuse(Refuse(number, Reason.DEADLINE_EXCEEDED, text))
