@@ -2,8 +2,9 @@
 
 Rules: knows nothing of stores. `closed` lets everything through; `trip_after` failures in a row, or a lost
 connection, open it; while open nobody pays anything; after a pause one probe (half-open) decides. The pause
-doubles while the circuit trips again soon after closing, so a store that answers probes but not work costs at most
-`trip_after` slow look-ups per pause, and never exceeds `max_pause_s`, so that hits are back within seconds.
+doubles while the circuit trips again soon after closing, so a store that answers probes but not work costs at
+most `trip_after` slow look-ups per pause, and never exceeds `max_pause_s`, so that hits are back within
+seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Breaker:
     def failed(self, now_s: float, *, fatal: bool = False) -> bool:
         """No answer in time, or (`fatal`) no connection. True when this opened the circuit."""
         self._failures += 1
-        if self.state == "open" or (self.state == "closed" and not fatal and self._failures < self._trip_after):
+        if self.state == "open" or (
+            self.state == "closed" and not fatal and self._failures < self._trip_after
+        ):
             return False
         relapse = self.state == "half_open" or now_s - self._closed_s < 2 * self._max_pause_s
         self._pause_s = min(self._pause_s * 2, self._max_pause_s) if relapse else self._min_pause_s

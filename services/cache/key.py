@@ -1,19 +1,20 @@
 """What an answer is filed under. Pure: a principal's tenant and a request in, keyed digests out.
 
-Rules: every key, salt and purge scope derives from the *authenticated* tenant and a root secret; nothing a client
-names can move a request into another tenant's keys (architecture §7). Knows requests and bytes; no store, no
-clock, no link. A setting is part of the key unless it stands in `NOT_IN_KEY`: a field added to InferenceRequest
-later separates answers by itself (and tests/unit/cache/test_key.py asks whoever added it to decide).
+Rules: every key, salt and purge scope derives from the *authenticated* tenant and a root secret; nothing a
+client names can move a request into another tenant's keys (architecture §7). Knows requests and bytes; no
+store, no clock, no link. A setting is part of the key unless it stands in `NOT_IN_KEY`: a field added to
+InferenceRequest later separates answers by itself (and tests/unit/cache/test_key.py asks whoever added it to
+decide).
 
     tenant key = MAC(root key, tenant)
-    digest     = MAC(tenant key, length ‖ model, revision, template, adapter, policy version, settings, lengths
+    digest     = MAC(tenant key, length ‖ model, revision, template, adapter, policy, settings, lengths
                                 ‖ prompt ids)
 
-MAC is keyed BLAKE3 (blake3.io; a PRF in its keyed mode): 220 KB of prompt cost 50 µs, HMAC-SHA256 680 µs on the
-same core. The head is one msgpack array, which is self-delimiting, and its own length precedes it, so no two
-different requests are encoded alike. The prompt goes in as packed token ids: template, tools and messages have
-become those ids, and what a tokenizer maps to the same ids the model answers alike. Mappings (tools, logit_bias) are
-encoded in the client's order: another order is a miss, never a wrong hit.
+MAC is keyed BLAKE3 (blake3.io; a PRF in its keyed mode): 220 KB of prompt cost 50 µs, HMAC-SHA256 680 µs on
+the same core. The head is one msgpack array, which is self-delimiting, and its own length precedes it, so no
+two different requests are encoded alike. The prompt goes in as packed token ids: template, tools and messages
+have become those ids, and what a tokenizer maps to the same ids the model answers alike. Mappings (tools,
+logit_bias) are encoded in the client's order: another order is a miss, never a wrong hit.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ _HEAD = msgspec.msgpack.Encoder()
 
 class ModelIdentity(msgspec.Struct, frozen=True):
     """What makes two answers to the same ids comparable. `model` is the name that deletion by model uses;
-    `revision` the hash of the weights; `template` names the chat template and tokenizer (hash); `adapter` a LoRA
-    adapter with its version."""
+    `revision` the hash of the weights; `template` names the chat template and tokenizer (hash); `adapter` a
+    LoRA adapter with its version."""
 
     model: str
     revision: str
@@ -90,10 +91,12 @@ class TenantKeys(NamedTuple):
 
 
 class CacheKeys:
-    """Makes keys, purge scopes and prefix-cache salts. One per process; every process of a mesh has the same root.
+    """Makes keys, purge scopes and prefix-cache salts. One per process; every process of a mesh has the same
+    root.
 
-    `root` is at least 32 bytes of secret (ValueError otherwise); a new root makes every old answer unreachable.
-    Holds the derived keys of the `max_tenants` tenants seen first and derives the others anew each time.
+    `root` is at least 32 bytes of secret (ValueError otherwise); a new root makes every old answer
+    unreachable. Holds the derived keys of the `max_tenants` tenants seen first and derives the others anew
+    each time.
     """
 
     def __init__(self, root: bytes, *, max_tenants: int = 100_000) -> None:
@@ -154,7 +157,8 @@ class CacheKeys:
         return b"m" + self._model_tag(model)
 
     def person_scope(self, tenant: str, person: str) -> bytes:
-        """Purge scope: everything asked with this `user` field by this tenant. ValueError when it is empty."""
+        """Purge scope: everything asked with this `user` field by this tenant. ValueError when it is
+        empty."""
         if not person:
             raise ValueError("a person needs a name")
         return b"p" + self.person_tag(tenant, person)

@@ -1,11 +1,11 @@
 """Which requests may be answered from the response cache, and which answers may be kept. Pure.
 
-Rules: decides from the request, the principal's settings and sizes; knows no key, no store, no time. Every refusal
-has a word (`why`) that is fit for a metric label.
+Rules: decides from the request, the principal's settings and sizes; knows no key, no store, no time. Every
+refusal has a word (`why`) that is fit for a metric label.
 
-An answer is kept when asking again would give the same answer: temperature 0, or a seed. Sampled answers only when
-the request or its tenant opted in. `Cache-Control: no-store` keeps nothing and looks nothing up; `no-cache` asks the
-model anew and replaces what is kept.
+An answer is kept when asking again would give the same answer: temperature 0, or a seed. Sampled answers only
+when the request or its tenant opted in. `Cache-Control: no-store` keeps nothing and looks nothing up;
+`no-cache` asks the model anew and replaces what is kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_TTL_S = 30 * 24 * 3600.0
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`look_up`: an answer kept earlier will do. `store`: this answer may be kept. Neither: do not ask the cache
-    at all. `x-cache` is "bypass" unless `look_up`."""
+    """`look_up`: an answer kept earlier will do. `store`: this answer may be kept. Neither: do not ask the
+    cache at all. `x-cache` is "bypass" unless `look_up`."""
 
     look_up: bool
     store: bool

@@ -3,10 +3,11 @@
     em:v1:<wire>     a sealed value (seal.py), with its TTL
     em:s1:<scope>    the scope's secret: "C" + 16 random bytes (made for a put) or "P" + 16 (made by a purge)
 
-A look-up is one MGET of the entry and its scopes' secrets: 60 µs on loopback, and a purge by anyone who shares the
-store is in force at once. A ticket holds the secrets as of its look-up. `put` stores only if they are still the
-current ones; a secret that was missing then may be made or adopted ("C"), but not one that a purge left ("P"). A
-secret that Redis evicted makes its entries unreadable, never readable again. Works with any eviction policy.
+A look-up is one MGET of the entry and its scopes' secrets: 60 µs on loopback, and a purge by anyone who
+shares the store is in force at once. A ticket holds the secrets as of its look-up. `put` stores only if they
+are still the current ones; a secret that was missing then may be made or adopted ("C"), but not one that a
+purge left ("P"). A secret that Redis evicted makes its entries unreadable, never readable again. Works with
+any eviction policy.
 """
 
 from __future__ import annotations
@@ -136,7 +137,9 @@ class RedisStore:
     async def _open(self, key: CacheKey, sealed: bytes, ticket: Ticket, ttl_s: float) -> Found:
         person = person_of(sealed)
         secrets = ticket.marks
-        if person is not None and person != key.person:  # made for another person of the tenant: ask for that secret
+        if (
+            person is not None and person != key.person
+        ):  # made for another person of the tenant: ask for that secret
             scope = b"p" + person
             secrets = secrets[:2]
             if person:

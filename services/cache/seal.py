@@ -4,9 +4,10 @@ Rules: bytes in, bytes out; knows no store. AES-256-GCM; the key of an entry is
 
     MAC(sealing root, secrets of its scopes ‖ wire key)
 
-so an entry opens only with the mesh's root *and* with every scope's secret, and only under the key that it was
-stored for. Whoever can write to Redis can neither forge nor swap entries (no root there); whoever destroys a
-scope's secret has destroyed every answer under it, wherever its bytes still lie (crypto-shredding).
+so an entry opens only with the mesh's root *and* with every scope's secret, and only under the key that it
+was stored for. Whoever can write to Redis can neither forge nor swap entries (no root there); whoever
+destroys a scope's secret has destroyed every answer under it, wherever its bytes still lie
+(crypto-shredding).
 
     1 version · 1 length of person tag · person tag · 4 check of the secrets · 12 nonce · ciphertext and tag
 

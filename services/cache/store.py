@@ -4,12 +4,12 @@ Rules: bytes under keys, with scopes that can be destroyed; knows nothing of ans
 
 Invariants (tests/contracts/test_response_store.py runs them over every adapter, as one stateful machine):
 
-1. `get` returns exactly what the last accepted `put` of that key stored, or nothing; never another key's value,
-   never a shortened or altered one.
-2. After `purge(scope)` returned, nothing stored before it under that scope is ever returned again, by any process
-   that shares the store.
-3. A `put` whose ticket is older than a purge of one of its scopes has no effect (no resurrection): work that began
-   before a person was forgotten cannot bring that person's answers back.
+1. `get` returns exactly what the last accepted `put` of that key stored, or nothing; never another key's
+   value, never a shortened or altered one.
+2. After `purge(scope)` returned, nothing stored before it under that scope is ever returned again, by any
+   process that shares the store.
+3. A `put` whose ticket is older than a purge of one of its scopes has no effect (no resurrection): work that
+   began before a person was forgotten cannot bring that person's answers back.
 4. `get` and `put` end within the adapter's time bound and never raise; a store that cannot answer is a miss
    without a ticket.
 """
@@ -24,8 +24,8 @@ from .key import CacheKey
 
 
 class StoreDown(Exception):
-    """The store cannot confirm a purge now. The adapter keeps the purge, refuses what it covers, and confirms it
-    when the store is back."""
+    """The store cannot confirm a purge now. The adapter keeps the purge, refuses what it covers, and confirms
+    it when the store is back."""
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -36,7 +36,8 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a look-up gave. `value` None is a miss; `ticket` None: the store did not answer, nothing may be stored.
+    """What a look-up gave. `value` None is a miss; `ticket` None: the store did not answer, nothing may be
+    stored.
 
     `ttl_s` is what is left of the value's life; `person` is the tag of whoever it was made for.
     """
@@ -75,8 +76,8 @@ class ResponseStore(Protocol):
         ...
 
     async def purge(self, scope: bytes) -> None:
-        """Destroy everything under a scope (CacheKey.scopes). Raises StoreDown when that is not confirmed yet;
-        it is in force in this process all the same."""
+        """Destroy everything under a scope (CacheKey.scopes). Raises StoreDown when that is not confirmed
+        yet; it is in force in this process all the same."""
         ...
 
     def stats(self) -> StoreStats:

@@ -1,10 +1,11 @@
 """A finished answer as it is kept, and as it is replayed. Pure: structs and bytes.
 
-Rules: what a client was sent, in the words of answer.py, and nothing about how it is sent; knows no store, no key,
-no tenant. The encoding is msgpack behind one byte that names it; values over a bound are compressed. Sealing
-(authenticity) is the store's business, so that memory and Redis hold the same bytes.
+Rules: what a client was sent, in the words of answer.py, and nothing about how it is sent; knows no store, no
+key, no tenant. The encoding is msgpack behind one byte that names it; values over a bound are compressed.
+Sealing (authenticity) is the store's business, so that memory and Redis hold the same bytes.
 
-First byte: 1 msgpack, 2 msgpack in zlib (level 1: 180 µs for 8 KB of text, level 6 takes 290 and gives 1% more).
+First byte: 1 msgpack, 2 msgpack in zlib (level 1: 180 µs for 8 KB of text, level 6 takes 290 and gives 1%
+more).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ MAX_DECODED_BYTES = 64 * 1024 * 1024
 class CachedChoice(msgspec.Struct, frozen=True, array_like=True):
     """One choice of an answer: its visible text, how many tokens were billed for it, and why it ended.
 
-    `token_ids` (packed) are kept for whoever replays below the text, else empty; `logprobs` only when asked for.
+    `token_ids` (packed) are kept for whoever replays below the text, else empty; `logprobs` only when asked
+    for.
     """
 
     text: str
@@ -39,8 +41,8 @@ class CachedChoice(msgspec.Struct, frozen=True, array_like=True):
 class CachedAnswer(msgspec.Struct, frozen=True, array_like=True):
     """All choices of a finished answer, in order. `confidence` has one entry per choice, when asked for.
 
-    `cached_tokens` is what the prefix cache held when the answer was made; `generation_s` is the engine time that
-    one hit saves.
+    `cached_tokens` is what the prefix cache held when the answer was made; `generation_s` is the engine time
+    that one hit saves.
     """
 
     choices: tuple[CachedChoice, ...]
@@ -92,7 +94,8 @@ def replay(answer: CachedAnswer, piece_chars: int = 0) -> Iterator[Delta]:
     """The answer as deltas, choice by choice; the counts of a choice's deltas add up to its `num_tokens`.
 
     With `piece_chars` > 0 long texts come in pieces of that many characters (a stream that looks like one);
-    choices with log-probabilities or tool calls come whole, because those belong to tokens, not to characters.
+    choices with log-probabilities or tool calls come whole, because those belong to tokens, not to
+    characters.
     """
     for number, choice in enumerate(answer.choices):
         text, left = choice.text, choice.num_tokens

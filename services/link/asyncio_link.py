@@ -89,13 +89,16 @@ class Link(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._liveness = Liveness(self._loop.time(), ping_every_s=PING_EVERY_S, dead_after_s=self._dead_after_s)
+        self._liveness = Liveness(
+            self._loop.time(), ping_every_s=PING_EVERY_S, dead_after_s=self._dead_after_s
+        )
         self._timer = self._loop.call_later(PING_EVERY_S, self._tick)
         if greeting := self._session.greeting():
             self._transport.write(greeting)
 
     def data_received(self, data: bytes) -> None:
-        assert self._transport is not None and self._liveness is not None
+        assert self._transport is not None
+        assert self._liveness is not None
         self._liveness.heard(self._loop.time())
         was_ready = self._session.ready
         try:
@@ -181,8 +184,11 @@ Resolve = Callable[[], Awaitable[tuple[str, bytes]]]
 class Redial:
     """Keeps one link to a peer that may die and come back elsewhere. Retries for ever, with backoff to 1 s."""
 
-    def __init__(self, resolve: Resolve, handler: Handler, name: str) -> None:
+    def __init__(
+        self, resolve: Resolve, handler: Handler, name: str, dead_after_s: float = DEAD_AFTER_S
+    ) -> None:
         self._resolve, self._handler, self._name = resolve, handler, name
+        self._dead_after_s = dead_after_s
         self._task: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
         self.link: Link | None = None
@@ -214,7 +220,7 @@ class Redial:
         while True:
             try:
                 address, key = await self._resolve()
-                await connect(address, key, self, self._name)
+                await connect(address, key, self, self._name, self._dead_after_s)
                 backoff_s = 0.02
                 await self._down.wait()
             except (OSError, LinkClosed, TimeoutError) as error:

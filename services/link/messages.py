@@ -293,7 +293,7 @@ class Ping(Message, tag=90):
 type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
     | Refuse | Preempt | Fence | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
-    | CachePut | CachePurge | Ping
+    | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello | Ping
 )  # fmt: skip
 """Everything a link may carry."""
 

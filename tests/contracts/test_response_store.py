@@ -1,7 +1,7 @@
 """One suite over every adapter of the response store, and one stateful machine that holds them to each other.
 
-Invariants 1–4 stand in services/cache/store.py. Time passes by the virtual clock in memory and by shortening every
-TTL in Redis and Valkey, so nothing sleeps.
+Invariants 1–4 stand in services/cache/store.py. Time passes by the virtual clock in memory and by shortening
+every TTL in Redis and Valkey, so nothing sleeps.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ def test_what_was_put_is_found(harness: Harness, runner: asyncio.Runner) -> None
     async def go() -> None:
         store, key = harness.store, key_of(person=1)
         missed = await store.get(key)
-        assert missed.value is None and missed.ticket is not None
+        assert missed.value is None
+        assert missed.ticket is not None
         assert await store.put(missed.ticket, b"answer", 100)
         found = await store.get(key_of(person=2))
         assert (found.value, found.person) == (b"answer", key.person)
@@ -173,15 +174,19 @@ def test_a_purge_takes_what_is_kept_and_what_is_under_way(
     async def go() -> None:
         store, key, other = harness.store, key_of(person=1), key_of(2, 2, 2, 2)
         tickets = [(await store.get(each)).ticket for each in (key, other, key)]
-        assert tickets[0] and tickets[1] and tickets[2]
-        assert await store.put(tickets[0], b"mine", 100) and await store.put(tickets[1], b"theirs", 100)
+        assert tickets[0]
+        assert tickets[1]
+        assert tickets[2]
+        assert await store.put(tickets[0], b"mine", 100)
+        assert await store.put(tickets[1], b"theirs", 100)
         await store.purge(key.scopes[scope])
         assert (await store.get(key)).value is None
         assert not await store.put(tickets[2], b"zombie", 100)
         assert (await store.get(key)).value is None
         assert (await store.get(other)).value == b"theirs"
         fresh = (await store.get(key)).ticket
-        assert fresh is not None and await store.put(fresh, b"again", 100)
+        assert fresh is not None
+        assert await store.put(fresh, b"again", 100)
         assert (await store.get(key)).value == b"again"
 
     runner.run(go())
@@ -211,13 +216,15 @@ def test_a_poisoned_entry_is_a_miss_and_goes(
 
     async def fill(number: int) -> None:
         ticket = (await harness.store.get(key_of(number=number))).ticket
-        assert ticket is not None and await harness.store.put(ticket, b"answer %d" % number, 100)
+        assert ticket is not None
+        assert await harness.store.put(ticket, b"answer %d" % number, 100)
 
     runner.run(fill(1))
     runner.run(fill(2))
     name, other = ENTRY + key_of(number=1).wire, ENTRY + key_of(number=2).wire
     sealed, swapped = harness.call(b"GET", name), harness.call(b"GET", other)
-    assert isinstance(sealed, bytes) and isinstance(swapped, bytes)
+    assert isinstance(sealed, bytes)
+    assert isinstance(swapped, bytes)
     bad = {
         "flip": sealed[:-1] + bytes((sealed[-1] ^ 1,)),
         "cut": sealed[:-5],
@@ -227,7 +234,8 @@ def test_a_poisoned_entry_is_a_miss_and_goes(
     }[how]
     harness.call(b"SET", name, bad, b"PX", 60_000)
     found = runner.run(harness.store.get(key_of(number=1)))
-    assert found.value is None and found.ticket is not None
+    assert found.value is None
+    assert found.ticket is not None
     assert harness.call(b"EXISTS", name) == 0
     assert runner.run(harness.store.get(key_of(number=2))).value == b"answer 2"
 
@@ -281,7 +289,9 @@ class Agree(RuleBasedStateMachine):
         }
         assert len(kept) == 1
 
-    @rule(tenant=st.integers(1, 2), model=st.integers(1, 2), person=st.integers(1, 2), which=st.integers(0, 2))
+    @rule(
+        tenant=st.integers(1, 2), model=st.integers(1, 2), person=st.integers(1, 2), which=st.integers(0, 2)
+    )
     def purge(self, tenant: int, model: int, person: int, which: int) -> None:
         scope = key_of(tenant, model, 1, person).scopes[which]
         for each in self.harnesses.values():

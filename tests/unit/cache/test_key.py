@@ -37,7 +37,9 @@ def make(tenant: str = "acme", request: InferenceRequest = REQUEST, **changes: o
 
 
 def test_every_sampling_parameter_separates() -> None:
-    assert set(OTHER_PARAMS) == set(SamplingParams.__struct_fields__), "a new parameter: give it another value here"
+    assert set(OTHER_PARAMS) == set(SamplingParams.__struct_fields__), (
+        "a new parameter: give it another value here"
+    )
     seen = {make()}
     for name, value in OTHER_PARAMS.items():
         changed = msgspec.structs.replace(PARAMS, **{name: value})
@@ -47,7 +49,9 @@ def test_every_sampling_parameter_separates() -> None:
 
 def test_every_request_field_separates_or_is_named() -> None:
     fields = set(InferenceRequest.__struct_fields__) - {"sampling"}
-    assert set(OTHER_FIELDS) | NOT_IN_KEY == fields, "a new field: add it here, or to NOT_IN_KEY with its reason"
+    assert set(OTHER_FIELDS) | NOT_IN_KEY == fields, (
+        "a new field: add it here, or to NOT_IN_KEY with its reason"
+    )
     seen = {make()}
     for name, value in OTHER_FIELDS.items():
         seen.add(make(request=msgspec.structs.replace(REQUEST, **{name: value})))
@@ -70,7 +74,13 @@ def test_identity_policy_tenant_and_prompt_separate() -> None:
 
 def test_how_it_is_sent_does_not_separate() -> None:
     other = msgspec.structs.replace(
-        REQUEST, stream=True, include_usage=True, person="bob", band="vip", deadline_s=1.0, idempotency_key="k"
+        REQUEST,
+        stream=True,
+        include_usage=True,
+        person="bob",
+        band="vip",
+        deadline_s=1.0,
+        idempotency_key="k",
     )
     assert make(request=other) == make()
 

@@ -48,6 +48,8 @@ def test_switched_off() -> None:
 
 
 def test_sizes_and_ttl() -> None:
-    assert policy.may_keep(CONFIG, 1) and policy.may_keep(CONFIG, CONFIG.max_value_bytes)
-    assert not policy.may_keep(CONFIG, 0) and not policy.may_keep(CONFIG, CONFIG.max_value_bytes + 1)
+    assert policy.may_keep(CONFIG, 1)
+    assert policy.may_keep(CONFIG, CONFIG.max_value_bytes)
+    assert not policy.may_keep(CONFIG, 0)
+    assert not policy.may_keep(CONFIG, CONFIG.max_value_bytes + 1)
     assert policy.ttl_s(CacheConfig(ttl_s=1e9)) == policy.MAX_TTL_S

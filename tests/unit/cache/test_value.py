@@ -43,7 +43,8 @@ def test_a_replay_says_the_same(answer: CachedAnswer, piece_chars: int) -> None:
         assert "".join(delta.text for delta in own) == choice.text
         assert sum(delta.num_tokens for delta in own) == choice.num_tokens
         assert [delta.finish for delta in own] == [None] * (len(own) - 1) + [choice.finish]
-        assert own[-1].logprobs == choice.logprobs and own[-1].tool_calls == choice.tool_calls
+        assert own[-1].logprobs == choice.logprobs
+        assert own[-1].tool_calls == choice.tool_calls
 
 
 @given(st.binary(max_size=80))

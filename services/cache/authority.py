@@ -1,0 +1,273 @@
+"""The Cache service without Ray: owns the store and the flights, answers gateways over their links.
+
+One per mesh. What it knows of flights is soft: when it dies, gateways go on alone, and what they then put is
+refused, because nobody here remembers that it was not purged meanwhile. The store outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterable
+
+import msgspec
+
+from ..clock import Clock, SystemClock
+from ..config import CacheConfig
+from ..link.asyncio_link import Link, LinkServer
+from ..link.messages import (
+    AnyMessage,
+    CacheAnswer,
+    CacheFeed,
+    CacheGet,
+    CacheHello,
+    CacheLeave,
+    CachePurge,
+    CachePut,
+    CacheWant,
+)
+from .flight import Alone, Deliver, Effect, Flight, Flights, Follow, Lead, Want
+from .key import WIRE_BYTES, CacheKey
+from .store import Found, ResponseStore, StoreDown, StoreStats, Ticket
+
+log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S = 5.0
+MAX_PURGES_KNOWN = 10_000
+"""Purges that a look-up under way (milliseconds) may have missed; far more than there can be."""
+
+Seat = tuple[Link, int]
+"""A member of a flight: one call of one gateway."""
+
+
+class AuthorityStats(msgspec.Struct, frozen=True):
+    """Counters since the start. `generations` are misses that became leaders; `followed` joined a flight."""
+
+    store: StoreStats
+    gateways: int
+    flights: int
+    hits: int
+    generations: int
+    followed: int
+    promoted: int
+    stored: int
+    refused: int
+    purges: int
+    owed_purges: int
+
+
+class Authority:
+    """See the module. All methods on one event loop."""
+
+    def __init__(self, store: ResponseStore, config: CacheConfig, clock: Clock | None = None) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._flights: Flights[Seat] = Flights()
+        self._tickets: dict[bytes, Ticket] = {}
+        self._calls: dict[Link, dict[int, CacheKey]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._boot = secrets.token_hex(8)
+        self._purges = 0
+        self._purged: OrderedDict[bytes, int] = OrderedDict()
+        self._owed = 0
+        self._counts = dict.fromkeys(("hits", "generations", "followed", "promoted", "stored", "refused"), 0)
+        self.key = secrets.token_bytes(32)
+        self._server = LinkServer(self, self.key)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; returns the address for gateways."""
+        self._expire()
+        return await self._server.start(host, port)
+
+    async def stop(self) -> None:
+        """Close links and the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.close()
+        for link in list(self._calls):
+            link.close("the cache stops")
+        for task in self._tasks:
+            task.cancel()
+        await self._store.close()
+
+    async def purge(self, scope: bytes) -> bool:
+        """Destroy everything under `scope`: in the store, in every gateway's memory, and in flights under
+        way, whose answers will not be kept. In force at once here and in every gateway that is linked (one
+        that is not serves nothing from memory). False: the store cannot confirm yet; it will, before it
+        answers again."""
+        self._purges += 1
+        self._purged[scope] = self._purges
+        while len(self._purged) > MAX_PURGES_KNOWN:
+            self._purged.popitem(last=False)
+        self._flights.purge(scope)
+        for link in self._calls:
+            link.send(CachePurge(scope.hex()))
+        try:
+            await self._store.purge(scope)
+        except StoreDown as error:
+            self._owed += 1
+            log.warning("purge not confirmed: %s", error)
+            return False
+        return True
+
+    def stats(self) -> AuthorityStats:
+        """Counters and sizes now."""
+        return AuthorityStats(
+            store=self._store.stats(),
+            gateways=len(self._calls),
+            flights=len(self._flights),
+            purges=self._purges,
+            owed_purges=self._owed,
+            **self._counts,
+        )
+
+    # link.Handler --------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        self._calls[link] = {}
+        link.send(CacheHello(self._boot, self._purges))
+
+    def link_down(self, link: Link, why: str) -> None:
+        for call_id, key in self._calls.pop(link, {}).items():
+            self._run(self._flights.leave(key.wire, (link, call_id), self._clock.now_s()), key.wire)
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        match message:
+            case CacheGet():
+                self._get(link, message)
+            case CacheFeed(call_id=call_id, parts=parts):
+                if (key := self._calls[link].get(call_id)) is not None:
+                    now_s = self._clock.now_s()
+                    self._run(self._flights.feed(key.wire, (link, call_id), parts, now_s), key.wire)
+            case CachePut():
+                self._put(link, message)
+            case CacheLeave(call_id=call_id):
+                if (key := self._calls[link].pop(call_id, None)) is not None:
+                    self._leave((link, call_id), key, message)
+            case CachePurge(scope=scope):
+                self._spawn(self._purge_asked(scope))
+            case _:
+                log.warning("%s sent a %s to the cache", link.name, type(message).__name__)
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def _get(self, link: Link, asked: CacheGet) -> None:
+        if len(asked.key) != WIRE_BYTES:
+            link.close("a key of the wrong length")
+            return
+        key, seat = CacheKey(asked.key, asked.person), (link, asked.call_id)
+        self._calls[link][asked.call_id] = key
+        flight = self._flights.get(key.wire)
+        if asked.refresh and flight is not None:
+            self._run([Alone(seat)], key.wire)  # the flight's answer may be older than the question
+            return
+        now_s = self._clock.now_s()
+        effects = self._flights.join(key.wire, seat, now_s, rank=asked.rank, scopes=key.scopes)
+        if flight is None:
+            flight = self._flights.get(key.wire)
+            assert flight is not None
+            self._spawn(self._look_up(flight, seat, key, asked.refresh))
+        else:
+            self._run(effects, key.wire)
+
+    async def _look_up(self, flight: Flight[Seat], seat: Seat, key: CacheKey, refresh: bool) -> None:
+        purges = self._purges
+        found = await self._store.get(key)
+        current = self._flights.get(key.wire) is flight
+        purged = flight.tainted or self._purged.get(b"p" + found.person, 0) > purges
+        if found.value is None or refresh or purged:
+            if current and found.ticket is not None:
+                self._tickets[key.wire] = found.ticket
+            self._counts["generations"] += 1
+            if self._calls.get(seat[0], {}).get(seat[1]) is not None:
+                seat[0].send(CacheAnswer(seat[1], b"", True))
+            return
+        waiting = {seat}
+        if current and self._flights.finish(key.wire, flight.leader) is not None:
+            waiting.update((flight.leader, *flight.followers))
+        for each in waiting:
+            self._answer(each, found)
+
+    def _answer(self, seat: Seat, found: Found) -> None:
+        link, call_id = seat
+        if self._calls.get(link, {}).pop(call_id, None) is not None:
+            self._counts["hits"] += 1
+            link.send(CacheAnswer(call_id, found.value or b"", False, found.ttl_s, found.person))
+
+    def _put(self, link: Link, put: CachePut) -> None:
+        key = self._calls[link].pop(put.call_id, None)
+        if key is None:
+            self._counts["refused"] += 1
+            return
+        seat = (link, put.call_id)
+        flight = self._flights.finish(key.wire, seat)
+        if flight is None:
+            self._counts["refused"] += 1
+            self._run(self._flights.leave(key.wire, seat, self._clock.now_s()), key.wire)
+            return
+        ticket = self._tickets.pop(key.wire, None)
+        keep = put.ttl_s > 0 and not flight.tainted and 0 < len(put.value) <= self._config.max_value_bytes
+        for follower, call_id in flight.followers:
+            if self._calls.get(follower, {}).pop(call_id, None) is not None:
+                if keep and ticket is not None:
+                    follower.send(CacheAnswer(call_id, put.value, False, put.ttl_s, ticket.key.person))
+                else:
+                    follower.send(CacheLeave(call_id))
+        if keep and ticket is not None:
+            self._spawn(self._store_it(ticket, put.value, put.ttl_s))
+        elif put.ttl_s > 0:
+            self._counts["refused"] += 1
+
+    async def _store_it(self, ticket: Ticket, value: bytes, ttl_s: float) -> None:
+        stored = await self._store.put(ticket, value, ttl_s)
+        self._counts["stored" if stored else "refused"] += 1
+
+    def _leave(self, seat: Seat, key: CacheKey, left: CacheLeave) -> None:
+        flight = self._flights.finish(key.wire, seat) if left.reason else None
+        if flight is None:
+            self._run(self._flights.leave(key.wire, seat, self._clock.now_s()), key.wire)
+            return
+        self._tickets.pop(key.wire, None)
+        for follower, call_id in flight.followers:
+            if self._calls.get(follower, {}).pop(call_id, None) is not None:
+                follower.send(CacheLeave(call_id, left.reason, left.message))
+
+    async def _purge_asked(self, scope: str) -> None:
+        try:
+            await self.purge(bytes.fromhex(scope))
+        except ValueError:
+            log.warning("a purge of something that is no scope")
+
+    def _run(self, effects: Iterable[Effect[Seat]], wire: bytes) -> None:
+        for effect in effects:
+            link, call_id = effect.member
+            match effect:
+                case Lead(promoted=promoted):
+                    self._counts["promoted"] += promoted
+                    link.send(CacheAnswer(call_id, b"", True))
+                case Alone():
+                    self._counts["generations"] += 1
+                    link.send(CacheAnswer(call_id, b"", True))
+                case Follow():
+                    self._counts["followed"] += 1
+                    link.send(CacheAnswer(call_id, b"", False))
+                case Deliver(parts=parts):
+                    link.send(CacheFeed(call_id, parts))
+                case Want(have=have):
+                    link.send(CacheWant(call_id, have))
+        if self._flights.get(wire) is None:
+            self._tickets.pop(wire, None)
+
+    def _expire(self) -> None:
+        for wire, effects in self._flights.expire(self._clock.now_s()):
+            self._run(effects, wire)
+        self._timer = asyncio.get_running_loop().call_later(EXPIRE_EVERY_S, self._expire)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
