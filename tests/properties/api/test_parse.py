@@ -75,8 +75,11 @@ def test_any_object(fields: dict[str, Any]) -> None:
         if isinstance(request, tuple):
             continue
         sampling = request.sampling
-        assert 0 <= sampling.temperature <= 2 and 0 < sampling.top_p <= 1 and sampling.max_tokens >= 1
-        assert 1 <= request.n <= LIMITS.max_n and len(sampling.stop) <= LIMITS.max_stop
+        assert 0 <= sampling.temperature <= 2
+        assert 0 < sampling.top_p <= 1
+        assert sampling.max_tokens >= 1
+        assert 1 <= request.n <= LIMITS.max_n
+        assert len(sampling.stop) <= LIMITS.max_stop
         assert sampling.logprobs is None or 0 <= sampling.logprobs <= LIMITS.max_logprobs
 
 

@@ -36,10 +36,15 @@ def refused(reason: Reason, param: str | None, call: Any, *args: Any, **fields: 
 
 def test_a_small_chat() -> None:
     request = chat()
-    assert request.kind == "chat" and request.model == "m" and not request.stream
+    assert request.kind == "chat"
+    assert request.model == "m"
+    assert not request.stream
     assert request.messages == ({"role": "user", "content": "hello"},)
-    assert request.sampling.max_tokens == LIMITS.default_max_tokens and not request.max_tokens_given
-    assert request.n == 1 and request.cache == "default" and request.deadline_s is None
+    assert request.sampling.max_tokens == LIMITS.default_max_tokens
+    assert not request.max_tokens_given
+    assert request.n == 1
+    assert request.cache == "default"
+    assert request.deadline_s is None
 
 
 def test_everything_a_chat_may_ask() -> None:
@@ -57,8 +62,13 @@ def test_everything_a_chat_may_ask() -> None:
     assert (sampling.stop, sampling.stop_token_ids, sampling.logit_bias) == (("a", "b"), (9,), {5: -100.0})
     assert (sampling.logprobs, sampling.top_k, sampling.min_p, sampling.min_tokens) == (3, 0, 0.1, 2)
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.ignore_eos) == (1.0, -2.0, True)
-    assert request.n == 2 and request.stream and request.include_usage and request.confidence
-    assert request.band == "vip" and request.person == "p1" and request.max_tokens_given
+    assert request.n == 2
+    assert request.stream
+    assert request.include_usage
+    assert request.confidence
+    assert request.band == "vip"
+    assert request.person == "p1"
+    assert request.max_tokens_given
     assert request.tools == (TOOL,)
     assert request.tool_choice == {"type": "function", "function": {"name": "add"}}
 
@@ -237,7 +247,9 @@ def test_good_schemas_become_grammars() -> None:
     }
     named = {"name": "answer", "schema": schema, "strict": True}
     guided = chat(response_format={"type": "json_schema", "json_schema": named}).sampling.guided
-    assert guided is not None and guided.kind == "json_schema" and json.loads(guided.spec) == schema
+    assert guided is not None
+    assert guided.kind == "json_schema"
+    assert json.loads(guided.spec) == schema
     assert chat(guided_json=json.dumps(schema)).sampling.guided == guided
     for fields, kind in (
         ({"response_format": {"type": "json_object"}}, "json_object"),
@@ -246,7 +258,8 @@ def test_good_schemas_become_grammars() -> None:
         ({"guided_grammar": 'root ::= "a"'}, "grammar"),
     ):
         guided = chat(**fields).sampling.guided
-        assert guided is not None and guided.kind == kind
+        assert guided is not None
+        assert guided.kind == kind
     assert chat(response_format={"type": "text"}).sampling.guided is None
 
 
@@ -258,8 +271,10 @@ def test_completion_prompts() -> None:
         [3],
     ]
     (packed,) = completion(prompt=[1, 2]).prompts
-    assert isinstance(packed, bytes) and unpack_ids(packed) == [1, 2]
-    assert completion(echo=True).echo and completion(logprobs=0).sampling.logprobs == 0
+    assert isinstance(packed, bytes)
+    assert unpack_ids(packed) == [1, 2]
+    assert completion(echo=True).echo
+    assert completion(logprobs=0).sampling.logprobs == 0
     assert completion(best_of=2, n=2).n == 2
 
 
@@ -290,7 +305,8 @@ def test_completion_unsupported(fields: dict[str, Any]) -> None:
 def test_generate() -> None:
     request = parse_generate(b'{"prompt": "hi"}', {"x-priority-band": "vip"}, LIMITS)
     assert (request.kind, request.prompts, request.sampling.max_tokens) == ("generate", ("hi",), 512)
-    assert request.band == "vip" and request.model == ""
+    assert request.band == "vip"
+    assert request.model == ""
     refused(Reason.UNSUPPORTED_FIELD, "n", parse_generate, b'{"prompt": "a", "n": 2}', {}, LIMITS)
     refused(Reason.INVALID_FIELD, "prompt", parse_generate, b"{}", {}, LIMITS)
 
@@ -301,7 +317,8 @@ def test_headers_are_wishes() -> None:
     assert (request.band, request.deadline_s, request.idempotency_key) == ("batch", 2.5, "k-1")
     assert chat({"x-request-deadline-ms": "1500", "x-request-timeout-s": "9"}).deadline_s == 1.5
     assert chat({"x-priority-band": "batch"}, priority_band="vip").band == "vip"
-    assert chat(service_tier="flex").band == "batch" and chat(service_tier="priority").band == "vip"
+    assert chat(service_tier="flex").band == "batch"
+    assert chat(service_tier="priority").band == "vip"
 
 
 @pytest.mark.parametrize(

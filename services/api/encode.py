@@ -1,0 +1,65 @@
+"""What HTTP says: the right encoder for a request, error bodies, the list of models. The door to encode_*.py.
+
+Rules: pure. `stream` and `unary` choose by the request's kind; nobody else looks at it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ..errors import MeshError
+from ..request import InferenceRequest
+from .encode_parts import dumps, error_fields
+from .encode_stream import ChatStreamEncoder, CompletionStreamEncoder, StreamEncoder
+from .encode_unary import ChatUnaryEncoder, CompletionUnaryEncoder, GenerateUnaryEncoder, UnaryEncoder
+from .status import STATUS
+
+__all__ = ["StreamEncoder", "UnaryEncoder", "error_response", "model", "models", "stream", "unary"]
+
+
+def stream(request: InferenceRequest, *, event_ids: bool = False) -> StreamEncoder:
+    """Encoder of a streamed answer. `event_ids` adds SSE `id:` lines, by which a stream can be resumed."""
+    kind = ChatStreamEncoder if request.kind == "chat" else CompletionStreamEncoder
+    return kind(
+        request.num_choices,
+        include_usage=request.include_usage,
+        confidence=request.confidence,
+        event_ids=event_ids,
+    )
+
+
+def unary(request: InferenceRequest) -> UnaryEncoder:
+    """Encoder of a whole answer."""
+    if request.kind == "chat":
+        return ChatUnaryEncoder(request.num_choices)
+    if request.kind == "completion":
+        return CompletionUnaryEncoder(request.num_choices)
+    return GenerateUnaryEncoder(request.num_choices)
+
+
+def error_response(error: MeshError) -> tuple[int, bytes, bytes]:
+    """(status, header lines, JSON body). Retry-After in whole seconds (RFC 9110 §10.2.3), and in milliseconds
+    as OpenAI's SDKs read it, when there is an estimate."""
+    status = STATUS[error.reason]
+    headers = b"content-type: application/json\r\n"
+    if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
+        wait_s = max(error.retry_after_s, 0.0)
+        headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (max(1, math.ceil(wait_s)), wait_s * 1000)
+    if status.http == 401:
+        headers += b"www-authenticate: Bearer\r\n"
+    return status.http, headers, dumps(error_fields(error))
+
+
+def models(names: Iterable[str], created: int) -> bytes:
+    """GET /v1/models. `created` is Unix seconds."""
+    return dumps({"object": "list", "data": [_model(name, created) for name in names]})
+
+
+def model(name: str, created: int) -> bytes:
+    """GET /v1/models/NAME."""
+    return dumps(_model(name, created))
+
+
+def _model(name: str, created: int) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "expertmesh"}

@@ -1,0 +1,170 @@
+"""Server-sent events of chats and text completions: static bytes around the text of each delta.
+
+Rules: pure, synchronous; one object per answer. A plain text delta costs one JSON string and one
+concatenation (everything else of the event was laid out at `head`); whatever is rarer is built as a
+dictionary. Event ids (`request id/number`, counted from 0) are on request: they are what a client names to
+resume a cut stream, and the events of an answer are a function of its deltas, so a replay can begin at any of
+them.
+"""
+
+from __future__ import annotations
+
+from ..answer import AnswerHead, AnswerTail, Delta
+from ..errors import MeshError
+from .encode_parts import (
+    DONE,
+    chat_logprobs,
+    confidence_fields,
+    dumps,
+    error_fields,
+    legacy_logprobs,
+    tool_call_pieces,
+    usage_fields,
+)
+
+
+class StreamEncoder:
+    """Common to both shapes. `head`, then `delta`s, then `tail`; or `error` at any point, last."""
+
+    OBJECT = ""
+    ID = ""
+    TEXT = b""
+    """What stands between a choice's index and its text."""
+    TEXT_END = b""
+    """What stands behind the text of a delta that is nothing but text."""
+
+    def __init__(
+        self,
+        num_choices: int,
+        *,
+        include_usage: bool = False,
+        confidence: bool = False,
+        event_ids: bool = False,
+    ) -> None:
+        self._num_choices = num_choices
+        self._include_usage = include_usage
+        self._confidence = confidence
+        self._event_ids = event_ids
+        self._events = 0
+        self._request_id = b""
+        self._start = b""
+        self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._text_end = b""
+        self._prefixes: list[bytes] = []
+
+    def head(self, head: AnswerHead) -> bytes:
+        """Lay out what never changes; returns the events that open the stream."""
+        self._request_id = head.request_id.encode("ascii", "replace")
+        self._start = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
+            dumps(self.ID + head.request_id),
+            self.OBJECT.encode(),
+            head.created,
+            dumps(head.model),
+        )
+        self._prefixes = [
+            b'%b{"index":%d,%b' % (self._start, choice, self.TEXT) for choice in range(self._num_choices)
+        ]
+        self._text_end = self.TEXT_END + self._end
+        return b"".join([self._event(data) for data in self._opening()])
+
+    def delta(self, delta: Delta) -> bytes:
+        """The event of one delta."""
+        if delta.finish is None and delta.logprobs is None and not delta.tool_calls:
+            data = self._prefixes[delta.choice] + dumps(delta.text) + self._text_end
+        else:
+            data = self._choice(self._rich(delta))
+        return self._event(data) if self._event_ids else data
+
+    def tail(self, tail: AnswerTail) -> bytes:
+        """What ends the stream: usage and confidence when asked for, and [DONE]."""
+        extra = confidence_fields(tail) if self._confidence else {}
+        if not self._include_usage and not extra:
+            return DONE
+        usage = usage_fields(tail.usage) if self._include_usage else None
+        fields = dumps({"usage": usage, **extra} if self._include_usage else extra)
+        return self._event(b"%b],%b\n\n" % (self._start, fields[1:])) + DONE
+
+    def error(self, error: MeshError) -> bytes:
+        """OpenAI's error object as the last event; no [DONE], so that nobody takes the answer for a whole
+        one."""
+        return self._event(b"data: %b\n\n" % dumps(error_fields(error)))
+
+    def _opening(self) -> list[bytes]:
+        return []
+
+    def _rich(self, delta: Delta) -> dict[str, object]:
+        raise NotImplementedError
+
+    def _choice(self, choice: dict[str, object]) -> bytes:
+        return b"%b%b]%b" % (self._start, dumps(choice), self._end)
+
+    def _event(self, data: bytes) -> bytes:
+        if not self._event_ids:
+            return data
+        number, self._events = self._events, self._events + 1
+        return b"id: %b/%d\n%b" % (self._request_id, number, data)
+
+
+class ChatStreamEncoder(StreamEncoder):
+    """chat.completion.chunk"""
+
+    OBJECT = "chat.completion.chunk"
+    ID = "chatcmpl-"
+    TEXT = b'"delta":{"content":'
+    TEXT_END = b'},"logprobs":null,"finish_reason":null}]'
+
+    def _opening(self) -> list[bytes]:
+        """OpenAI opens each choice with its role."""
+        return [
+            self._choice(
+                {
+                    "index": choice,
+                    "delta": {"role": "assistant", "content": ""},
+                    "logprobs": None,
+                    "finish_reason": None,
+                }
+            )
+            for choice in range(self._num_choices)
+        ]
+
+    def _rich(self, delta: Delta) -> dict[str, object]:
+        fields: dict[str, object] = {}
+        if delta.text:
+            fields["content"] = delta.text
+        if delta.tool_calls:
+            fields["tool_calls"] = tool_call_pieces(delta.tool_calls)
+        logprobs = None if delta.logprobs is None else chat_logprobs(delta.logprobs)
+        return {"index": delta.choice, "delta": fields, "logprobs": logprobs, "finish_reason": delta.finish}
+
+
+class CompletionStreamEncoder(StreamEncoder):
+    """text_completion, streamed."""
+
+    OBJECT = "text_completion"
+    ID = "cmpl-"
+    TEXT = b'"text":'
+    TEXT_END = b',"logprobs":null,"finish_reason":null}]'
+
+    def __init__(
+        self,
+        num_choices: int,
+        *,
+        include_usage: bool = False,
+        confidence: bool = False,
+        event_ids: bool = False,
+    ) -> None:
+        super().__init__(num_choices, include_usage=include_usage, confidence=confidence, event_ids=event_ids)
+        self._offsets = [0] * num_choices
+
+    def _rich(self, delta: Delta) -> dict[str, object]:
+        logprobs: dict[str, object] | None = None
+        if delta.logprobs is not None:
+            logprobs, self._offsets[delta.choice] = legacy_logprobs(
+                delta.logprobs, self._offsets[delta.choice]
+            )
+        return {
+            "index": delta.choice,
+            "text": delta.text,
+            "logprobs": logprobs,
+            "finish_reason": delta.finish,
+        }
