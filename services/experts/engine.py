@@ -31,13 +31,16 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 class EngineLoadSample(msgspec.Struct, frozen=True):
-    """Load since the last sample; see link.messages.EngineLoad for the units."""
+    """Load since the last sample; see link.messages.EngineLoad for the units.
+
+    `lost` says why the engine is known to be dead (its process ended); empty while it may live."""
 
     running: int
     waiting: int
     kv_free_tokens: int
     step_s: float
     tokens_total: int
+    lost: str = ""
 
 
 class StreamError(msgspec.Struct, frozen=True):

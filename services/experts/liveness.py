@@ -9,7 +9,8 @@ nothing: a wedged vLLM goes on answering 200, and so does its event loop (archit
    starts again, because ranks that lost a collective never find back to one another.
 4. The allowance is `stuck_after_s`, or `STEP_FACTOR` times the longest step seen lately where that is more: a
    prefill step on one CPU core lasts seconds and is no fault. The memory of a long step halves every minute.
-5. Time in which we ourselves did not look does not count (a starved process must not blame its engine).
+5. An engine that knows itself dead (`lost`) is STUCK at once.
+6. Time in which we ourselves did not look does not count (a starved process must not blame its engine).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def observe(state: LivenessState, sample: EngineLoadSample, now_s: float) -> Liv
     unseen_s = max(0.0, elapsed_s - 3 * state.period_s)
     longest_s = max(sample.step_s, state.longest_step_s * 0.5 ** (elapsed_s / HALF_LIFE_S))
     moved_s = state.moved_s + unseen_s
-    if state.verdict is Verdict.STUCK:
+    if state.verdict is Verdict.STUCK or sample.lost:
         verdict = Verdict.STUCK
     elif sample.running + sample.waiting == 0:
         verdict, moved_s = Verdict.IDLE, now_s

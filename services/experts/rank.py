@@ -147,7 +147,9 @@ class Rank:
         was_stuck = self.stuck
         self._liveness = observe(self._liveness, sample, now_s)
         if self.stuck and not was_stuck:
-            self._fence_self(f"no token for {self._liveness.allowance_s:.1f} s with work to do")
+            self._fence_self(
+                sample.lost or f"no token for {self._liveness.allowance_s:.1f} s with work to do"
+            )
         load = EngineLoad(
             self.engine_id,
             sample.running,

@@ -1,0 +1,112 @@
+"""Which ranks make a group, where each runs, and whether that can work. Pure: settings and counts in, plans out.
+
+Rules: knows ExpertsConfig, a model's config.json as a dict and what a host has; no Ray, no vLLM. A *group* is
+the set of ranks that lives or dies together: data parallel attention, expert parallel MoE, and tensor parallel
+inside a rank. One rank is one process; on GPUs it holds `tensor_parallel` of them, on CPU one core or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..config import ExpertsConfig
+from ..errors import ConfigError
+
+_EXPERT_COUNTS = ("num_local_experts", "n_routed_experts", "num_experts")
+CPU_PREFILL_CHUNK = 512
+"""Most prompt tokens of one step on CPU: bounds how long a step lasts, and so what "stuck" can mean."""
+
+
+@dataclass(frozen=True)
+class RankPlace:
+    """Where one rank of a group runs. `cores` are what it is pinned to (empty: not pinned); `host` and `port`
+    are where the group's ranks meet (rank 0's)."""
+
+    rank: int = 0
+    size: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    cores: tuple[int, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """The group has one rank: nothing to meet."""
+        return self.size == 1
+
+
+def split_cores(cores: Sequence[int], ranks: int) -> list[tuple[int, ...]]:
+    """Cores of each rank: equal runs, what is left over goes unused. Raises ConfigError when there are too few."""
+    if ranks > len(cores):
+        raise ConfigError(
+            f"{ranks} expert-parallel ranks want a core each and this host has {len(cores)}: "
+            f"set EXPERTMESH_SHARDS={len(cores)} or fewer"
+        )
+    each = len(cores) // ranks
+    ordered = sorted(cores)
+    return [tuple(ordered[r * each : (r + 1) * each]) for r in range(ranks)]
+
+
+def bundle(config: ExpertsConfig) -> dict[str, float]:
+    """Ray resources of one rank. CPU ranks ask for a fraction only: what they use is decided by pinning, and a
+    laptop with two cores must also hold the gateway and its siblings."""
+    if config.engine == "sim":
+        return {"CPU": 0.1}
+    if config.device == "cuda":
+        return {"CPU": 1.0, "GPU": float(config.tensor_parallel)}
+    return {"CPU": 0.25}
+
+
+def num_experts(model: Mapping[str, object]) -> int:
+    """Routed experts per MoE layer; 0 for a dense model."""
+    for key in _EXPERT_COUNTS:
+        if isinstance(count := model.get(key), int):
+            return count
+    return 0
+
+
+def check(config: ExpertsConfig, model: Mapping[str, object]) -> None:
+    """Raise ConfigError, saying what would fit, when the model cannot be split as the settings say."""
+    heads = _number(model, "num_attention_heads", 1)
+    kv_heads = _number(model, "num_key_value_heads", heads)
+    tensor = config.tensor_parallel
+    if heads % tensor or (kv_heads % tensor and tensor % kv_heads):
+        fits = [t for t in range(1, heads + 1) if not heads % t and (not kv_heads % t or not t % kv_heads)]
+        raise ConfigError(
+            f"tensor_parallel={tensor} does not divide the model's {heads} attention heads and {kv_heads} "
+            f"key/value heads: {_any_of(fits)} would"
+        )
+    experts, ranks = num_experts(model), config.shards * tensor
+    if config.shards > 1 and not experts:
+        raise ConfigError(f"shards={config.shards}, but the model has no experts: raise groups instead")
+    if experts and config.shards > 1 and experts % ranks:
+        fits = [s for s in range(1, experts + 1) if experts % (s * tensor) == 0]
+        raise ConfigError(f"{experts} experts do not spread over {ranks} ranks: shards={_any_of(fits)} would")
+    context = _number(model, "max_position_embeddings", config.max_model_len)
+    if config.max_model_len > context:
+        raise ConfigError(f"max_model_len={config.max_model_len}, but the model ends at {context} tokens")
+
+
+def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
+    """Variables of a rank's process, to be set before vLLM is imported."""
+    env = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # All frames of one step are handled in one turn of the event loop, whatever the batch size.
+        "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "4096",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if config.device == "cpu" and place.cores:
+        env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in place.cores)
+    return env
+
+
+def _number(model: Mapping[str, object], key: str, default: int) -> int:
+    value = model.get(key)
+    return value if isinstance(value, int) else default
+
+
+def _any_of(values: Sequence[int]) -> str:
+    shown = [str(v) for v in values[:8]]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
