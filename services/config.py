@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class Section(BaseModel):
@@ -50,9 +50,13 @@ class QueueConfig(Section):
     output_token_cost: float = Field(default=2.0, gt=0)
     max_tenant_queued: int = Field(default=5_000, ge=1)
     max_tenant_queued_tokens: int = Field(default=10_000_000, ge=1)
-    max_queued: int = Field(default=20_000, ge=1, description="over all bands; above it the lowest band is shed first")
+    max_queued: int = Field(
+        default=20_000, ge=1, description="over all bands; above it the lowest band is shed first"
+    )
     max_queued_tokens: int = Field(default=40_000_000, ge=1)
-    restart_grace_s: float = Field(default=0.3, ge=0, description="no grants before gateways could tell what they hold")
+    restart_grace_s: float = Field(
+        default=0.3, ge=0, description="no grants before gateways could tell what they hold"
+    )
     listen_host: str = "127.0.0.1"
 
 
@@ -63,7 +67,9 @@ class ExpertsConfig(Section):
     model_path: str = ""
     model_name: str = "smollm2-moe"
     device: Literal["cpu", "cuda"] = "cpu"
-    shards: int = Field(default=1, ge=1, description="ranks of one group (data parallel attention, expert parallel MoE)")
+    shards: int = Field(
+        default=1, ge=1, description="ranks of one group (data parallel attention, expert parallel MoE)"
+    )
     groups: int = Field(default=1, ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
     max_num_seqs: int = Field(default=16, ge=1)
@@ -83,9 +89,11 @@ class ExpertsConfig(Section):
 
 
 class CacheConfig(Section):
-    """The response cache and its store."""
+    """The response cache and its store. `root_secret` is hex of at least 32 bytes, the same in every process of a
+    mesh: cache keys, seals and prefix-cache salts derive from it; a new one makes every kept answer unreachable."""
 
     enabled: bool = True
+    root_secret: SecretStr = SecretStr("")
     redis_url: str = ""
     ttl_s: float = Field(default=3600.0, gt=0)
     local_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
@@ -96,12 +104,18 @@ class CacheConfig(Section):
 
 
 class PostprocessConfig(Section):
-    """The chain of stream transforms."""
+    """The chain of stream transforms. `on_match` is for answers, `on_input` for prompts. With `whole_words`, words
+    of alphabetic scripts match only where they stand alone. The confidence map is fitted by
+    services/postprocess/confidence.py."""
 
     blocked_words: tuple[str, ...] = ()
     blocked_words_file: str = ""
     on_match: Literal["mask", "block"] = "mask"
     mask: str = "*"
+    on_input: Literal["block", "allow"] = "block"
+    whole_words: bool = True
+    confidence_slope: float = 1.0
+    confidence_intercept: float = 0.0
 
 
 class LimitsConfig(Section):
