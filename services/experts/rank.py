@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 
 from ..clock import Clock, SystemClock
 from ..errors import EngineLost
@@ -27,6 +28,9 @@ from .stream_table import StreamTable
 log = logging.getLogger(__name__)
 
 LOAD_EVERY_S = 0.1
+FENCE_LINGER_S = 0.2
+"""Between fencing and `on_fenced`: time for the last frames to leave, so that nobody waits for a dead link."""
+
 PROBE_IDLE_S = 5.0
 """An engine that had no work for this long must prove itself with one token when its health is asked."""
 
@@ -34,7 +38,8 @@ PROBE_IDLE_S = 5.0
 class Rank:
     """Serves one engine. `resolve_queue` None: no queue (a bare engine for tests and benches).
 
-    After `start`: `address` and `key` are what a gateway dials with, `info` what the engine turned out to be.
+    `on_fenced` is called once, shortly after this rank gave its streams back because its engine does not live; what
+    it does (end the process) is the owner's business. After `start`: `address` and `key` are what a gateway dials with, `info` what the engine turned out to be.
     Is the Handler of its link to the queue.
     """
 
@@ -49,6 +54,7 @@ class Rank:
         group: str = "",
         listen_host: str = "127.0.0.1",
         stuck_after_s: float = 1.0,
+        on_fenced: Callable[[str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.engine = engine
@@ -60,6 +66,7 @@ class Rank:
         self._pool, self._group = pool, group
         self._listen_host = listen_host
         self._stuck_after_s = stuck_after_s
+        self._on_fenced = on_fenced
         self._clock = clock or SystemClock()
         self._server = LinkServer(self.streams, self.key)
         self._redial = Redial(resolve_queue, self, self.engine_id) if resolve_queue is not None else None
@@ -166,6 +173,8 @@ class Rank:
         self.streams.close(because)
         self._tell_queue(EngineDrain(self.engine_id, 0.0))
         self.streams.fail_all(Reason.ENGINE_LOST, because)
+        if self._on_fenced is not None:
+            asyncio.get_running_loop().call_later(FENCE_LINGER_S, self._on_fenced, because)
 
     async def check_health(self) -> None:
         """Return when tokens move; raise EngineLost when they do not. An idle engine must produce one token."""

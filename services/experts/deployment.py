@@ -1,0 +1,157 @@
+"""ExpertShards as a Ray Serve deployment: one rank is one replica, one group is one gang.
+
+Rules: the only file of this package that knows Ray. It finds the rank's place (gang, cores, where the ranks
+meet), gives it to the engine, and puts rank.py's health, drain and end under Serve's names.
+
+A gang lives and dies together: when a replica dies or says that it is unhealthy, Serve ends and restarts them all.
+A replica whose engine stopped moving tokens ends its own process, after it gave its streams back: Serve sees a
+dead process at once, and three failed health checks only after three periods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from typing import Any
+
+import ray
+from ray import serve
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
+from ray.serve.handle import DeploymentHandle
+
+from ..config import ExpertsConfig, GraphConfig
+from ..errors import ConfigError
+from .engine import ModelCard
+from .factory import make_engine
+from .groups import RankPlace, bundle, split_cores
+from .rank import Rank
+
+log = logging.getLogger(__name__)
+
+MEET_TIMEOUT_S = 120.0
+MEET_POLL_S = 0.1
+
+
+class ExpertShards:
+    """One rank. Serve constructs it; it is ready when a token was generated."""
+
+    async def __init__(self, config: GraphConfig, queue: DeploymentHandle[Any]) -> None:
+        self._config = experts = config.experts
+        self._queue = queue
+        context = serve.get_replica_context()
+        gang = context.gang_context
+        self._host = experts.listen_host or ray.util.get_node_ip_address()
+        place = RankPlace(cores=_all_cores(experts))
+        if gang is not None and gang.world_size > 1:
+            host, port = await _meet(gang.gang_id, gang.rank, self._host)
+            cores = split_cores(place.cores, gang.world_size)[gang.rank] if place.cores else ()
+            place = RankPlace(gang.rank, gang.world_size, host, port, cores)
+        self._rank = Rank(
+            make_engine(experts, place),
+            engine_id=context.replica_id.unique_id,
+            resolve_queue=self._find_queue,
+            group=gang.gang_id if gang is not None else "",
+            listen_host=self._host,
+            stuck_after_s=experts.stuck_after_s,
+            on_fenced=self._end_process,
+        )
+        await self._rank.start()
+
+    async def endpoint(self) -> tuple[str, bytes]:
+        """Address and key of this rank's link. Gateways normally learn both from the queue's grants."""
+        return await self._rank.endpoint()
+
+    async def card(self) -> ModelCard:
+        """What this rank serves. The same for every rank of the deployment."""
+        assert self._rank.info is not None
+        return ModelCard(self._rank.info, "" if self._config.engine == "sim" else self._config.model_path)
+
+    async def check_health(self) -> None:
+        """Raise EngineLost when tokens do not move."""
+        await self._rank.check_health()
+
+    async def drain(self, deadline_s: float) -> None:
+        """No new streams; return when the running ones are gone, or were handed back after `deadline_s`."""
+        await self._rank.drain(deadline_s)
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it ends the replica."""
+        rank = getattr(self, "_rank", None)
+        if rank is not None:
+            await rank.drain(self._config.drain_s)
+            await rank.stop()
+
+    async def _find_queue(self) -> tuple[str, bytes]:
+        return await self._queue.endpoint.remote()
+
+    def _end_process(self, because: str) -> None:
+        async def end() -> None:
+            await self._rank.stop()
+            os._exit(1)
+
+        log.error("replica ends itself: %s", because)
+        self._ending = asyncio.get_running_loop().create_task(end())
+
+
+def experts_deployment(config: GraphConfig) -> serve.Deployment:
+    """The deployment for these settings; bind it with (config, queue). Touches no cluster."""
+    experts = config.experts
+    options: dict[str, Any] = {
+        "name": "ExpertShards",
+        "num_replicas": experts.groups * experts.shards,
+        "max_ongoing_requests": 1000,
+        "health_check_period_s": 1.0,
+        "health_check_timeout_s": 30.0,
+        "graceful_shutdown_timeout_s": experts.drain_s + 10.0,
+        "ray_actor_options": _actor_options(experts),
+    }
+    if experts.engine == "vllm" and experts.shards > 1:
+        options["gang_scheduling_config"] = GangSchedulingConfig(
+            gang_size=experts.shards,
+            gang_placement_strategy=GangPlacementStrategy.PACK,
+            runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
+        )
+    return serve.deployment(ExpertShards).options(**options)
+
+
+def _actor_options(experts: ExpertsConfig) -> dict[str, object]:
+    resources = bundle(experts)
+    options: dict[str, object] = {"num_cpus": resources["CPU"]}
+    if "GPU" in resources:
+        options["num_gpus"] = resources["GPU"]
+    return options
+
+
+def _all_cores(experts: ExpertsConfig) -> tuple[int, ...]:
+    """Cores to pin to: all that this process may use. Several groups share a host unpinned, since none knows of
+    the others."""
+    if experts.engine == "sim" or experts.device != "cpu" or not experts.pin_cores or experts.groups > 1:
+        return ()
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+async def _meet(gang_id: str, rank: int, host: str) -> tuple[str, int]:
+    """Rank 0's address and a free port of its host, told through Ray's key-value store (as ray.serve.llm does).
+
+    Raises ConfigError when rank 0 does not say within two minutes."""
+    key = f"expertmesh:gang:{gang_id}".encode()
+    if rank == 0:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = probe.getsockname()[1]
+        _internal_kv_put(key, json.dumps([host, port]).encode(), overwrite=True)
+        return host, port
+    try:
+        async with asyncio.timeout(MEET_TIMEOUT_S):
+            while (found := _internal_kv_get(key)) is None:
+                await asyncio.sleep(MEET_POLL_S)
+    except TimeoutError:
+        raise ConfigError(
+            f"rank 0 of group {gang_id} did not come up within {MEET_TIMEOUT_S:.0f} s"
+        ) from None
+    address, port = json.loads(found)
+    return address, port
