@@ -24,14 +24,23 @@ def read_pins(text: str) -> tuple[list[str], list[str]]:
 
 def hashes_of(pins: list[str]) -> dict[str, str]:
     """SHA-256 of the file that pip picks here, by `name==version` as pip spells the name."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+    ]
     found = subprocess.run(
         [*command, "--only-binary=:all:", "--report", "-", *pins], check=True, capture_output=True, text=True
     )
     return {
-        f"{item['metadata']['name']}=={item['metadata']['version']}": item["download_info"]["archive_info"]["hashes"][
-            "sha256"
-        ]
+        f"{item['metadata']['name']}=={item['metadata']['version']}": item["download_info"]["archive_info"][
+            "hashes"
+        ]["sha256"]
         for item in json.loads(found.stdout)["install"]
     }
 

