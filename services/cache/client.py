@@ -311,9 +311,9 @@ class CacheClient:
 
     def _want(self, call: Call, want: CacheWant) -> None:
         flight = self._flights.get(call.key.wire)
-        if call.state != "leading" or flight is None:
+        if call.state == "following" or flight is None:
             return
-        call.wanted = True
+        call.wanted = True  # also while asking: a follower may come before the store has answered
         if flight.parts is None:  # too long to catch up with: let the other gateway generate
             self._send(CacheLeave(call.call_id))
             self._drop(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 
 import pytest
@@ -53,10 +54,8 @@ def test_garbage_is_a_bad_value(garbage: bytes) -> None:
         value.decode(b"\x01\xc1" + garbage)
     with pytest.raises(BadValue):
         value.decode(b"\x07" + garbage)
-    try:
+    with contextlib.suppress(BadValue):
         value.decode(b"\x02" + garbage)
-    except BadValue:
-        pass
 
 
 @given(answers, st.data())
