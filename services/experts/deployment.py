@@ -21,6 +21,8 @@ import ray
 from ray import serve
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.gang import GangContext
 from ray.serve.handle import DeploymentHandle
 
 from ..config import ExpertsConfig, GraphConfig
@@ -42,8 +44,8 @@ class ExpertShards:
     async def __init__(self, config: GraphConfig, queue: DeploymentHandle[Any]) -> None:
         self._config = experts = config.experts
         self._queue = queue
-        context = serve.get_replica_context()
-        gang = context.gang_context
+        replica_id, gang = _identity()
+        # An empty listen_host means: this node's own address towards the cluster.
         self._host = experts.listen_host or ray.util.get_node_ip_address()
         place = RankPlace(cores=_all_cores(experts))
         if gang is not None and gang.world_size > 1:
@@ -52,7 +54,7 @@ class ExpertShards:
             place = RankPlace(gang.rank, gang.world_size, host, port, cores)
         self._rank = Rank(
             make_engine(experts, place),
-            engine_id=context.replica_id.unique_id,
+            engine_id=replica_id,
             resolve_queue=self._find_queue,
             group=gang.gang_id if gang is not None else "",
             listen_host=self._host,
@@ -116,6 +118,15 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
             runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
         )
     return serve.deployment(ExpertShards).options(**options)
+
+
+def _identity() -> tuple[str, GangContext | None]:
+    """This replica's id and gang. Serve's local testing mode has neither."""
+    try:
+        context = serve.get_replica_context()
+    except RayServeException:
+        return "", None
+    return context.replica_id.unique_id, context.gang_context
 
 
 def _actor_options(experts: ExpertsConfig) -> dict[str, object]:
