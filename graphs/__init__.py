@@ -1,0 +1,25 @@
+"""What `serve run graphs.dev`, `graphs.sim` and `graphs.prod` find: one function each, one typed parameter each.
+
+Ray resolves `graphs.prod` to the attribute `prod` of this package and converts the command line's `key=value` pairs
+to the parameter's type, which must be a class at run time: hence no `from __future__ import annotations` here.
+"""
+
+from ray.serve import Application
+
+from .profiles import DevOptions, ProdOptions, SimOptions, dev_config, prod_config, sim_config
+from .topology import mesh
+
+
+def dev(options: DevOptions) -> Application:
+    """The embedded mixture of experts on vLLM's CPU backend, two expert-parallel ranks."""
+    return mesh(dev_config(options))
+
+
+def sim(options: SimOptions) -> Application:
+    """Simulated engines: load tests, demos, fault runs."""
+    return mesh(sim_config(options))
+
+
+def prod(options: ProdOptions) -> Application:
+    """A GPU cluster. What is missing on the host is one clear error."""
+    return mesh(prod_config(options))

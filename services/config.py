@@ -146,6 +146,7 @@ class GatewayConfig(Section):
     grpc_port: int = Field(default=9000, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)
     keys_file: str = ""
+    drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
 
 

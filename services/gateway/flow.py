@@ -4,9 +4,10 @@ Rules: events in, effects out; no I/O, no clock (times come in as `now_s`), no t
 gateway (mux.py) and the digital twin run this same class.
 
     WAITING ──grant──► RUNNING ──finish──► DONE
-       ▲  ╲               │  ╲
-       │   refuse         │   cancel, deadline, poison ──► DONE
-       └──lost, preempted─┘   (asks again with its age and its emitted tokens)
+     ▲  ▲  ╲               │  ╲
+     │  │   refuse         │   cancel, deadline, poison ──► DONE
+     │  └──lost, preempted─┘   (asks again with its age and its emitted tokens)
+     └──promoted── FOLLOWING   (another request generates the same answer; no lease of its own) ──finish──► DONE
 
 Invariants (tests/properties/test_flow.py):
  1. exactly one of Finished, Failed is produced, and nothing after it;
@@ -31,6 +32,7 @@ from .migrate import LossRecord, RetryBudget, resubmission
 
 
 class Phase(Enum):
+    FOLLOWING = "following"
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
@@ -138,13 +140,23 @@ class ChoiceFlow:
         """Ask for the first lease."""
         return [self._ask(now_s)]
 
+    def follow(self) -> None:
+        """Instead of `start`: the tokens come from another request's generation."""
+        self.phase = Phase.FOLLOWING
+
+    def on_promoted(self, now_s: float) -> list[Effect]:
+        """Whoever generated for us is gone: go on after the tokens that we have."""
+        return self._again(now_s) if self.phase is Phase.FOLLOWING else []
+
     def on_grant(self, grant: Grant, now_s: float) -> list[Effect]:
         """A lease came. One for an old ticket, or a second one, goes straight back."""
         if self.phase is not Phase.WAITING or grant.ticket != self.ticket:
             if self.grant is not None and grant.lease_id == self.grant.lease_id:
                 return []  # the queue repeats itself after a reconnect
             return [ReturnLease(Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED))]
-        if now_s >= self._deadline_s:  # we were stopped for a while: no prefill for an answer nobody waits for
+        if (
+            now_s >= self._deadline_s
+        ):  # we were stopped for a while: no prefill for an answer nobody waits for
             late = error_for(Reason.DEADLINE_EXCEEDED, "the request's deadline has passed")
             unused = Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED)
             return [ReturnLease(unused), *self._fail(late, Outcome.EVICTED)]
@@ -183,13 +195,17 @@ class ChoiceFlow:
         return ids
 
     def on_finish(self, finish: str) -> list[Effect]:
-        """The engine's last frame was accepted."""
+        """The answer's last frame was accepted."""
+        if self.phase is Phase.FOLLOWING:
+            return self._end(Finished(finish))
         if self.phase is not Phase.RUNNING:
             return []
         return [self._return(Outcome.COMPLETED), *self._end(Finished(finish))]
 
     def on_stop(self) -> list[Effect]:
         """The gateway itself found the end (stop string, filter): the engine need not go on."""
+        if self.phase is Phase.FOLLOWING:
+            return self._end(Finished("stop"))
         if self.phase is not Phase.RUNNING:
             return []
         return [self._close(), self._return(Outcome.COMPLETED), *self._end(Finished("stop"))]
@@ -268,6 +284,8 @@ class ChoiceFlow:
     def _abandon(self, error: MeshError, outcome: Outcome) -> list[Effect]:
         if self.phase is Phase.DONE:
             return []
+        if self.phase is Phase.FOLLOWING:
+            return self._fail(error, outcome)
         if self.phase is Phase.WAITING:
             return [DropTicket(self.ticket), *self._fail(error, outcome)]
         return [self._close(), self._return(outcome), *self._fail(error, outcome)]

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..answer import AnswerHead, Delta, Responder, TokenText
+from ..cache.value import CachedAnswer
 from ..clock import Clock
 from ..errors import ClientGone, MeshError, OverloadError, ServiceError
-from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submit
+from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome, Reason
 from ..request import FinishReason, TokenFrame, TokenLogprob
 from .flow import (
@@ -47,6 +48,17 @@ class Engines(Protocol):
 
     def open(self, grant: Grant, submit: Submit, receiver: Receiver) -> None: ...
     def close(self, engine_id: str, stream_id: int) -> None: ...
+
+
+class Flight(Protocol):
+    """The single flight that this generation is part of (answers.py)."""
+
+    @property
+    def feeds(self) -> bool: ...
+    @property
+    def follows(self) -> bool: ...
+    def feed(self, part: FeedPart) -> None: ...
+    def attach(self, follower: Generation) -> None: ...
 
 
 class Observer(Protocol):
@@ -85,7 +97,9 @@ class Choice:
             self.apply(flow.on_lost(now_s))
             return
         generation.observer.tokens(len(ids), now_s)
-        generation.leases.progress(flow.ticket, len(ids))
+        if flow.grant is not None:
+            generation.leases.progress(flow.ticket, len(ids))
+            generation.fed(self.index, frame)
         text, used = self._text.push(ids)
         if used < len(ids):
             del flow.emitted[len(flow.emitted) - (len(ids) - used) :]
@@ -182,6 +196,8 @@ class Generation:
         self.choices: list[Choice] = []
         self.record: list[Delta] | None = None
         self.outcome = Outcome.COMPLETED
+        self.hit: CachedAnswer | None = None
+        self._feed: Callable[[FeedPart], None] | None = None
         self._head = head
         self._begun = False
         self._responder = responder
@@ -194,21 +210,55 @@ class Generation:
         """One more choice, before `run`."""
         self.choices.append(Choice(self, len(self.choices), flow, text))
 
-    async def run(self) -> None:
-        """Generate all choices. Returns when the last one is complete; raises MeshError when one failed, after
-        every other one was given up."""
+    async def run(self, flight: Flight) -> None:
+        """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises
+        MeshError when one failed, after every other one was given up."""
         self._open = len(self.choices)
+        self._feed = flight.feed if flight.feeds else None
         loop = asyncio.get_running_loop()
         now_s = self.clock.now_s()
         timer = loop.call_later(max(0.0, self._deadline_s - now_s), self._overdue)
         try:
-            for choice in self.choices:
-                choice.apply(choice.flow.start(now_s))
+            if flight.follows:
+                for choice in self.choices:
+                    choice.flow.follow()
+                flight.attach(self)
+            else:
+                for choice in self.choices:
+                    choice.apply(choice.flow.start(now_s))
             await self._done
         finally:
             timer.cancel()
             for choice in self.choices:  # anything is left only where the task was cancelled
                 choice.apply(choice.flow.on_cancel())
+
+    # services.cache.seat.Follower: somebody else generates our answer ------------------------------------
+
+    def cache_parts(self, parts: tuple[FeedPart, ...]) -> None:
+        for part in parts:
+            choice = self.choices[part.choice]
+            choice.on_frame(TokenFrame(0, part.token_ids, part.finish, part.logprobs, part.cached_tokens))
+
+    def cache_hit(self, answer: CachedAnswer) -> None:
+        """The whole answer came at once. Only when no part came before."""
+        self.hit = answer
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def cache_promoted(self) -> None:
+        now_s = self.clock.now_s()
+        for choice in self.choices:
+            choice.apply(choice.flow.on_promoted(now_s))
+
+    def cache_failed(self, error: MeshError) -> None:
+        self._stop(error, Outcome.FAILED)
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def fed(self, choice: int, frame: TokenFrame) -> None:
+        """An accepted frame of a generation that others may follow."""
+        if self._feed is not None:
+            self._feed(FeedPart(choice, frame.token_ids, frame.finish, frame.logprobs, frame.cached_tokens))
 
     def deltas(self, delta: Delta) -> None:
         """Hand on what became visible. The answer begins with its first piece, so that whatever is refused
@@ -246,4 +296,6 @@ class Generation:
 
 def internal_error(error: Exception) -> ServiceError:
     """What a client is told of a bug: nothing but that it is ours."""
-    return ServiceError(Reason.INTERNAL, f"an internal error ({type(error).__name__}); it is logged with the request id")
+    return ServiceError(
+        Reason.INTERNAL, f"an internal error ({type(error).__name__}); it is logged with the request id"
+    )

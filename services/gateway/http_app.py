@@ -123,7 +123,9 @@ class HttpApp:
             if route.permission is not PUBLIC and route.handle.__name__ != "generate":
                 headers = dict(scope["headers"])
                 key = headers.get(b"authorization", b"").decode("latin-1")
-                principal = self._mesh.identity.authenticate(bearer(key, headers.get(b"x-api-key", b"").decode("latin-1")))
+                principal = self._mesh.identity.authenticate(
+                    bearer(key, headers.get(b"x-api-key", b"").decode("latin-1"))
+                )
                 principal.require(route.permission)
             await route.handle(scope, receive)
         except MeshError as error:
@@ -142,7 +144,9 @@ class HttpApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method not in methods:
             allowed = ", ".join(methods)
-            raise RequestError(Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is")
+            raise RequestError(
+                Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is"
+            )
         return methods[method]
 
     def _generating(self, parse: Parse) -> Route:
@@ -151,7 +155,9 @@ class HttpApp:
 
         return Route(generate, Permission.GENERATE)
 
-    def _respond(self, scope: Mapping[str, Any], body: bytes, headers: bytes = JSON, status: int = 200) -> None:
+    def _respond(
+        self, scope: Mapping[str, Any], body: bytes, headers: bytes = JSON, status: int = 200
+    ) -> None:
         wire: Exchange = scope["exchange"]
         wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)
 
@@ -161,17 +167,21 @@ class HttpApp:
     async def _model(self, scope: Mapping[str, Any], receive: Receive) -> None:
         name = scope["raw_path"][len(b"/v1/models/") :].decode("ascii", "replace")
         if name not in self._mesh.served_models():
-            raise RequestError(Reason.MODEL_NOT_FOUND, f"the model '{name[:64]}' does not exist", param="model")
+            raise RequestError(
+                Reason.MODEL_NOT_FOUND, f"the model '{name[:64]}' does not exist", param="model"
+            )
         self._respond(scope, encode.model(name, self._mesh.started_unix_s))
 
     async def _metrics(self, scope: Mapping[str, Any], receive: Receive) -> None:
-        self._respond(scope, self._mesh.render_metrics(), b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n")
+        self._respond(
+            scope, self._mesh.telemetry.render(), b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        )
 
     async def _healthz(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._respond(scope, b"success", b"content-type: text/plain\r\n")
 
     async def _readyz(self, scope: Mapping[str, Any], receive: Receive) -> None:
-        ready, why = self._mesh.readiness()
+        ready, why = self._mesh.readiness.verdict(self._mesh.clock.now_s())
         self._respond(scope, why.encode(), b"content-type: text/plain\r\n", 200 if ready else 503)
 
     async def _openapi(self, scope: Mapping[str, Any], receive: Receive) -> None:

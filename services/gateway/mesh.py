@@ -1,25 +1,135 @@
-"""Everything one gateway process holds, put together once at start. The pipeline gets this and nothing else.
+"""Everything one gateway process holds, found once at start. The pipeline gets this and nothing else.
 
-Rules: no decisions; names things and finds them. Built by deployment.py (live), by tests and by the benches.
+Rules: no decisions about requests; names things and finds them. Built by node.py (live) and by tests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-import msgspec
-
 from ..answer import TokenText
+from ..cache.client import CacheClient
+from ..cache.key import CacheKeys, ModelIdentity
 from ..clock import Clock
-from ..config import GatewayConfig
+from ..config import CacheConfig, GatewayConfig
+from ..errors import OverloadError
 from ..experts.engine import EngineInfo
+from ..outcome import Reason
+from ..postprocess.chain import CompiledPolicy
+from ..queue.client import QueueClient
 from ..request import InferenceRequest, TokenLogprob
+from ..telemetry.gateway import GatewayTelemetry
 from ..text.tokenizer import Tokenizer
+from ..text.tool_choice import tool_transform
+from ..text.tools import ToolTransform
 from .identity import Identity
 from .migrate import RetryBudget
+from .mux import EngineMux
+from .readiness import Readiness
 
 INLINE_TOKENIZE_CHARS = 2048
 """Longer texts are tokenised in a thread: 220 KB are 100 ms that must not sit on the event loop."""
+
+
+class Model:
+    """What is served, once the engines have said what they are."""
+
+    def __init__(self, info: EngineInfo, tokenizer: Tokenizer, template: str = "") -> None:
+        self.info, self.tokenizer = info, tokenizer
+        self.identity = ModelIdentity(info.model, info.revision, template)
+
+
+class Mesh:
+    """One gateway's view of the mesh."""
+
+    def __init__(
+        self,
+        *,
+        config: GatewayConfig,
+        cache_config: CacheConfig,
+        clock: Clock,
+        identity: Identity,
+        queue: QueueClient,
+        engines: EngineMux,
+        cache: CacheClient,
+        keys: CacheKeys,
+        policy: CompiledPolicy,
+        band_ranks: dict[str, int],
+        telemetry: GatewayTelemetry,
+        openapi: bytes,
+    ) -> None:
+        self.config, self.cache_config, self.clock = config, cache_config, clock
+        self.identity, self.queue, self.engines = identity, queue, engines
+        self.cache, self.keys, self.policy = cache, keys, policy
+        self.telemetry, self.openapi = telemetry, openapi
+        self._band_ranks = band_ranks
+        self.readiness = Readiness()
+        self.retry_budget = RetryBudget()
+        self.started_unix_s = int(clock.wall_s())
+        self.next_id: Callable[[], int] = count(1).__next__
+        self._model: Model | None = None
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._request_prefix = f"req-{secrets.token_hex(6)}-"
+
+    @property
+    def model(self) -> Model:
+        """Raises OverloadError (NOT_READY) while the engines are still loading."""
+        if self._model is None:
+            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=5.0)
+        return self._model
+
+    def serve_model(self, model: Model) -> None:
+        """The engines are there."""
+        self._model = model
+
+    def served_models(self) -> tuple[str, ...]:
+        return () if self._model is None else (self._model.info.model,)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return tuple(self._band_ranks)
+
+    def band_rank(self, band: str) -> int:
+        """Position of a band; unknown ones come last and are refused by the queue."""
+        return self._band_ranks.get(band, len(self._band_ranks))
+
+    def new_request_id(self) -> str:
+        """Unique over gateways and restarts."""
+        return f"{self._request_prefix}{self.next_id():x}"
+
+    async def tokenize(self, request: InferenceRequest) -> tuple[bytes, ...]:
+        """Packed token ids per prompt, rendered with the model's template for a chat. Raises RequestError."""
+        tokenizer = self.model.tokenizer
+
+        def work() -> tuple[bytes, ...]:
+            if request.kind == "chat":
+                return (tokenizer.render_chat(request.messages, request.tools),)
+            return tuple(p if isinstance(p, bytes) else tokenizer.encode(p) for p in request.prompts)
+
+        if text_chars(request) <= INLINE_TOKENIZE_CHARS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def token_text(self, token_id: int, logprob: TokenLogprob) -> TokenText:
+        """Ids and numbers of an engine as the text that clients see."""
+        name = self.model.tokenizer.token_text
+        text, raw = name(token_id)
+        return TokenText(text, raw, logprob.logprob, tuple((*name(i), value) for i, value in logprob.top))
+
+    def tool_splitter(self, request: InferenceRequest, choice: int, request_id: str) -> ToolTransform | None:
+        """The transform that takes tool calls out of a choice's text."""
+        if not request.tools:
+            return None
+        return tool_transform(request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}")
+
+
+def text_chars(request: InferenceRequest) -> int:
+    """Roughly how much there is to tokenise."""
+    if request.kind == "chat":
+        return sum(len(str(message.get("content", ""))) for message in request.messages)
+    return sum(map(len, request.prompts))

@@ -20,6 +20,7 @@ from ..request import TokenFrame
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 1.0
+MAX_BACKOFF_S = 1.0
 
 
 class Receiver(Protocol):
@@ -113,6 +114,7 @@ class EngineMux:
         self.name = name
         self.dial = dial if dial is not None else self._dial_tcp
         self._peers: dict[str, EnginePeer] = {}
+        self._failures: dict[str, int] = {}
 
     @property
     def num_streams(self) -> int:
@@ -145,10 +147,15 @@ class EngineMux:
 
     def _dial_tcp(self, peer: EnginePeer, address: str, key: bytes) -> Cancellable:
         async def attempt() -> None:
+            failures = self._failures.get(peer.engine_id, 0)
+            if failures:  # the queue may offer a dead engine again until it fences it
+                await asyncio.sleep(min(MAX_BACKOFF_S, 0.01 * 2**failures))
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await connect(address, key, peer, self.name)
+                self._failures.pop(peer.engine_id, None)
             except (OSError, LinkClosed, TimeoutError) as error:
+                self._failures[peer.engine_id] = failures + 1
                 peer.unreachable(str(error))
 
         return asyncio.create_task(attempt())

@@ -27,8 +27,9 @@ from ..outcome import Reason
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
 from ..telemetry.trace import RequestTrace
 from ..text.stops import StopMatcher
+from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, check_model, lease_template
-from .answers import CachedFlight, record_answer, replay_answer
+from .answers import CachedFlight, replay_answer, to_keep
 from .flow import ChoiceFlow
 from .generation import Generation, internal_error
 from .identity import Permission, Principal
@@ -66,19 +67,24 @@ async def serve(mesh: Mesh, call: Call) -> None:
         fail = responder.fail
         work = await admitted(mesh, principal, request, trace)
         trace.admitted(work)
-        flight = await CachedFlight.look_up(mesh, work, trace)
-        head = AnswerHead(call.request_id, mesh.model_name(request), int(mesh.clock.wall_s()), flight.verdict)
-        if flight.answer is not None:
-            replay_answer(flight.answer, head, responder, trace)
-        else:
-            with flight:
+        flight = await CachedFlight.look_up(mesh, work)
+        trace.looked_up(flight.verdict)
+        head = AnswerHead(call.request_id, mesh.model.info.model, int(mesh.clock.wall_s()), flight.verdict)
+        with flight.seated():
+            answer = flight.answer
+            if answer is None:
                 generation = prepare(mesh, work, head, responder, trace)
-                generation.record = [] if flight.leads else None
-                await generation.run()
+                generation.record = [] if flight.feeds else None
+                await generation.run(flight)
+                answer = generation.hit
+            if answer is None:
                 tail = settle(mesh, work, generation)
                 responder.end(tail)
-                trace.completed(tail.usage)
-                flight.land(record_answer(generation, tail, trace))
+                flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
+                mesh.readiness.proven(mesh.clock.now_s())
+            else:
+                tail = replay_answer(answer, head, responder)
+            trace.completed(tail.usage)
     except MeshError as error:
         trace.failed(error)
         fail(error)
@@ -107,10 +113,12 @@ async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, 
     mesh.policy.check_input(request)
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
-    return admit(principal, request, prompts, mesh.config.limits, mesh.card.max_model_len, arrived_s)
+    return admit(principal, request, prompts, mesh.config.limits, mesh.model.info.max_model_len, arrived_s)
 
 
-def prepare(mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trace: RequestTrace) -> Generation:
+def prepare(
+    mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trace: RequestTrace
+) -> Generation:
     """Steps 4 to 6 for every choice: n choices are n independent streams, seeds counted up (architecture §3)."""
     request, request_id = work.request, head.request_id
     generation = Generation(
@@ -127,12 +135,12 @@ def prepare(mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trac
     )
     salt = mesh.keys.cache_salt(work.principal.tenant)
     for prompt in work.prompts:
-        template = lease_template(work, request_id, mesh.card.model, prompt, salt)
+        template = lease_template(work, request_id, mesh.model.info.model, prompt, salt)
         for number in range(request.n):
             sampling = work.sampling
             if number and sampling.seed is not None:
                 sampling = msgspec.structs.replace(sampling, seed=sampling.seed + number)
-            job = GenerateJob(request_id, prompt, engine_sampling(sampling), cache_salt=salt)
+            job = GenerateJob(request_id, prompt, engine_sampling(sampling, request), cache_salt=salt)
             flow = ChoiceFlow(
                 job,
                 template,
@@ -145,16 +153,19 @@ def prepare(mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trac
     return generation
 
 
-def engine_sampling(sampling: SamplingParams) -> SamplingParams:
-    """What the engine is told: stop strings are the gateway's business (stream.py)."""
-    return msgspec.structs.replace(sampling, stop=()) if sampling.stop else sampling
+def engine_sampling(sampling: SamplingParams, request: InferenceRequest) -> SamplingParams:
+    """What the engine is told: stop strings are the gateway's business (stream.py), a forced tool is a grammar."""
+    if sampling.stop:
+        sampling = msgspec.structs.replace(sampling, stop=())
+    guided = forced_grammar(request.tools, request.tool_choice) if request.tools else None
+    return msgspec.structs.replace(sampling, guided=guided) if guided is not None else sampling
 
 
 def text_stage(mesh: Mesh, work: Work, choice: int, request_id: str) -> TextStage:
     """Step 6 of one choice: only the stages that this request needs."""
     request = work.request
     return TextStage(
-        mesh.tokenizer.decoder(),
+        mesh.model.tokenizer.decoder(),
         stops=StopMatcher(work.sampling.stop) if work.sampling.stop else None,
         chain=mesh.policy.chain(),
         tools=mesh.tool_splitter(request, choice, request_id),

@@ -38,7 +38,7 @@ class QueueState:
         self.backlog = Backlog(len(self.configs))
         self.deadlines = DeadlineWatch()
         self.rate = ServiceRate()
-        self.leases = LeaseBook(config.lease_ttl_s, incarnation << 24)
+        self.leases = LeaseBook(config.lease_ttl_s, incarnation << 20)
         self.fleet = Fleet(incarnation)
         self.prefixes = PrefixIndex()
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
@@ -131,7 +131,8 @@ class QueueState:
             self.tell(
                 entry,
                 Grant(
-                    entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s
+                    entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s,
+                    engine.key,
                 ),
             )
 

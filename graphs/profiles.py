@@ -1,0 +1,191 @@
+"""One complete, frozen configuration per graph. dev, sim and prod differ in values only.
+
+The environment is read here and nowhere else; every variable is listed in docs/settings.md.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from services.config import (
+    CacheConfig,
+    ExpertsConfig,
+    GatewayConfig,
+    GraphConfig,
+    PostprocessConfig,
+    QueueConfig,
+)
+from services.errors import ConfigError
+from services.gateway import json_key_store
+
+
+class Options(BaseModel):
+    """What every graph takes on the command line: `serve run graphs.sim http_port=8010`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    http_port: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_HTTP_PORT", "8000")), ge=0, le=65535
+    )
+    grpc_port: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_GRPC_PORT", "9000")), ge=0, le=65535
+    )
+    host: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_HOST", "127.0.0.1"))
+    redis_url: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REDIS_URL", ""))
+    keys_file: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
+    )
+    gateways: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_GATEWAYS", "1")), ge=1)
+    blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+
+
+class DevOptions(Options):
+    """`serve run graphs.dev`. `shards` is the number of expert-parallel ranks."""
+
+    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "2")), ge=1)
+    model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
+
+
+class SimOptions(Options):
+    """`serve run graphs.sim`. `step_s` 0 is unpaced; `engines` are independent simulated replicas."""
+
+    engines: int = Field(default=2, ge=1)
+    step_s: float = Field(default=0.02, ge=0)
+    prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
+    max_num_seqs: int = Field(default=256, ge=1)
+
+
+class ProdOptions(Options):
+    """`serve run graphs.prod model=/weights shards=4 groups=2`."""
+
+    model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
+    name: str = ""
+    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "1")), ge=1)
+    groups: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1)
+    max_model_len: int = Field(default=8192, ge=16)
+    remote_gpus: bool = Field(default=False, description="the GPUs are on other nodes of the cluster")
+
+
+def dev_config(options: DevOptions) -> GraphConfig:
+    """The embedded model on this machine's cores."""
+    from services.experts.model_store import (
+        default_model_path,
+    )  # the path only; preparing is the CLI's business
+
+    return GraphConfig(
+        name="dev",
+        gateway=_gateway(options),
+        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        queue=QueueConfig(),
+        experts=ExpertsConfig(
+            engine="vllm",
+            model_path=options.model or str(default_model_path()),
+            model_name="smollm2-moe",
+            device="cpu",
+            shards=options.shards,
+            max_num_seqs=16,
+            max_model_len=2048,
+            dtype="float32",
+            enforce_eager=True,
+        ),
+        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+    )
+
+
+def sim_config(options: SimOptions) -> GraphConfig:
+    """Simulated engines, every other part real."""
+    return GraphConfig(
+        name="sim",
+        gateway=_gateway(options),
+        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        queue=QueueConfig(),
+        experts=ExpertsConfig(
+            engine="sim",
+            model_name="sim",
+            groups=options.engines,
+            max_num_seqs=options.max_num_seqs,
+            max_model_len=131_072,
+            sim_step_s=options.step_s,
+            sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
+        ),
+        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+    )
+
+
+def prod_config(options: ProdOptions) -> GraphConfig:
+    """GPUs, weights and a Redis are required. Raises ConfigError naming the first that is missing."""
+    if not options.model:
+        raise ConfigError("no weights: say where they are, `serve run graphs.prod model=/path/to/weights`")
+    if not (Path(options.model) / "config.json").is_file():
+        raise ConfigError(f"no weights: {options.model} holds no config.json")
+    if not options.remote_gpus and not Path("/dev/nvidiactl").exists():
+        raise ConfigError(
+            "no GPU on this host; if they are on other nodes of the cluster, add remote_gpus=true"
+        )
+    if not options.redis_url:
+        raise ConfigError("no Redis: set redis_url=redis://… or EXPERTMESH_REDIS_URL")
+    if not Path(options.keys_file).is_file():
+        raise ConfigError(
+            f"no API keys: {options.keys_file} does not exist; make one with `expertmesh keys add`"
+        )
+    return GraphConfig(
+        name="prod",
+        gateway=_gateway(options),
+        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        queue=QueueConfig(listen_host=_node_address()),
+        experts=ExpertsConfig(
+            engine="vllm",
+            model_path=options.model,
+            model_name=options.name or Path(options.model).name,
+            device="cuda",
+            shards=options.shards,
+            groups=options.groups,
+            tensor_parallel=options.tensor_parallel,
+            max_num_seqs=options.max_num_seqs,
+            max_model_len=options.max_model_len,
+            enforce_eager=False,
+            pin_cores=False,
+        ),
+        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+    )
+
+
+def _root_secret(options: Options) -> SecretStr:
+    """EXPERTMESH_SECRET (hex, 32 bytes or more), else derived from the key file's pepper, else new at each start."""
+    given = os.environ.get("EXPERTMESH_SECRET", "")
+    if given:
+        if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){32,}", given):
+            raise ConfigError("EXPERTMESH_SECRET must be at least 64 hexadecimal digits")
+        return SecretStr(given)
+    keys_file = Path(options.keys_file)
+    if keys_file.is_file():
+        pepper = bytes.fromhex(json_key_store.load(keys_file).pepper)
+        return SecretStr(hashlib.blake2b(pepper, person=b"expertmesh-cache").hexdigest())
+    return SecretStr(secrets.token_hex(32))
+
+
+def _node_address() -> str:
+    """This host's address towards other hosts, for links inside the cluster. No packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: only asks the routing table
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+
+
+def _gateway(options: Options) -> GatewayConfig:
+    return GatewayConfig(
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        replicas=options.gateways,
+        keys_file=str(Path(options.keys_file).resolve()),
+    )

@@ -1,0 +1,122 @@
+"""Steps 3 and 7 of the pipeline: is the answer known, is somebody making it, and keep it for the next who asks.
+
+Rules: between the pipeline and the response cache (services/cache); knows no store and no link. The cache is never
+needed: when it is dead or slow the request goes on alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..answer import AnswerHead, AnswerTail, Delta, Responder
+from ..cache import policy
+from ..cache.seat import Hit, Leading, Seat
+from ..cache.value import CachedAnswer, CachedChoice, replay
+from ..errors import RequestError
+from ..link.messages import FeedPart
+from .admission import Work
+from .generation import Generation
+from .mesh import Mesh
+
+REPLAY_PIECE_CHARS = 64
+
+
+class CachedFlight:
+    """What the cache made of one request. `verdict` is the x-cache header; `answer` the known answer, if any."""
+
+    def __init__(self, verdict: str, *, answer: CachedAnswer | None = None, seat: Seat | None = None) -> None:
+        self.verdict = verdict
+        self.answer = answer
+        self.follows = False
+        self.keeps_s = 0.0
+        self._seat = seat
+
+    @classmethod
+    async def look_up(cls, mesh: Mesh, work: Work) -> CachedFlight:
+        """Ask. A local hit costs no await; the cache's answer is waited for 2 ms at most."""
+        config, principal = mesh.cache_config, work.principal
+        decision = policy.decide(config, work.request, tenant_caches_sampled=principal.cache_sampled)
+        if not decision.look_up and not decision.store:
+            return cls("bypass")
+        key = mesh.keys.key(
+            principal.tenant, mesh.model.identity, work.request, work.prompts, mesh.policy.version
+        )
+        if decision.look_up and (answer := mesh.cache.lookup_local(key)) is not None:
+            return cls("hit", answer=answer)
+        found = await mesh.cache.lookup(key, rank=mesh.band_rank(work.band), refresh=not decision.look_up)
+        if isinstance(found, Hit):
+            return cls("hit", answer=found.answer)
+        bypass = not decision.look_up or (isinstance(found, Leading) and found.bypass)
+        flight = cls("bypass" if bypass else "miss", seat=found.seat)
+        flight.follows = not isinstance(found, Leading)
+        flight.keeps_s = policy.ttl_s(config) if decision.store else 0.0
+        return flight
+
+    @property
+    def feeds(self) -> bool:
+        """Others may follow this generation, or its answer may be kept."""
+        return self._seat is not None
+
+    def feed(self, part: FeedPart) -> None:
+        if self._seat is not None:
+            self._seat.feed(part)
+
+    def attach(self, follower: Generation) -> None:
+        if self._seat is not None:
+            self._seat.attach(follower)
+
+    def land(self, answer: CachedAnswer) -> None:
+        """The answer is complete."""
+        if self._seat is not None:
+            self._seat.store(answer, self.keeps_s)
+
+    @contextmanager
+    def seated(self) -> Iterator[None]:
+        """Leave the flight however the request ends. Followers fail only when the request itself is at fault."""
+        try:
+            yield
+        except RequestError as error:
+            if self._seat is not None:
+                self._seat.fail(error)
+            raise
+        finally:
+            if self._seat is not None:
+                self._seat.leave()
+
+
+def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) -> AnswerTail:
+    """Say a known answer: the same text, token counts and finish reasons."""
+    responder.begin(head)
+    for delta in replay(answer, REPLAY_PIECE_CHARS):
+        responder.delta(delta)
+    tail = AnswerTail(answer.usage(), answer.confidence)
+    responder.end(tail)
+    return tail
+
+
+def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> CachedAnswer:
+    """What is kept of a finished generation."""
+    said: list[list[Delta]] = [[] for _ in generation.choices]
+    for delta in generation.record or ():
+        said[delta.choice].append(delta)
+    choices = tuple(
+        CachedChoice(
+            text="".join(delta.text for delta in deltas),
+            num_tokens=len(choice.flow.emitted),
+            finish=choice.finish or "stop",
+            logprobs=_joined_logprobs(deltas),
+            tool_calls=tuple(call for delta in deltas for call in delta.tool_calls),
+        )
+        for choice, deltas in zip(generation.choices, said, strict=True)
+    )
+    usage = tail.usage
+    return CachedAnswer(
+        choices, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, tail.confidence, generation_s
+    )
+
+
+def _joined_logprobs(deltas: list[Delta]) -> tuple[object, ...] | None:
+    if all(delta.logprobs is None for delta in deltas):
+        return None
+    return tuple(entry for delta in deltas for entry in delta.logprobs or ())

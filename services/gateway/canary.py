@@ -1,0 +1,43 @@
+"""A request of our own through queue and engine: proves that tokens move, for readiness."""
+
+from __future__ import annotations
+
+from ..answer import AnswerHead, AnswerTail, Delta
+from ..errors import MeshError
+from ..request import InferenceRequest, SamplingParams, pack_ids
+from .admission import admit
+from .answers import CachedFlight
+from .identity import Principal
+from .mesh import Mesh
+from .pipeline import prepare
+
+CANARY_DEADLINE_S = 5.0
+TENANT = "_canary"
+
+
+class _Silent:
+    """A Responder that nobody listens to."""
+
+    buffered_bytes = 0
+
+    def begin(self, head: AnswerHead) -> None: ...
+    def delta(self, delta: Delta) -> None: ...
+    def end(self, tail: AnswerTail) -> None: ...
+    def fail(self, error: MeshError) -> None: ...
+
+
+async def run_canary(mesh: Mesh) -> None:
+    """Generate one token. Raises MeshError when none came within the canary's deadline."""
+
+    prompt = pack_ids([1, 2, 3, 4])
+    request = InferenceRequest(
+        "completion", mesh.model.info.model, SamplingParams(1, temperature=0.0), prompts=(prompt,),
+        deadline_s=CANARY_DEADLINE_S,
+    )  # fmt: skip
+    band = min(mesh.band_names, key=mesh.band_rank)
+    principal = Principal(TENANT, TENANT, (band,), frozenset())
+    limits = mesh.config.limits
+    work = admit(principal, request, (prompt,), limits, mesh.model.info.max_model_len, mesh.clock.now_s())
+    head = AnswerHead(mesh.new_request_id(), mesh.model.info.model, 0)
+    trace = mesh.telemetry.silent()
+    await prepare(mesh, work, head, _Silent(), trace).run(CachedFlight("bypass"))

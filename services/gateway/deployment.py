@@ -1,0 +1,130 @@
+"""The gateway as a Ray Serve deployment: ingress on its node, on ports of its own.
+
+Thin: GatewayNode (node.py) does everything; this file finds the other deployments by their handles. The data plane
+runs on a uvloop in a thread of its own, so that Serve's health checks, metrics and handle calls, which live on the
+replica's loop, never stand between two tokens.
+
+Serve's own HTTP proxy is switched off, because `serve run` would start it on the gateway's port: a deployment's
+handle costs a token 764 µs, our socket costs 10 (docs/adr/0002). `serve run` takes no option for that, but Serve
+starts no proxy where `HTTPOptions.host` is None, and it reads that default after it imported the graph.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from ..config import GraphConfig
+from ..errors import MeshError, ServiceError
+from ..outcome import Reason
+from ..postprocess.policy import Policy
+from .node import Card, GatewayNode, Peers
+
+HTTPOptions.model_fields["host"].default = None
+HTTPOptions.model_rebuild(force=True)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+START_TIMEOUT_S = 30.0
+LOOP_STUCK_S = 5.0
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(
+        self,
+        config: GraphConfig,
+        cache: DeploymentHandle[Any],
+        queue: DeploymentHandle[Any],
+        experts: DeploymentHandle[Any],
+        postprocess: DeploymentHandle[Any],
+    ) -> None:
+        self._handles_loop: asyncio.AbstractEventLoop | None = None
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
+        self._grace_s = config.gateway.drain_s
+
+        async def card() -> Card:
+            described: Card = await self._ask(experts.card.remote)
+            return described
+
+        async def policy(known: str, wait_s: float) -> Policy | None:
+            return await self._ask(lambda: postprocess.policy.remote(known, wait_s))
+
+        async def queue_endpoint() -> tuple[str, bytes]:
+            return await self._ask(queue.endpoint.remote)
+
+        async def cache_endpoint() -> tuple[str, bytes]:
+            return await self._ask(cache.endpoint.remote)
+
+        self._node = GatewayNode(config, Peers(queue_endpoint, cache_endpoint, card, policy))
+        self._started = False
+
+    async def start(self) -> None:
+        """Listen. Called by `check_health` before Serve sends anything here; idempotent."""
+        if self._started:
+            return
+        self._started = True
+        self._handles_loop = asyncio.get_running_loop()
+        self._thread.start()
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await self._on_data_plane(self._node.start())
+
+    async def check_health(self) -> None:
+        """Raises when the data plane's event loop stands still. Not ready is not unhealthy: see /readyz."""
+        await self.start()
+        try:
+            async with asyncio.timeout(LOOP_STUCK_S):
+                await self._on_data_plane(asyncio.sleep(0))
+        except TimeoutError:
+            raise ServiceError(Reason.INTERNAL, "the gateway's event loop is stuck") from None
+
+    async def ports(self) -> tuple[int, int]:
+        """HTTP and gRPC."""
+        await self.start()
+        return self._node.http_port, self._node.grpc_port
+
+    async def __del__(self) -> None:
+        if self._started:
+            await self._on_data_plane(self._node.stop(self._grace_s))
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _on_data_plane(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A handle call from the data plane, run on the loop that Serve made for handles."""
+
+        async def ask() -> T:
+            return await call()
+
+        assert self._handles_loop is not None
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), self._handles_loop))
+        except MeshError:
+            raise
+        except Exception as error:
+            raise ServiceError(Reason.NOT_READY, f"a deployment is out of reach: {error}") from error
+
+
+def gateway_deployment(config: GraphConfig) -> serve.Deployment:
+    """One replica per wanted gateway; they share the ports by SO_REUSEPORT."""
+    return serve.deployment(
+        name="Gateway",
+        num_replicas=config.gateway.replicas,
+        max_ongoing_requests=1000,
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=config.gateway.drain_s + 5.0,
+        ray_actor_options={"num_cpus": 0},
+    )(Gateway)

@@ -1,0 +1,163 @@
+"""One gateway process without Ray: the pipeline behind an HTTP and a gRPC port. deployment.py, tests and benches
+start it with the callables that find the other services.
+
+Rules: wires things together and keeps them current (policy, keys, readiness); no decisions about requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from ..api.openapi import openapi_document
+from ..cache.client import CacheClient
+from ..cache.key import CacheKeys
+from ..clock import Clock, SystemClock
+from ..config import GraphConfig
+from ..errors import ConfigError, MeshError
+from ..experts.engine import EngineInfo
+from ..link.asyncio_link import Resolve
+from ..postprocess.chain import CompiledPolicy
+from ..postprocess.policy import Policy, configured_policy
+from ..queue.client import QueueClient
+from ..telemetry.gateway import GatewayTelemetry
+from . import json_key_store
+from .canary import run_canary
+from .grpc_server import GrpcServer
+from .http_app import HttpApp
+from .mesh import Mesh, Model
+from .mux import EngineMux
+from .readiness import CANARY_EVERY_S
+from .model_tokenizer import load_tokenizer
+from .uvicorn_server import HttpServer
+
+log = logging.getLogger(__name__)
+
+POLICY_WAIT_S = 30.0
+KEYS_EVERY_S = 1.0
+
+
+class Card(msgspec.Struct, frozen=True):
+    """What the engines serve: facts, and where the tokenizer lies ("" for the simulated model)."""
+
+    info: EngineInfo
+    model_path: str = ""
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """How to find the other services. All may be called again and again, and may raise while a peer is down."""
+
+    queue: Resolve
+    cache: Resolve
+    card: Callable[[], Awaitable[Card]]
+    policy: Callable[[str, float], Awaitable[Policy | None]]
+
+
+class GatewayNode:
+    """Start with `start`, end with `stop`. `http_port` and `grpc_port` are the ports it listens on."""
+
+    def __init__(self, config: GraphConfig, peers: Peers, *, clock: Clock | None = None) -> None:
+        self._config, self._peers = config, peers
+        self._clock = clock or SystemClock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.http_port = self.grpc_port = 0
+        self._keys_path = Path(config.gateway.keys_file)
+        self._keys_mtime = 0.0
+
+    async def start(self) -> None:
+        """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys)."""
+        config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
+        engines = EngineMux(name)
+        bands = sorted(config.queue.bands, key=lambda band: band.rank)
+        self.mesh = Mesh(
+            config=config.gateway,
+            cache_config=config.cache,
+            clock=self._clock,
+            identity=json_key_store.identity(self._keys_path),
+            queue=QueueClient(self._peers.queue, name, on_fence=engines.fence, clock=self._clock),
+            engines=engines,
+            cache=CacheClient(config.cache, self._peers.cache, name, self._clock),
+            keys=CacheKeys(bytes.fromhex(config.cache.root_secret.get_secret_value())),
+            policy=CompiledPolicy(configured_policy(config.postprocess)),
+            band_ranks={band.name: rank for rank, band in enumerate(bands)},
+            telemetry=GatewayTelemetry(self._clock),
+            openapi=openapi_document(config.gateway.limits),
+        )
+        self._keys_mtime = self._keys_path.stat().st_mtime
+        self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
+        self._grpc = GrpcServer(self.mesh)
+        several = config.gateway.replicas > 1
+        self.http_port = await self._http.start(config.gateway.host, config.gateway.http_port, reuse_port=several)
+        self.grpc_port = await self._grpc.start(config.gateway.host, config.gateway.grpc_port, reuse_port=several)
+        self.mesh.queue.start()
+        self.mesh.cache.start()
+        for work in (self._load_model, self._follow_policy, self._follow_keys):
+            self._tasks.append(asyncio.create_task(work()))
+        log.info("gateway listens: http %d, grpc %d", self.http_port, self.grpc_port)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, let streams finish for `grace_s` seconds, then close everything."""
+        self.mesh.readiness.failed("draining")
+        await asyncio.gather(self._http.stop(grace_s), self._grpc.stop(grace_s))
+        for task in self._tasks:
+            task.cancel()
+        await self.mesh.cache.stop()
+        await self.mesh.queue.stop()
+        self.mesh.engines.stop()
+
+    async def _load_model(self) -> None:
+        while True:
+            try:
+                card = await self._peers.card()
+                tokenizer = await asyncio.to_thread(load_tokenizer, card.model_path)
+                break
+            except (ConfigError, OSError, MeshError) as error:
+                self.mesh.readiness.failed(str(error))
+                log.warning("no model yet: %s", error)
+                await asyncio.sleep(1.0)
+        self.mesh.serve_model(Model(card.info, tokenizer, template=card.info.revision))
+        await self._prove()
+
+    async def _prove(self) -> None:
+        """Keep readiness honest: a canary through the whole graph whenever nothing else proved it."""
+        while True:
+            now_s = self._clock.now_s()
+            if self.mesh.readiness.wants_canary(now_s):
+                try:
+                    await run_canary(self.mesh)
+                    self.mesh.readiness.proven(self._clock.now_s())
+                except MeshError as error:
+                    self.mesh.readiness.failed(error.message)
+            await asyncio.sleep(CANARY_EVERY_S)
+
+    async def _follow_policy(self) -> None:
+        while True:
+            try:
+                policy = await self._peers.policy(self.mesh.policy.version, POLICY_WAIT_S)
+                if policy is not None:
+                    self.mesh.policy = await asyncio.to_thread(CompiledPolicy, policy)
+                    log.info("postprocess policy %s is in force", self.mesh.policy.version)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the deployment is away: the policy in force stays
+                log.warning("no news of the policy: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def _follow_keys(self) -> None:
+        """Keys may be added and taken away while everything runs."""
+        while True:
+            await asyncio.sleep(KEYS_EVERY_S)
+            try:
+                mtime = self._keys_path.stat().st_mtime
+                if mtime != self._keys_mtime:
+                    self.mesh.identity = json_key_store.identity(self._keys_path)
+                    self._keys_mtime = mtime
+                    log.info("API keys were read again")
+            except (OSError, ConfigError) as error:
+                log.error("API keys stay as they were: %s", error)
