@@ -59,8 +59,9 @@ class QueueAuthority:
         self.key = key if key is not None else secrets.token_bytes(32)
         self._clock = clock or SystemClock()
         # Epochs and lease ids of this start are above those of every earlier one. Only their order matters.
-        self._incarnation = int(self._clock.wall_s())
+        self._incarnation = int(self._clock.wall_s() * 1000)
         self._started_s = self._clock.now_s()
+        self._links: set[Link] = set()
         self._models: dict[str, Scheduler] = {}
         self._gateways: dict[str, Link] = {}
         self._engines: dict[str, Link] = {}
@@ -88,7 +89,7 @@ class QueueAuthority:
         self._server.close()
         if self._timer is not None:
             self._timer.cancel()
-        for link in (*self._gateways.values(), *self._engines.values()):
+        for link in list(self._links):
             link.close("the queue stops")
 
     def silent_s(self) -> float:
@@ -112,7 +113,8 @@ class QueueAuthority:
     # links ---------------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
-        """Nothing yet: the first message says whether it is a gateway or an engine."""
+        """The first message says whether it is a gateway or an engine."""
+        self._links.add(link)
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         now_s = self._clock.now_s()
@@ -142,6 +144,7 @@ class QueueAuthority:
             link.close(f"a {kind.__name__} is nothing for the queue")
 
     def link_down(self, link: Link, why: str) -> None:
+        self._links.discard(link)
         now_s = self._clock.now_s()
         if self._gateways.get(link.name) is link:
             log.warning("gateway %s is gone: %s", link.name, why)
