@@ -1,0 +1,5 @@
+"""Machines: which there are, which are about to go, how many there should be.
+
+The life of a notice: `imds_watch` or `sqs_events` (AWS speaks) → `notices` (one meaning) → `drain` (what to do,
+in which order) → `ray_drain`, `nodes` (it is done). The size of the pools: `pool_plan`, run by `deployment`.
+"""
