@@ -8,6 +8,7 @@ of.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -102,8 +103,16 @@ def tool_call_pieces(pieces: Iterable[ToolCallDelta]) -> list[dict[str, object]]
     ]
 
 
-def whole_tool_calls(pieces: Iterable[ToolCallDelta]) -> list[dict[str, object]]:
-    """`message.tool_calls`: the pieces of each index put together."""
+class WholeToolCall(NamedTuple):
+    """One call, its pieces put together."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+def whole_tool_calls(pieces: Iterable[ToolCallDelta]) -> list[WholeToolCall]:
+    """The pieces of each index put together, in order of their index."""
     names: dict[int, tuple[str, str]] = {}
     arguments: dict[int, list[str]] = {}
     for piece in pieces:
@@ -111,10 +120,18 @@ def whole_tool_calls(pieces: Iterable[ToolCallDelta]) -> list[dict[str, object]]
             names[piece.index] = (piece.call_id, piece.name)
         arguments.setdefault(piece.index, []).append(piece.arguments)
     return [
-        {
-            "id": names.get(index, ("", ""))[0],
-            "type": "function",
-            "function": {"name": names.get(index, ("", ""))[1], "arguments": "".join(texts)},
-        }
+        WholeToolCall(*names.get(index, ("", "")), "".join(texts))
         for index, texts in sorted(arguments.items())
+    ]
+
+
+def tool_call_fields(pieces: Iterable[ToolCallDelta]) -> list[dict[str, object]]:
+    """`message.tool_calls` of a whole chat."""
+    return [
+        {
+            "id": call.call_id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in whole_tool_calls(pieces)
     ]

@@ -14,8 +14,8 @@ from .encode_parts import (
     confidence_fields,
     dumps,
     legacy_logprobs,
+    tool_call_fields,
     usage_fields,
-    whole_tool_calls,
 )
 
 
@@ -120,7 +120,7 @@ def _message(choice: Collected) -> dict[str, object]:
         "role": "assistant",
         "content": text or None,
         "refusal": None,
-        "tool_calls": whole_tool_calls(choice.tool_calls),
+        "tool_calls": tool_call_fields(choice.tool_calls),
     }
 
 

@@ -48,7 +48,7 @@ def read_wishes(headers: Mapping[str, str], limits: LimitsConfig) -> Wishes:
         check_band(headers.get("x-priority-band", ""), "x-priority-band"),
         _deadline_s(headers, limits),
         _cache_wish(headers.get("cache-control", "")),
-        _idempotency_key(headers.get("idempotency-key", "")),
+        idempotency_wish(headers.get("idempotency-key", "")),
     )
 
 
@@ -91,7 +91,8 @@ def _cache_wish(cache_control: str) -> CacheWish:
     return "sampled" if "sampled" in directives else "default"
 
 
-def _idempotency_key(key: str) -> str:
+def idempotency_wish(key: str) -> str:
+    """A well-formed idempotency key, or "" when none was given."""
     if key and not _IDEMPOTENCY.fullmatch(key):
         raise _refused("idempotency-key", key, "1 to 128 printable ASCII characters")
     return key

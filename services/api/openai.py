@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from ..config import LimitsConfig
 from ..request import InferenceRequest, pack_ids
-from .bodies import ChatBody, CompletionBody, GenerateBody, SamplingBody
+from .bodies import ChatBody, CompletionBody, GenerateBody, ResponseFormat, SamplingBody
 from .fields import (
     band_wish,
     check_annotations,
@@ -105,8 +105,14 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
     )
 
 
-def completion_request(body: CompletionBody, wishes: Wishes, limits: LimitsConfig) -> InferenceRequest:
-    """Check a text completion. Raises RequestError."""
+def completion_request(
+    body: CompletionBody,
+    wishes: Wishes,
+    limits: LimitsConfig,
+    *,
+    response_format: ResponseFormat | None = None,
+) -> InferenceRequest:
+    """Check a text completion. Raises RequestError. (`response_format` has no field in OpenAI's body.)"""
     stream, include_usage = _streaming(body)
     prompts = _prompts(body.prompt)
     n = check_int(body.n, "n", 1, limits.max_n, 1)
@@ -119,7 +125,7 @@ def completion_request(body: CompletionBody, wishes: Wishes, limits: LimitsConfi
         logprobs = check_int(logprobs, "logprobs", 0, limits.max_logprobs, 0)
         if body.echo:
             raise unsupported("echo", "together with logprobs is not supported by this server")
-    guided = guided_decoding(body, None, limits)
+    guided = guided_decoding(body, response_format, limits)
     return InferenceRequest(
         kind="completion",
         model=check_model(body.model),
