@@ -1,0 +1,213 @@
+"""Every name that leaves the mesh for people's eyes: metrics and their labels, spans, log fields. One file.
+
+Rules: values only. Dashboards and alert rules (infra/) may use nothing that is not here; a test holds them to
+it. Labels have few distinct values: models, bands, outcomes and reasons are closed sets, tenants and engines
+are cut off at MAX_CHILDREN (metrics.py).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+PREFIX = "expertmesh_"
+
+TTFT_BOUNDS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+ITL_BOUNDS_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)
+E2E_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+STEP_BOUNDS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+SCORE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One family. Units stand in the name, as Prometheus wants them (seconds, tokens, ratio)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+# Recorded by every gateway ---------------------------------------------------------------------------------
+
+REQUESTS = Metric(
+    PREFIX + "requests_total", "counter", "Requests that ended, by how and why.",
+    ("model", "kind", "protocol", "outcome", "reason"),
+)  # fmt: skip
+IN_PROGRESS = Metric(PREFIX + "requests_in_progress", "gauge", "Requests that this gateway is answering.")
+TTFT = Metric(
+    PREFIX + "ttft_seconds", "histogram", "From the request's arrival to its first token.",
+    ("model", "band"), TTFT_BOUNDS_S,
+)  # fmt: skip
+ITL = Metric(
+    PREFIX + "itl_seconds", "histogram", "Every gap between two tokens of a choice.", ("model",), ITL_BOUNDS_S
+)
+E2E = Metric(
+    PREFIX + "e2e_seconds", "histogram", "From arrival to the last token, of completed requests.",
+    ("model", "band"), E2E_BOUNDS_S,
+)  # fmt: skip
+QUEUE_WAIT = Metric(
+    PREFIX + "queue_wait_seconds", "histogram", "From asking for a lease to getting the first one.",
+    ("model", "band"), WAIT_BOUNDS_S,
+)  # fmt: skip
+STEP = Metric(
+    PREFIX + "step_seconds", "histogram", "Time in each step of the pipeline.", ("step",), STEP_BOUNDS_S
+)
+TOKENS = Metric(
+    PREFIX + "tokens_total", "counter", "Tokens of completed requests; cached ones are a part of prompt.",
+    ("model", "tenant", "type"),
+)  # fmt: skip
+RESPONSE_CACHE = Metric(
+    PREFIX + "response_cache_total",
+    "counter",
+    "Look-ups in the response cache: hit, miss, bypass.",
+    ("verdict",),
+)
+MIGRATIONS = Metric(
+    PREFIX + "migrations_total",
+    "counter",
+    "Choices that went on with another lease: lost or preempted.",
+    ("why",),
+)
+CONFIDENCE = Metric(
+    PREFIX + "confidence_ratio", "histogram", "Confidence, of answers that asked.", ("model",), SCORE_BOUNDS
+)
+LOG_DROPPED = Metric(
+    PREFIX + "log_lines_dropped_total", "counter", "Log lines lost because writing was too slow."
+)
+
+GATEWAY_METRICS = (
+    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, MIGRATIONS, CONFIDENCE,
+    LOG_DROPPED,
+)  # fmt: skip
+
+# The queue's, from its snapshot (queue_metrics.py) ---------------------------------------------------------
+
+QUEUE_WAITING = Metric(PREFIX + "queue_waiting_requests", "gauge", "Choices that wait.", ("model", "band"))
+QUEUE_WAITING_TOKENS = Metric(
+    PREFIX + "queue_waiting_tokens", "gauge", "Their tokens, prompt and answer.", ("model", "band")
+)
+QUEUE_OLDEST = Metric(PREFIX + "queue_oldest_age_seconds", "gauge", "Age of the oldest.", ("model", "band"))
+QUEUE_RUNNING = Metric(PREFIX + "queue_running_requests", "gauge", "Choices with a lease.", ("model", "band"))
+QUEUE_SATURATION = Metric(
+    PREFIX + "queue_saturation_ratio",
+    "gauge",
+    "Running and waiting over engine slots; 1 is full.",
+    ("model",),
+)
+QUEUE_SLOTS = Metric(
+    PREFIX + "queue_capacity_slots", "gauge", "Slots of all engines that are up.", ("model",)
+)
+QUEUE_BORROWED = Metric(
+    PREFIX + "queue_borrowed_slots", "gauge", "Reserved slots that other bands use now.", ("model",)
+)
+QUEUE_GRANTED = Metric(PREFIX + "queue_granted_total", "counter", "Leases granted.", ("model", "band"))
+QUEUE_PREEMPTED = Metric(PREFIX + "queue_preempted_total", "counter", "Leases asked back.", ("model", "band"))
+QUEUE_REFUSED = Metric(
+    PREFIX + "queue_refused_total", "counter", "Choices that got no lease.", ("model", "band", "reason")
+)
+ENGINE_UP = Metric(
+    PREFIX + "engine_up", "gauge", "1 while the queue grants leases on it.", ("model", "engine")
+)
+ENGINE_RUNNING = Metric(PREFIX + "engine_running_requests", "gauge", "Leases on it.", ("model", "engine"))
+ENGINE_KV = Metric(
+    PREFIX + "engine_kv_reserved_ratio", "gauge", "KV cache that leases may need over what there is.",
+    ("model", "engine"),
+)  # fmt: skip
+ENGINE_STEP = Metric(PREFIX + "engine_step_seconds", "gauge", "Mean time of a step.", ("model", "engine"))
+
+QUEUE_METRICS = (
+    QUEUE_WAITING, QUEUE_WAITING_TOKENS, QUEUE_OLDEST, QUEUE_RUNNING, QUEUE_SATURATION, QUEUE_SLOTS,
+    QUEUE_BORROWED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_REFUSED, ENGINE_UP, ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP,
+)  # fmt: skip
+
+ALL_METRICS = GATEWAY_METRICS + QUEUE_METRICS
+
+RAY_METRICS = ("ray_node_gram_used", "ray_node_gram_available", "ray_node_mem_used", "ray_node_mem_total")
+"""What Ray itself exports about its nodes (GPU memory in MB); alert rules and dashboards use it as it is."""
+
+
+class Step(StrEnum):
+    """Steps of the pipeline: label values of STEP and names of child spans."""
+
+    AUTHENTICATE = "authenticate"
+    TOKENIZE = "tokenize"
+    ADMIT = "admit"
+    LOOK_UP = "look_up"
+    ACQUIRE = "acquire"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FINISH = "finish"
+
+
+class Span:
+    """OpenTelemetry: the root span and its attributes (GenAI semantic conventions where they have a word)."""
+
+    REQUEST = "expertmesh.request"
+    REQUEST_ID = "expertmesh.request_id"
+    TENANT = "expertmesh.tenant"
+    BAND = "expertmesh.band"
+    OUTCOME = "expertmesh.outcome"
+    CACHE = "expertmesh.cache"
+    MIGRATIONS = "expertmesh.num_migrations"
+    TTFT = "gen_ai.server.time_to_first_token"
+    OPERATION = "gen_ai.operation.name"
+    MODEL = "gen_ai.request.model"
+    MAX_TOKENS = "gen_ai.request.max_tokens"
+    INPUT_TOKENS = "gen_ai.usage.input_tokens"
+    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+    ERROR_TYPE = "error.type"
+
+
+class LogLine(msgspec.Struct, omit_defaults=True):
+    """One request as one JSON line. Times are seconds, lengths are tokens; nothing of what was said is in it,
+    and identifiers of people and keys are masked (masking.py). Absent fields were not known, or are zero."""
+
+    time: str
+    level: str
+    event: str
+    request_id: str
+    outcome: str
+    response_time: float
+    error_code: str = ""
+    error: str = ""
+    tenant: str = ""
+    key: str = ""
+    person: str = ""
+    model: str = ""
+    kind: str = ""
+    protocol: str = ""
+    stream: bool = False
+    band: str = ""
+    prompt_length: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    max_tokens: int = 0
+    choices: int = 0
+    ttft: float = 0.0
+    queue_wait: float = 0.0
+    itl_max: float = 0.0
+    cache: str = ""
+    migrations: int = 0
+    trace_id: str = ""

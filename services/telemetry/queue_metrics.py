@@ -1,0 +1,57 @@
+"""The queue's figures as metrics, from the snapshot that its deployment gives as plain data.
+
+Rules: pure; knows the snapshot's field names (services/queue/stats.py) and nothing else of the queue. Every
+gateway may show them: there is one authority, so all show the same, and dashboards take the maximum over
+gateways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from . import names
+from .metrics import FamilySample, Metrics
+
+Plain = Mapping[str, Any]
+
+
+def queue_families(snapshots: Iterable[Plain]) -> Sequence[FamilySample]:
+    """Families of names.QUEUE_METRICS for the snapshots of all models. Raises KeyError on a foreign
+    snapshot."""
+    metrics = Metrics(names.QUEUE_METRICS)
+    for snapshot in snapshots:
+        model = str(snapshot["model"])
+        metrics.number(names.QUEUE_SATURATION, model).value = snapshot["saturation"]
+        metrics.number(names.QUEUE_SLOTS, model).value = snapshot["capacity_slots"]
+        metrics.number(names.QUEUE_BORROWED, model).value = snapshot["borrowed_slots"]
+        for band in snapshot["bands"]:
+            _band(metrics, model, band)
+        for engine in snapshot["engines"]:
+            _engine(metrics, model, engine)
+    return metrics.snapshot()
+
+
+def _band(metrics: Metrics, model: str, band: Plain) -> None:
+    name = str(band["name"])
+    for metric, field in (
+        (names.QUEUE_WAITING, "waiting"),
+        (names.QUEUE_WAITING_TOKENS, "waiting_tokens"),
+        (names.QUEUE_OLDEST, "oldest_age_s"),
+        (names.QUEUE_RUNNING, "running"),
+        (names.QUEUE_GRANTED, "granted"),
+        (names.QUEUE_PREEMPTED, "preempted"),
+    ):
+        metrics.number(metric, model, name).value = band[field]
+    for reason, count in band["refused"].items():
+        metrics.number(names.QUEUE_REFUSED, model, name, reason).value = count
+
+
+def _engine(metrics: Metrics, model: str, engine: Plain) -> None:
+    name = str(engine["engine_id"])
+    metrics.number(names.ENGINE_UP, model, name).value = float(engine["up"] and not engine["draining"])
+    metrics.number(names.ENGINE_RUNNING, model, name).value = engine["running"]
+    metrics.number(names.ENGINE_KV, model, name).value = engine["kv_reserved_tokens"] / max(
+        1, engine["kv_tokens"]
+    )
+    metrics.number(names.ENGINE_STEP, model, name).value = engine["step_s"]
