@@ -68,7 +68,8 @@ def _memory() -> str:
     available_gb = int(lines["MemAvailable"].split()[0]) / 1e6
     if available_gb < NEEDED_MEMORY_GB:
         raise ConfigError(
-            f"{available_gb:.1f} GB of memory are free, two ranks want {NEEDED_MEMORY_GB}: EXPERTMESH_SHARDS=1 needs half"
+            f"{available_gb:.1f} GB of memory are free, two ranks want {NEEDED_MEMORY_GB}; "
+            "EXPERTMESH_SHARDS=1 needs about half"
         )
     return f"{available_gb:.1f} GB of memory are free"
 

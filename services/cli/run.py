@@ -101,7 +101,9 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
 
     options = ray_session.options_of(wish.graph, wish.options)
     app = ray_session.build(wish.graph, options)
-    stack.enter_context(ray_session.cluster(folder / "ray", num_cpus=_num_cpus(), verbose=wish.verbose))
+    stack.enter_context(
+        ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options), verbose=wish.verbose)
+    )
     say("Ray is up (private, with a token); starting the five deployments")
     stack.callback(ray_session.end, say)
     ray_session.deploy(app, say, verbose=wish.verbose)
@@ -125,9 +127,9 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
 
 
-def _num_cpus() -> int:
-    """Logical CPUs for Ray, which starts one idle worker for each: as many as the machine has, two at least."""
-    return max(2, len(os.sched_getaffinity(0)))
+def _num_cpus(options: object) -> int:
+    """Logical CPUs for Ray, which starts one idle worker for each; every rank asks for a quarter of one."""
+    return 3 + int(getattr(options, "shards", 1)) // 4
 
 
 def _set_environment(verbose: bool) -> None:

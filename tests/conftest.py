@@ -1,0 +1,52 @@
+"""Shared by all suites: markers by folder, fast suites first, deterministic properties, the house figures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+ORDER = ("architecture", "unit", "properties", "contracts", "simulation", "graph", "infra", "cluster", "gpu")
+FAST = ("unit", "properties")
+
+settings.register_profile(
+    "mesh", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mesh"))
+
+_seconds: dict[str, float] = {}
+
+
+def suite_of(path: Path) -> str:
+    """The folder below tests/."""
+    return path.relative_to(TESTS).parts[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        suite = suite_of(item.path)
+        if suite in ("cluster", "gpu"):
+            item.add_marker(suite)
+    items.sort(key=lambda item: ORDER.index(suite_of(item.path)) if suite_of(item.path) in ORDER else 99)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    suite = report.nodeid.split("/")[1] if "/" in report.nodeid else ""
+    _seconds[suite] = _seconds.get(suite, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("house figures")
+    for suite, seconds in _seconds.items():
+        terminalreporter.write_line(f"{suite:13s} {seconds:7.1f} s")
+    if all(suite in _seconds for suite in FAST):
+        terminalreporter.write_line(
+            f"unit and properties: {sum(_seconds[suite] for suite in FAST):.1f} s (aim: 15)"
+        )
+    if "architecture" in _seconds:
+        from tests.architecture.test_one_sentence import house_figures
+
+        terminalreporter.write_line(house_figures())
