@@ -13,7 +13,7 @@ SHOWN = 4
 _IDENTIFIER = re.compile(
     r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"  # e-mail
     r"|\b(?:em|sk)-[A-Za-z0-9_-]{16,}"  # API keys
-    r"|(?<![\w.])\+?\d(?:[ -]?\d){9,17}[\dXx](?![\w.])"  # phones, cards, GB 11643 identity numbers
+    r"|(?<![\w.])\+?\d(?:[ -]?\d){9,17}[\dXx](?!\w|\.\d)"  # phones, cards, GB 11643 identity numbers
 )
 
 
