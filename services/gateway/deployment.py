@@ -24,9 +24,10 @@ from ray.serve.handle import DeploymentHandle
 
 from ..config import GraphConfig
 from ..errors import MeshError, ServiceError
+from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
-from .node import Card, GatewayNode, Peers
+from .node import GatewayNode, Peers
 
 HTTPOptions.model_fields["host"].default = None
 HTTPOptions.model_rebuild(force=True)
@@ -41,7 +42,7 @@ LOOP_STUCK_S = 5.0
 class Gateway:
     """One gateway process."""
 
-    def __init__(
+    async def __init__(
         self,
         config: GraphConfig,
         cache: DeploymentHandle[Any],
@@ -49,14 +50,13 @@ class Gateway:
         experts: DeploymentHandle[Any],
         postprocess: DeploymentHandle[Any],
     ) -> None:
-        self._handles_loop: asyncio.AbstractEventLoop | None = None
+        self._handles_loop = asyncio.get_running_loop()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
         self._grace_s = config.gateway.drain_s
 
-        async def card() -> Card:
-            described: Card = await self._ask(experts.card.remote)
-            return described
+        async def card() -> ModelCard:
+            return await self._ask(experts.card.remote)
 
         async def policy(known: str, wait_s: float) -> Policy | None:
             return await self._ask(lambda: postprocess.policy.remote(known, wait_s))
@@ -68,21 +68,12 @@ class Gateway:
             return await self._ask(cache.endpoint.remote)
 
         self._node = GatewayNode(config, Peers(queue_endpoint, cache_endpoint, card, policy))
-        self._started = False
-
-    async def start(self) -> None:
-        """Listen. Called by `check_health` before Serve sends anything here; idempotent."""
-        if self._started:
-            return
-        self._started = True
-        self._handles_loop = asyncio.get_running_loop()
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._on_data_plane(self._node.start())
 
     async def check_health(self) -> None:
         """Raises when the data plane's event loop stands still. Not ready is not unhealthy: see /readyz."""
-        await self.start()
         try:
             async with asyncio.timeout(LOOP_STUCK_S):
                 await self._on_data_plane(asyncio.sleep(0))
@@ -91,11 +82,11 @@ class Gateway:
 
     async def ports(self) -> tuple[int, int]:
         """HTTP and gRPC."""
-        await self.start()
         return self._node.http_port, self._node.grpc_port
 
     async def __del__(self) -> None:
-        if self._started:
+        """Serve awaits this before it ends the replica: streams may finish."""
+        if self._thread.is_alive():
             await self._on_data_plane(self._node.stop(self._grace_s))
             self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -108,7 +99,6 @@ class Gateway:
         async def ask() -> T:
             return await call()
 
-        assert self._handles_loop is not None
         try:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), self._handles_loop))
         except MeshError:

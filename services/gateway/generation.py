@@ -14,7 +14,7 @@ from typing import Protocol
 from ..answer import AnswerHead, Delta, Responder, TokenText
 from ..cache.value import CachedAnswer
 from ..clock import Clock
-from ..errors import ClientGone, MeshError, OverloadError, ServiceError
+from ..errors import ClientGone, MeshError, OverloadError
 from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome, Reason
 from ..request import FinishReason, TokenFrame, TokenLogprob
@@ -32,6 +32,9 @@ from .flow import (
 )
 from .mux import Receiver
 from .stream import TextStage
+
+
+MOVES = frozenset(("lost", "preempted"))
 
 
 class Leases(Protocol):
@@ -62,9 +65,11 @@ class Flight(Protocol):
 
 
 class Observer(Protocol):
-    """What wants to know when tokens move (telemetry)."""
+    """What wants to know (services/telemetry/trace.py)."""
 
-    def tokens(self, num_tokens: int, now_s: float) -> None: ...
+    def leased(self, queue_wait_s: float) -> None: ...
+    def migrated(self, why: str) -> None: ...
+    def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None: ...
 
 
 class Choice:
@@ -79,6 +84,7 @@ class Choice:
     # from the queue ----------------------------------------------------------------------------------------
 
     def on_grant(self, grant: Grant) -> None:
+        self._generation.observer.leased(grant.queue_wait_s)
         self.apply(self.flow.on_grant(grant, self._generation.clock.now_s()))
 
     def on_refuse(self, refuse: Refuse) -> None:
@@ -96,7 +102,7 @@ class Choice:
         if ids is None:  # a token is missing: the engine is incoherent
             self.apply(flow.on_lost(now_s))
             return
-        generation.observer.tokens(len(ids), now_s)
+        generation.observer.tokens(len(ids), now_s, self.index)
         if flow.grant is not None:
             generation.leases.progress(flow.ticket, len(ids))
             generation.fed(self.index, frame)
@@ -134,6 +140,8 @@ class Choice:
                     engines.close(engine_id, stream_id)
                 case ReturnLease(release):
                     leases.release(release)
+                    if release.outcome in MOVES:
+                        self._generation.observer.migrated(release.outcome)
                 case DropTicket(ticket):
                     leases.cancel(ticket)
                 case Finished(finish):
@@ -293,9 +301,3 @@ class Generation:
             if choice.flow.phase is not Phase.DONE:
                 choice.apply(choice.flow.on_abort(error))
 
-
-def internal_error(error: Exception) -> ServiceError:
-    """What a client is told of a bug: nothing but that it is ours."""
-    return ServiceError(
-        Reason.INTERNAL, f"an internal error ({type(error).__name__}); it is logged with the request id"
-    )

@@ -48,7 +48,7 @@ class HttpCall:
 
     @property
     def credential(self) -> str:
-        return bearer(self._text(b"authorization"), self._text(b"x-api-key"))
+        return credential(self._headers)
 
     def _text(self, name: bytes) -> str:
         return self._headers.get(name, b"").decode("latin-1")
@@ -92,11 +92,26 @@ def too_large(max_bytes: int) -> RequestError:
     return RequestError(Reason.BODY_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
 
 
+def credential(headers: Mapping[bytes, bytes]) -> str:
+    """The API key among the headers, or ""."""
+    authorization = headers.get(b"authorization", b"").decode("latin-1")
+    return bearer(authorization, headers.get(b"x-api-key", b"").decode("latin-1"))
+
+
 class Route(NamedTuple):
-    """`handle` answers; `permission` PUBLIC (None) is a decision too, and tested."""
+    """`handle` answers; `permission` PUBLIC (None) is a decision too, and tested. `checked_here` False: the pipeline
+    checks it, in its own order. `local` True: processes of this host need no key (Prometheus beside us)."""
 
     handle: Callable[[Mapping[str, Any], Receive], Awaitable[None]]
     permission: Permission | None
+    checked_here: bool = True
+    local: bool = False
+
+
+def trusted(route: Route, scope: Mapping[str, Any]) -> bool:
+    """A process on this host asks for what is open to those."""
+    client = scope.get("client")
+    return route.local and client is not None and (client[0] == "::1" or client[0].startswith("127."))
 
 
 class HttpApp:
@@ -109,7 +124,7 @@ class HttpApp:
             b"/v1/completions": {"POST": self._generating(openai.parse_completion)},
             b"/generate": {"POST": self._generating(openai.parse_generate)},
             b"/v1/models": {"GET": Route(self._models, Permission.GENERATE)},
-            b"/metrics": {"GET": Route(self._metrics, PUBLIC)},
+            b"/metrics": {"GET": Route(self._metrics, Permission.METRICS, local=True)},
             b"/healthz": {"GET": Route(self._healthz, PUBLIC)},
             b"/-/healthz": {"GET": Route(self._healthz, PUBLIC)},  # what KubeRay's probe asks for
             b"/readyz": {"GET": Route(self._readyz, PUBLIC)},
@@ -153,7 +168,7 @@ class HttpApp:
         async def generate(scope: Mapping[str, Any], receive: Receive) -> None:
             await pipeline.serve(self._mesh, HttpCall(self._mesh, scope, receive, parse))
 
-        return Route(generate, Permission.GENERATE)
+        return Route(generate, Permission.GENERATE, checked_here=False)
 
     def _respond(
         self, scope: Mapping[str, Any], body: bytes, headers: bytes = JSON, status: int = 200

@@ -21,7 +21,7 @@ from ..cache.key import CacheKeys
 from ..clock import Clock, SystemClock
 from ..config import GraphConfig
 from ..errors import ConfigError, MeshError
-from ..experts.engine import EngineInfo
+from ..experts.engine import ModelCard
 from ..link.asyncio_link import Resolve
 from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import Policy, configured_policy
@@ -43,19 +43,12 @@ POLICY_WAIT_S = 30.0
 KEYS_EVERY_S = 1.0
 
 
-class Card(msgspec.Struct, frozen=True):
-    """What the engines serve: facts, and where the tokenizer lies ("" for the simulated model)."""
-
-    info: EngineInfo
-    model_path: str = ""
-
-
 class Peers(msgspec.Struct, frozen=True):
     """How to find the other services. All may be called again and again, and may raise while a peer is down."""
 
     queue: Resolve
     cache: Resolve
-    card: Callable[[], Awaitable[Card]]
+    card: Callable[[], Awaitable[ModelCard]]
     policy: Callable[[str, float], Awaitable[Policy | None]]
 
 

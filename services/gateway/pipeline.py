@@ -22,7 +22,7 @@ from typing import Protocol
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Responder
-from ..errors import ClientGone, MeshError
+from ..errors import ClientGone, MeshError, ServiceError
 from ..outcome import Reason
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
 from ..telemetry.trace import RequestTrace
@@ -31,7 +31,7 @@ from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, check_model, lease_template
 from .answers import CachedFlight, replay_answer, to_keep
 from .flow import ChoiceFlow
-from .generation import Generation, internal_error
+from .generation import Generation
 from .identity import Permission, Principal
 from .mesh import Mesh
 from .stream import TextStage
@@ -61,6 +61,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
     try:
         principal = mesh.identity.authenticate(call.credential)
         principal.require(Permission.GENERATE)
+        trace.identified(principal)
         request = await call.read()
         call.on_gone(cancel_this_task())
         responder = call.responder(request)
@@ -84,17 +85,18 @@ async def serve(mesh: Mesh, call: Call) -> None:
                 mesh.readiness.proven(mesh.clock.now_s())
             else:
                 tail = replay_answer(answer, head, responder)
-            trace.completed(tail.usage)
+            trace.completed(tail.usage, tail.confidence)
     except MeshError as error:
         trace.failed(error)
         fail(error)
     except asyncio.CancelledError:  # the client is gone: every slot was freed on the way here
         trace.failed(ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
         raise
-    except Exception as error:  # a bug of ours: logged whole, told briefly
+    except Exception as bug:  # logged whole, told briefly
         log.exception("request %s failed", call.request_id)
-        trace.failed(internal_error(error))
-        fail(internal_error(error))
+        error = ServiceError(Reason.INTERNAL, f"an internal error ({type(bug).__name__}); it is logged with the request id")
+        trace.failed(error)
+        fail(error)
     finally:
         trace.end()
 

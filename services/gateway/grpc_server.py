@@ -1,0 +1,192 @@
+"""The gRPC port: the same pipeline as HTTP, with gRPC's own deadlines, cancellation, health and reflection.
+
+Rules: a shell. Bytes in and out (services/api converts), one pipeline.serve per call, no decision about a
+request. Messages are read as raw bytes, because grpc answers a message that does not decode with INTERNAL and
+no reason.
+
+Limits against hostile clients are grpc's own: message and metadata sizes, streams per connection, pings
+(keep-alive both ways; a client that pings too often is told ENHANCE_YOUR_CALM and cut off).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ..answer import Responder
+from ..api import grpc_encode
+from ..api.grpc_convert import chat_from_bytes, text_from_bytes
+from ..errors import ConfigError, MeshError, RequestError
+from ..outcome import Reason
+from ..request import InferenceRequest
+from . import pipeline
+from .grpc_health import SERVICE, Health
+from .grpc_responders import StreamResponder, UnaryResponder
+from .identity import Permission, bearer
+from .mesh import Mesh
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Serve = Callable[[Mesh, pipeline.Call], Awaitable[None]]
+Convert = Callable[..., InferenceRequest]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_CODES = {int(code.value[0]): code for code in grpc.StatusCode}
+_SLACK_BYTES = 65_536
+"""Above `max_body_bytes`: what is just over the limit is refused by us, with a reason, the rest by grpc."""
+
+
+class GrpcCall:
+    """One call as the pipeline sees it (pipeline.Call)."""
+
+    protocol = "grpc"
+
+    def __init__(self, mesh: Mesh, data: bytes, context: Context, convert: Convert, answer: Any) -> None:
+        self._mesh, self._data, self._context = mesh, data, context
+        self._convert, self._answer = convert, answer
+        self._metadata = text_metadata(context)
+        wanted = self._metadata.get("x-request-id", "")
+        self.request_id = wanted if _REQUEST_ID.fullmatch(wanted) else mesh.new_request_id()
+        self.traceparent = self._metadata.get("traceparent", "")
+
+    @property
+    def credential(self) -> str:
+        return bearer(self._metadata.get("authorization", ""), self._metadata.get("x-api-key", ""))
+
+    async def read(self) -> InferenceRequest:
+        """The message, parsed and checked. The call's deadline becomes the request's."""
+        data, self._data = self._data, b""
+        left_s = self._context.time_remaining()
+        return self._convert(
+            data, self._metadata, left_s, self._mesh.config.limits, stream=self._answer.streams
+        )
+
+    def responder(self, request: InferenceRequest) -> Responder:
+        self._answer.expect(request)
+        return self._answer
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """grpc cancels the handler of a call whose client is gone; the handler cancels the pipeline."""
+
+    def fail(self, error: MeshError) -> None:
+        self._answer.fail(error)
+
+
+class GrpcServer:
+    """Start with `start`, end with `stop`."""
+
+    def __init__(self, mesh: Mesh, serve: Serve = pipeline.serve) -> None:
+        self._mesh, self._serve = mesh, serve
+        self._health = Health(mesh)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int, *, reuse_port: bool) -> int:
+        """Listen; returns the port. Raises ConfigError when it is taken."""
+        server = grpc.aio.server(options=server_options(self._mesh.config.limits.max_body_bytes, reuse_port))
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        methods = {
+            "GenerateChat": unary(self._unary(chat_from_bytes)),
+            "StreamChat": stream(self._stream(chat_from_bytes)),
+            "GenerateText": unary(self._unary(text_from_bytes)),
+            "StreamText": stream(self._stream(text_from_bytes)),
+            "ListModels": unary(self._list_models),
+            "Embed": unary(self._embed),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigError(f"gRPC cannot listen on {host}:{port}: {error}") from None
+        await server.start()
+        self._server = server
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Say NOT_SERVING, take no new calls, let running ones finish for `grace_s` seconds, cut the rest."""
+        self._health.drain()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _unary(self, convert: Convert) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def call(data: bytes, context: Context) -> bytes:
+            answer = UnaryResponder()
+            call = GrpcCall(self._mesh, data, context, convert, answer)
+            await self._serve(self._mesh, call)  # cancelled when the client goes: frees every slot
+            if answer.error is not None:
+                await abort(context, answer.error, call.request_id)
+            return answer.body
+
+        return call
+
+    def _stream(self, convert: Convert) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def call(data: bytes, context: Context) -> None:
+            answer = StreamResponder()
+            call = GrpcCall(self._mesh, data, context, convert, answer)
+            work = asyncio.ensure_future(self._serve(self._mesh, call))
+            work.add_done_callback(answer.close)
+            try:
+                await answer.write_to(context.write)
+            finally:  # cancelled when the client goes
+                work.cancel()
+            if answer.error is not None:
+                await abort(context, answer.error, call.request_id)
+
+        return call
+
+    async def _list_models(self, data: bytes, context: Context) -> bytes:
+        await self._authorise(context)
+        return grpc_encode.models(self._mesh.served_models(), self._mesh.started_unix_s)
+
+    async def _embed(self, data: bytes, context: Context) -> bytes:
+        await self._authorise(context)
+        error = RequestError(Reason.METHOD_NOT_ALLOWED, "no model that is served makes embeddings")
+        await abort(context, error, self._mesh.new_request_id())
+        raise error
+
+    async def _authorise(self, context: Context) -> None:
+        metadata = text_metadata(context)
+        try:
+            credential = bearer(metadata.get("authorization", ""), metadata.get("x-api-key", ""))
+            self._mesh.identity.authenticate(credential).require(Permission.GENERATE)
+        except MeshError as error:
+            await abort(context, error, self._mesh.new_request_id())
+
+
+async def abort(context: Context, error: MeshError, request_id: str) -> None:
+    """End the call with a status, its google.rpc details and the request id as trailers. Never returns."""
+    code, message, details = grpc_encode.status_of(error)
+    trailers = (("x-request-id", request_id), ("grpc-status-details-bin", details))
+    await context.abort(_CODES[int(code)], message, trailers)
+
+
+def text_metadata(context: Context) -> dict[str, str]:
+    """The call's metadata by lower-case name, without the binary ones; the last of several counts."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def server_options(max_body_bytes: int, reuse_port: bool) -> list[tuple[str, int]]:
+    """grpc's own limits. Times in milliseconds."""
+    return [
+        ("grpc.so_reuseport", int(reuse_port)),
+        ("grpc.max_receive_message_length", max_body_bytes + _SLACK_BYTES),
+        ("grpc.max_metadata_size", 8_192),
+        ("grpc.absolute_max_metadata_size", 16_384),
+        ("grpc.max_concurrent_streams", 1_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+    ]
