@@ -93,6 +93,7 @@ def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         # All frames of one step are handled in one turn of the event loop, whatever the batch size.
         "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "4096",
         "TOKENIZERS_PARALLELISM": "false",

@@ -93,14 +93,14 @@ def gather_padded(
     step is bound by the number of collectives, not by their bytes.
     """
     rows = tensors[0].shape[0]
-    flat = [t.contiguous().view(rows, -1).view(torch.uint8) for t in tensors]
+    flat = [t.contiguous().flatten(1).view(torch.uint8) for t in tensors]
     widths = [f.shape[1] for f in flat]
     most = max(sizes)
     mine = torch.zeros(most, sum(widths), dtype=torch.uint8)
     mine[:rows] = torch.cat(flat, dim=1)
-    everyone = torch.empty(len(sizes), most, sum(widths), dtype=torch.uint8)
+    everyone = torch.empty(len(sizes) * most, sum(widths), dtype=torch.uint8)
     torch.distributed.all_gather_into_tensor(everyone, mine, group=group)
-    kept = torch.cat([everyone[rank, :size] for rank, size in enumerate(sizes)])
+    kept = torch.cat([everyone[rank * most : rank * most + size] for rank, size in enumerate(sizes)])
     return [
         part.contiguous().view(t.dtype).view(-1, *t.shape[1:])
         for part, t in zip(kept.split(widths, dim=1), tensors, strict=True)

@@ -102,10 +102,11 @@ class VllmEngine:
         if (refusal := self._refusal(stream_id, job)) is not None:
             sink(refusal)
             return
-        if count_ids(job.emitted_ids) >= job.sampling.max_tokens:
-            sink(TokenFrame(stream_id, (), "length"))
+        emitted = count_ids(job.emitted_ids)
+        if emitted >= job.sampling.max_tokens:
+            sink(TokenFrame(stream_id, (), "length", index=emitted))
             return
-        stream = Stream(stream_id, job, sink)
+        stream = Stream(stream_id, job, sink, next_index=emitted)
         task = asyncio.get_running_loop().create_task(self._add(stream, self._router.expect(stream)))
         self._adding[stream_id] = task
         task.add_done_callback(lambda _: self._adding.pop(stream_id, None))

@@ -36,11 +36,13 @@ _FINISHES = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
 
 @dataclass(slots=True)
 class Stream:
-    """One live stream. `internal_id` is vLLM's name for it, known once the request was added."""
+    """One live stream. `internal_id` is vLLM's name for it, known once the request was added; `next_index` is the
+    position in the answer of the token that comes next."""
 
     stream_id: int
     job: GenerateJob
     sink: Sink
+    next_index: int
     internal_id: str = ""
     first: bool = True
 
@@ -157,8 +159,10 @@ class TokenRouter:
             cached = output.prefill_stats.num_cached_tokens
         if ids or finish is not None:
             stream.first = False
+            index = stream.next_index
+            stream.next_index += len(ids)
             logprobs = _logprobs(output.new_logprobs) if output.new_logprobs is not None else None
-            stream.sink(TokenFrame(stream.stream_id, ids, finish, logprobs, cached))
+            stream.sink(TokenFrame(stream.stream_id, ids, finish, logprobs, cached, index))
 
 
 def _failure(stream: Stream, reason: FinishReason) -> StreamError:

@@ -6,12 +6,13 @@ Rules: no engine, no I/O; values in, vLLM's values out.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from ..config import ExpertsConfig
-from ..request import GenerateJob, GuidedDecoding, count_ids
+from ..request import GenerateJob, GuidedDecoding, count_ids, unpack_ids
 from .groups import CPU_PREFILL_CHUNK, RankPlace
 from .vllm_resume_plugin import EMITTED_KEY
 
@@ -34,7 +35,7 @@ def sampling_params(job: GenerateJob) -> SamplingParams:
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
         repetition_penalty=asked.repetition_penalty,
-        logit_bias=asked.logit_bias,
+        logit_bias=_bias(job),
         logprobs=asked.logprobs,
         ignore_eos=asked.ignore_eos,
         structured_outputs=_structured(asked.guided) if asked.guided is not None else None,
@@ -43,6 +44,20 @@ def sampling_params(job: GenerateJob) -> SamplingParams:
         extra_args={EMITTED_KEY: emitted} if emitted else None,
         skip_clone=True,
     )
+
+
+def _bias(job: GenerateJob) -> dict[int, float] | None:
+    """The client's bias, plus what the frequency and presence penalties owe to emitted tokens: to vLLM those are
+    prompt, which these penalties leave alone. (A token that occurs before and after a migration gets the presence
+    penalty twice; the repetition penalty counts prompts anyway.)"""
+    asked = job.sampling
+    if not job.emitted_ids or not (asked.frequency_penalty or asked.presence_penalty):
+        return asked.logit_bias
+    bias = dict(asked.logit_bias or {})
+    for token_id, count in Counter(unpack_ids(job.emitted_ids)).items():
+        owed = asked.frequency_penalty * count + asked.presence_penalty
+        bias[token_id] = bias.get(token_id, 0.0) - owed
+    return bias
 
 
 def _seed(seed: int | None, emitted: int) -> int | None:
