@@ -37,6 +37,7 @@ class GatewayTelemetry:
         self._page = PrometheusPage(self._snapshot)
         self._more: list[Snapshot] = []
         self._in_progress = self.metrics.number(names.IN_PROGRESS)
+        self._times: dict[tuple[str, str], _Times] = {}
         self._steps = {step: self.metrics.histogram(names.STEP, step.value) for step in Step}
 
     def begin(self, request_id: str, protocol: str, traceparent: str = "") -> RequestTrace:
@@ -80,23 +81,21 @@ class GatewayTelemetry:
             log.exception("telemetry of %s failed", trace.request_id)
 
     def _count(self, trace: RequestTrace) -> None:
-        metrics, model, band = self.metrics, trace.model or DEFAULT_MODEL, trace.band
+        metrics, model = self.metrics, trace.model or DEFAULT_MODEL
+        completed = trace.error is None
         outcome = trace.outcome.value
         metrics.number(names.REQUESTS, model, trace.kind, trace.protocol, outcome, trace.reason).value += 1
+        steps = self._steps
         for step, from_s, to_s in trace.timeline:
-            self._steps[step].observe(to_s - from_s)
+            steps[step].observe(to_s - from_s)
         if trace.cache:
             metrics.number(names.RESPONSE_CACHE, trace.cache).value += 1
-        if trace.first_s:
-            metrics.histogram(names.TTFT, model, band).observe(trace.ttft_s)
-        if trace.itl_counts is not None:
-            metrics.histogram(names.ITL, model).merge(trace.itl_counts, trace.itl_total_s)
-        if trace.queue_wait_s:
-            metrics.histogram(names.QUEUE_WAIT, model, band).observe(trace.queue_wait_s)
+        if trace.first_s or trace.queue_wait_s or completed:
+            key = (model, trace.band)
+            times = self._times.get(key) or self._times.setdefault(key, _Times(metrics, *key))
+            times.add(trace, completed=completed)
         for why in trace.migrations or ():
             metrics.number(names.MIGRATIONS, why).value += 1
-        if trace.error is None:
-            metrics.histogram(names.E2E, model, band).observe(trace.response_time_s)
         for score in trace.confidence:
             metrics.histogram(names.CONFIDENCE, model).observe(score)
         if (usage := trace.usage) is not None:
@@ -105,3 +104,25 @@ class GatewayTelemetry:
             metrics.number(names.TOKENS, model, tenant, "completion").value += usage.completion_tokens
             if usage.cached_tokens:
                 metrics.number(names.TOKENS, model, tenant, "cached").value += usage.cached_tokens
+
+
+class _Times:
+    """The histograms of one model and band, bound."""
+
+    __slots__ = ("_e2e", "_itl", "_ttft", "_wait")
+
+    def __init__(self, metrics: Metrics, model: str, band: str) -> None:
+        self._ttft = metrics.histogram(names.TTFT, model, band)
+        self._itl = metrics.histogram(names.ITL, model)
+        self._wait = metrics.histogram(names.QUEUE_WAIT, model, band)
+        self._e2e = metrics.histogram(names.E2E, model, band)
+
+    def add(self, trace: RequestTrace, *, completed: bool) -> None:
+        if trace.first_s:
+            self._ttft.observe(trace.ttft_s)
+        if trace.itl_counts is not None:
+            self._itl.merge(trace.itl_counts, trace.itl_total_s)
+        if trace.queue_wait_s:
+            self._wait.observe(trace.queue_wait_s)
+        if completed:
+            self._e2e.observe(trace.response_time_s)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from operator import add
+from typing import cast
 
 import msgspec
 
@@ -47,7 +49,7 @@ class Histogram:
 
     def merge(self, counts: Sequence[int], total: float) -> None:
         """Many values, counted elsewhere with the same bounds."""
-        self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
+        self.counts = list(map(add, self.counts, counts))
         self.total += total
 
 
@@ -77,15 +79,11 @@ class Metrics:
 
     def number(self, metric: Metric, *labels: str) -> Number:
         """The counter or gauge with these label values. Raises KeyError for a family that is not ours."""
-        child = self._child(metric, labels)
-        assert isinstance(child, Number)
-        return child
+        return cast(Number, self._child(metric, labels))
 
     def histogram(self, metric: Metric, *labels: str) -> Histogram:
         """The histogram with these label values. Raises KeyError for a family that is not ours."""
-        child = self._child(metric, labels)
-        assert isinstance(child, Histogram)
-        return child
+        return cast(Histogram, self._child(metric, labels))
 
     def clear(self, metric: Metric) -> None:
         """Forget a gauge family's children, before they are set anew."""
