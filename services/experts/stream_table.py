@@ -105,7 +105,8 @@ class StreamTable:
         if message.epoch < self.epoch:
             refusal = f"granted in epoch {message.epoch}, this engine is in epoch {self.epoch}"
         if refusal:
-            link.send(StreamFailed(message.stream_id, Reason.ENGINE_LOST, refusal, True))
+            # Never begun here, so nothing was lost by it: not a death that the gateway may hold against the request.
+            link.send(StreamFailed(message.stream_id, Reason.DRAINING, refusal, True))
             return
         if message.stream_id in mine:
             link.send(StreamFailed(message.stream_id, Reason.INTERNAL, "stream id is in use", False))

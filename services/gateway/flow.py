@@ -214,8 +214,8 @@ class ChoiceFlow:
         """The engine gave this stream up."""
         if self.phase is not Phase.RUNNING or failed.stream_id != self.stream_id:
             return []
-        if failed.retryable:
-            return self.on_lost(now_s)
+        if failed.retryable:  # a drain is nobody's death: neither poison nor on the retry budget
+            return self.on_lost(now_s, contacted=failed.reason != Reason.DRAINING)
         return [self._return("lost"), *self._fail(error_for(failed.reason, failed.message), Outcome.FAILED)]
 
     def on_lost(self, now_s: float, *, contacted: bool = True) -> list[Effect]:

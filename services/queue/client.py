@@ -250,6 +250,8 @@ class QueueClient:
     def _give_up_late(self, now_s: float) -> None:
         """Without a queue somebody must still keep the deadlines of what waits."""
         for number, ticket in list(self._tickets.items()):
+            if number not in self._tickets:
+                continue  # one choice's end takes its siblings along
             if ticket.grant is None and now_s - ticket.asked_s >= ticket.acquire.remaining_s:
                 del self._tickets[number]
                 text = "the deadline passed while the queue was out of reach"
