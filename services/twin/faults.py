@@ -21,7 +21,7 @@ Kind = Literal[
 
 class Fault(msgspec.Struct, frozen=True):
     """`subject` and `other` are names of processes; `for_s` is how long it lasts (or until a restart); `factor`
-    multiplies times of slow things."""
+    multiplies the step of a slow engine, adds seconds to a slow link, and is the share of repeated messages."""
 
     at_s: float
     kind: Kind
@@ -67,7 +67,7 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             other = rng.choice([queue, *(engines if subject in gateways else gateways)])
             if rng.random() < 0.5:
                 subject, other = other, subject
-            script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((50.0, 400.0))))
+            script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((0.05, 0.4))))
     return sorted(script, key=lambda fault: fault.at_s)
 
 
@@ -93,11 +93,11 @@ def apply(world: World, fault: Fault) -> None:
                 network.silence(process)
                 sim.at(end_s, None, process.resume)
         case "engine_wedge":
-            world.engine(fault.subject).wedged = True
+            world.engine(fault.subject).wedge()
         case "engine_slow":
             engine = world.engine(fault.subject)
-            engine.slow = engine.model.slow = fault.factor
-            sim.at(end_s, None, engine.recover_speed)
+            engine.slow_down(fault.factor)
+            sim.at(end_s, None, engine.slow_down, 1.0)
         case "engine_drain":
             world.engine(fault.subject).drain(fault.for_s, 0.5)
         case "partition" | "one_way":

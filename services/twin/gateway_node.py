@@ -1,36 +1,27 @@
-"""One gateway in the twin: the real flow, engine mux, text stage and choice, on the twin's network.
+"""One gateway's process in the twin: the real generation, flow, engine mux and queue client.
 
-Rules: replaces services/gateway/generation.py's event loop and services/queue/client.py's sockets, nothing that
-decides. A killed gateway takes its requests with it; their clients come back only where answers are journalled.
+Rules: replaces sockets and the HTTP server, nothing that decides. A killed gateway takes its requests with it; their
+clients come back only where answers are journalled.
 """
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 
 import msgspec
 
-from ..answer import Delta, TokenText
-from ..errors import ClientGone, MeshError, OverloadError
-from ..gateway.flow import ChoiceFlow, Phase
-from ..gateway.generation import Choice
+from ..answer import AnswerHead, AnswerTail, Delta, TokenText
+from ..cache.seat import FeedPart
+from ..errors import ClientGone, MeshError
+from ..gateway.flow import ChoiceFlow
+from ..gateway.generation import Choice, Generation
 from ..gateway.migrate import RetryBudget
 from ..gateway.mux import EngineMux, EnginePeer
 from ..gateway.stream import TextStage
-from ..link.messages import (
-    Acquire,
-    AnyMessage,
-    CancelTicket,
-    Fence,
-    Grant,
-    Holding,
-    Preempt,
-    Progress,
-    Refuse,
-    Release,
-    Submit,
-)
-from ..outcome import Outcome, Reason
+from ..link.messages import Acquire, AnyMessage, Grant, Release, StreamFailed, Submit
+from ..outcome import Reason
+from ..queue.client import QueueClient
 from ..request import GenerateJob, TokenFrame, TokenLogprob
 from ..text.sim_text import SimTextDecoder
 from ..text.stops import StopMatcher
@@ -40,18 +31,17 @@ from .oracle import Oracle, seeded
 from .redial import TwinDial, TwinRedial
 from .workload import Ask
 
-PROGRESS_EVERY_S = 0.25
-
 
 class GatewayNode(Process):
-    """`queue` is the name of the queue's process."""
+    """`queue` is the name of the queue's process. Is the Leases and Engines port of its generations."""
 
     def __init__(
-        self, sim: Simulation, network: Network, name: str, queue: str, oracle: Oracle, model: str = "sim"
+        self, sim: Simulation, network: Network, name: str, queue: str, oracle: Oracle, *, model: str
     ) -> None:
         super().__init__(sim, name)
         self.network, self.queue, self.oracle, self.model = network, queue, oracle, model
         self.burst_tokens = 2_000_000
+        self._graves: list[object] = []
         network.add(self)
 
     @property
@@ -59,59 +49,103 @@ class GatewayNode(Process):
         return f"{self.name}.{self.incarnation}"
 
     def boot(self) -> None:
-        self._ids = count(1)
         self.budget = RetryBudget(burst_tokens=self.burst_tokens)
         self.mux = EngineMux(self.link_name, self._dial)
-        self.leases = TwinLeases(self)
-        self.generations: dict[str, TwinGeneration] = {}
-        self.leases.redial.start()
-        self.after(PROGRESS_EVERY_S, self._tick)
+        self.client = QueueClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
+        self.client.name = self.link_name  # the real one is random
+        self.client._redial = TwinRedial(self.network, self, self.queue, self.client)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._ids = count(1)
+        self.client.start()
 
-    def now_s(self) -> float:
-        """Clock port."""
-        return self.sim.now_s
+    # clients ----------------------------------------------------------------------------------------------
 
-    def wall_s(self) -> float:
-        """Clock port."""
-        return self.sim.now_s
+    def admit(self, ask: Ask) -> None:
+        """A client's request arrives."""
+        task = self.loop.create_task(self._serve(ask))
+        self.tasks[ask.request_id] = task
+        task.add_done_callback(lambda done: self._done(ask, done))
 
-    def tokens(self, num_tokens: int, now_s: float) -> None:
-        """Observer port: served tokens earn retries."""
-        self.budget.earn(num_tokens)
+    def client_gone(self, ask: Ask) -> None:
+        task = self.tasks.get(ask.request_id)
+        if task is not None:
+            task.cancel()
 
-    def open(self, grant: Grant, submit: Submit, receiver: WatchedChoice) -> None:
-        """Engines port."""
-        self.oracle.opened(self.link_name, receiver.generation, receiver.index, grant, submit)
-        self.mux.open(grant, submit, receiver)
+    def _done(self, ask: Ask, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(ask.request_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _serve(self, ask: Ask) -> None:
+        """What services.gateway.pipeline.serve does between the lease and the last token."""
+        self.oracle.arrived(ask)
+        client = _Client(self, ask)
+        generation = self._prepare(ask, client)
+        try:
+            await generation.run(_NoFlight())
+        except MeshError as error:
+            self.oracle.failed(ask, error)
+        except asyncio.CancelledError:
+            self.oracle.failed(ask, ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
+        else:
+            self.oracle.completed(ask, [len(choice.flow.emitted) for choice in generation.choices])
+
+    def _prepare(self, ask: Ask, client: _Client) -> Generation:
+        now_s = self.sim.now_s
+        deadline_s = now_s + ask.patience_s
+        generation = Generation(
+            head=AnswerHead(ask.request_id, self.model, 0), clock=self, leases=self, engines=self,
+            responder=client, observer=client, deadline_s=deadline_s, max_buffered_bytes=1 << 20,
+            want_logprobs=False, token_text=_no_token_text,
+        )  # fmt: skip
+        for index in range(ask.choices):
+            sampling = seeded(ask.sampling, index)
+            told = msgspec.structs.replace(sampling, stop=())  # engines know no stop strings
+            job = GenerateJob(ask.request_id, ask.prompt, told, cache_salt=ask.tenant)
+            template = Acquire(
+                0, ask.request_id, self.model, ask.tenant, ask.band, len(ask.prompt) // 4, sampling.max_tokens,
+                0.0, 0.0, ask.weight, preemptible=ask.band != "vip",
+            )  # fmt: skip
+            flow = ChoiceFlow(
+                job,
+                template,
+                arrived_s=now_s,
+                deadline_s=deadline_s,
+                next_id=self._ids.__next__,
+                budget=self.budget,
+            )
+            stops = StopMatcher(sampling.stop) if sampling.stop else None
+            generation.add(flow, TextStage(SimTextDecoder(), stops))
+        return generation
+
+    # Leases port ------------------------------------------------------------------------------------------
+
+    def acquire(self, acquire: Acquire, holder: Choice) -> None:
+        self.client.acquire(acquire, holder)
+
+    def cancel(self, ticket: int) -> None:
+        self.client.cancel(ticket)
+
+    def release(self, release: Release) -> None:
+        self.oracle.released(self.link_name, release)
+        self.client.release(release)
+
+    def progress(self, ticket: int, num_tokens: int) -> None:
+        self.client.progress(ticket, num_tokens)
+
+    # Engines port -----------------------------------------------------------------------------------------
+
+    def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:  # type: ignore[override]
+        self.oracle.opened(self.link_name, receiver.index, grant, submit)
+        self.mux.open(grant, submit, _Watched(self, receiver, submit))
 
     def close(self, engine_id: str, stream_id: int) -> None:
-        """Engines port."""
         self.oracle.closed(self.link_name, stream_id)
         self.mux.close(engine_id, stream_id)
 
-    def admit(self, ask: Ask) -> None:
-        """A client's request arrives; nobody takes it while this gateway is down."""
-        if not self.alive:
-            return
-        self.generations[ask.request_id] = generation = TwinGeneration(self, ask, self._ids)
-        self.after(ask.patience_s, generation.overdue)
-        generation.start()
-
-    def client_gone(self, ask: Ask) -> None:
-        generation = self.generations.get(ask.request_id)
-        if generation is not None:
-            generation.stop_with(
-                ClientGone(Reason.CLIENT_CANCELLED, "the client went away"), Outcome.CANCELLED
-            )
-
-    def crash(self, restart_s: float, *, silent: bool = False) -> None:
-        """kill -9; another process takes its name later."""
-        if not self.alive:
-            return
-        self.oracle.gateway_died(self.name)
-        self.network.killed(self, silent=silent)
-        self.kill()
-        self.sim.at(self.sim.now_s + restart_s, None, self.start)
+    def _on_fence(self, engine_id: str, epoch: int) -> None:
+        self.mux.fence(engine_id, epoch)
+        self.oracle.heard_fence(self.link_name, engine_id, epoch)
 
     def _dial(self, peer: EnginePeer, address: str, key: bytes) -> TwinDial:
         name, _, incarnation = address.partition("#")
@@ -119,9 +153,17 @@ class GatewayNode(Process):
         self.network.dial(self, name, _Dialled(peer, dial), dial.failed, int(incarnation))
         return dial
 
-    def _tick(self) -> None:
-        self.after(PROGRESS_EVERY_S, self._tick)
-        self.leases.report()
+    # faults -----------------------------------------------------------------------------------------------
+
+    def crash(self, restart_s: float, *, silent: bool = False) -> None:
+        """kill -9; another process takes its name later."""
+        if not self.alive:
+            return
+        self.oracle.gateway_died(self.name)
+        self._graves.append(self.tasks)  # or collecting them would run their `finally` in the next incarnation
+        self.network.killed(self, silent=silent)
+        self.kill()
+        self.sim.at(self.sim.now_s + restart_s, None, self.start)
 
     def link_up(self, link: End) -> None:
         """Nobody dials a gateway in the twin."""
@@ -133,6 +175,65 @@ class GatewayNode(Process):
         """See link_up."""
 
 
+class _Client:
+    """The client's side: Responder and Observer of one request."""
+
+    buffered_bytes = 0
+
+    def __init__(self, node: GatewayNode, ask: Ask) -> None:
+        self._node, self._ask = node, ask
+
+    def begin(self, head: AnswerHead) -> None:
+        """Nothing is checked of the head."""
+
+    def delta(self, delta: Delta) -> None:
+        self._node.oracle.shown(self._ask, delta)
+
+    def end(self, tail: AnswerTail) -> None:
+        """The twin ends requests itself (`completed`)."""
+
+    def fail(self, error: MeshError) -> None:
+        """The twin ends requests itself (`failed`)."""
+
+    def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None:
+        self._node.budget.earn(num_tokens)
+
+    def leased(self, queue_wait_s: float) -> None:
+        """For telemetry."""
+
+    def migrated(self, why: str) -> None:
+        """For telemetry."""
+
+
+class _Watched:
+    """A mux receiver with the oracle looking on."""
+
+    def __init__(self, node: GatewayNode, choice: Choice, submit: Submit) -> None:
+        self._node, self._choice, self._submit = node, choice, submit
+
+    def on_frame(self, frame: TokenFrame) -> None:
+        grant = self._choice.flow.grant
+        if grant is not None:
+            self._node.oracle.frame(self._node.link_name, grant, frame)
+        if frame.finish is not None:
+            self._node.oracle.closed(self._node.link_name, frame.stream_id)
+        self._choice.on_frame(frame)
+
+    def on_lost(self, *, contacted: bool) -> None:
+        if contacted:
+            self._lost(drained=False)
+        self._choice.on_lost(contacted=contacted)
+
+    def on_stream_failed(self, failed: StreamFailed) -> None:
+        if failed.retryable:
+            self._lost(drained=failed.reason == Reason.DRAINING)
+        self._choice.on_stream_failed(failed)
+
+    def _lost(self, *, drained: bool) -> None:
+        emitted = len(self._choice.flow.emitted)
+        self._node.oracle.lost(self._submit.job.request_id, self._choice.index, emitted, drained=drained)
+
+
 class _Dialled:
     """A peer's handler that hangs up when the dialling was given up meanwhile."""
 
@@ -140,11 +241,10 @@ class _Dialled:
         self._peer, self._dial = peer, dial
 
     def link_up(self, link: End) -> None:
+        link.handler = self if self._dial.cancelled else self._peer  # type: ignore[assignment]
         if self._dial.cancelled:
-            link.handler = self  # nothing reaches the peer
-            link.network.hang_up(link, "given up")
+            link.close("given up")
         else:
-            link.handler = self._peer
             self._peer.link_up(link)  # type: ignore[arg-type]
 
     def link_message(self, link: End, message: AnyMessage) -> None:
@@ -154,174 +254,21 @@ class _Dialled:
         """A link that was given up."""
 
 
-class TwinLeases:
-    """The gateway's side of the queue: what services/queue/client.py does, on the twin's link."""
+class _NoFlight:
+    """A request that shares its answer with nobody."""
 
-    def __init__(self, node: GatewayNode) -> None:
-        self._node = node
-        self._holders: dict[int, tuple[Choice, Acquire, float]] = {}
-        self._granted: dict[int, Grant] = {}
-        self._produced: dict[int, int] = {}
-        self.redial = TwinRedial(node.network, node, node.queue, self)
+    feeds = follows = False
 
-    def acquire(self, acquire: Acquire, holder: Choice) -> None:
-        self._holders[acquire.ticket] = (holder, acquire, self._node.sim.now_s)
-        self._send(acquire)
+    def feed(self, part: FeedPart) -> None:
+        raise AssertionError("nobody follows")
 
-    def cancel(self, ticket: int) -> None:
-        self._holders.pop(ticket, None)
-        self._send(CancelTicket(ticket))
-
-    def release(self, release: Release) -> None:
-        self._node.oracle.released(self._node.link_name, release)
-        grant = self._granted.get(release.ticket)
-        if grant is None or grant.lease_id == release.lease_id:
-            self._granted.pop(release.ticket, None)
-            self._produced.pop(release.ticket, None)
-            self._holders.pop(release.ticket, None)
-        self._send(release)
-
-    def progress(self, ticket: int, num_tokens: int) -> None:
-        self._produced[ticket] = self._produced.get(ticket, 0) + num_tokens
-
-    @property
-    def held(self) -> int:
-        """Tickets that wait or run."""
-        return len(self._holders)
-
-    def report(self) -> None:
-        """Every PROGRESS_EVERY_S: tokens so far; renews the leases."""
-        if self._granted:
-            tickets = tuple(self._granted)
-            self._send(Progress(tickets, tuple(self._produced.get(ticket, 0) for ticket in tickets)))
-            self._produced.clear()
-
-    def _send(self, message: AnyMessage) -> None:
-        if self.redial.link is not None:
-            self.redial.link.send(message)
-
-    def _asked(self, ticket: int) -> Acquire:
-        """The registration again, older by the time since."""
-        holder, acquire, asked_s = self._holders[ticket]
-        waited_s = self._node.sim.now_s - asked_s
-        return _later(acquire, waited_s, len(holder.flow.emitted))
-
-    def link_up(self, link: End) -> None:
-        for ticket in self._holders:
-            grant = self._granted.get(ticket)
-            if grant is None:
-                link.send(self._asked(ticket))
-            else:
-                tokens = self._produced.pop(ticket, 0)
-                link.send(Holding(self._asked(ticket), grant.lease_id, grant.engine_id, grant.epoch, tokens))
-
-    def link_message(self, link: End, message: AnyMessage) -> None:
-        if type(message) is Fence:
-            self._node.mux.fence(message.engine_id, message.epoch)
-            self._node.oracle.heard_fence(self._node.link_name, message)
-            return
-        assert isinstance(message, Grant | Refuse | Preempt)
-        holding = self._holders.get(message.ticket)
-        if holding is None:
-            if type(message) is Grant:  # it was cancelled meanwhile
-                self._send(Release(message.ticket, message.lease_id, 0, 0, Outcome.CANCELLED))
-            return
-        holder = holding[0]
-        if type(message) is Grant:
-            if message.ticket not in self._granted:
-                self._granted[message.ticket] = message
-            holder.on_grant(message)
-        elif type(message) is Refuse:
-            if message.ticket not in self._granted:
-                del self._holders[message.ticket]
-            holder.on_refuse(message)
-        elif type(message) is Preempt:
-            holder.on_preempt(message.lease_id)
-
-    def link_down(self, link: End, why: str) -> None:
-        """Streams go on; everything is told again when the link is back."""
+    def attach(self, follower: Generation) -> None:
+        raise AssertionError("there is nobody to follow")
 
 
-class WatchedChoice(Choice):
-    """The gateway's own Choice, with the oracle looking on."""
-
-    def __init__(self, generation: TwinGeneration, index: int, flow: ChoiceFlow, text: TextStage) -> None:
-        super().__init__(generation, index, flow, text)  # type: ignore[arg-type]
-        self.generation = generation
-
-    def on_frame(self, frame: TokenFrame) -> None:
-        self.generation.oracle.frame(self.generation.node.link_name, self, frame)
-        super().on_frame(frame)
+def _no_token_text(token_id: int, logprob: TokenLogprob) -> TokenText:
+    raise AssertionError("the twin asks for no logprobs")
 
 
-class TwinGeneration:
-    """What services.gateway.generation.Generation is to its choices, without an event loop."""
-
-    want_logprobs = False
-
-    def __init__(self, node: GatewayNode, ask: Ask, ids: count[int]) -> None:
-        self.node, self.ask, self.oracle = node, ask, node.oracle
-        self.clock, self.leases, self.engines, self.observer = node, node.leases, node, node
-        self.ended = False
-        self.choices: list[WatchedChoice] = []
-        now_s = node.sim.now_s
-        for index in range(ask.choices):
-            sampling = seeded(ask.sampling, index)
-            told = msgspec.structs.replace(sampling, stop=())  # engines know no stop strings
-            job = GenerateJob(ask.request_id, ask.prompt, told, cache_salt=ask.tenant)
-            template = Acquire(
-                0, f"{ask.request_id}.{index}", node.model, ask.tenant, ask.band, len(ask.prompt) // 4,
-                sampling.max_tokens, 0.0, 0.0, ask.weight, preemptible=ask.band != "vip",
-            )  # fmt: skip
-            flow = ChoiceFlow(
-                job, template, arrived_s=now_s, deadline_s=now_s + ask.patience_s, next_id=ids.__next__,
-                budget=node.budget,
-            )  # fmt: skip
-            stops = StopMatcher(sampling.stop) if sampling.stop else None
-            text = TextStage(SimTextDecoder(), stops)
-            self.choices.append(WatchedChoice(self, index, flow, text))
-
-    def start(self) -> None:
-        self.oracle.arrived(self)
-        for choice in self.choices:
-            choice.apply(choice.flow.start(self.node.sim.now_s))
-
-    def token_text(self, token_id: int, logprob: TokenLogprob) -> TokenText:
-        raise AssertionError("the twin asks for no logprobs")
-
-    def deltas(self, delta: Delta) -> None:
-        self.oracle.shown(self, delta)
-
-    def finished(self, choice: Choice) -> None:
-        self.oracle.closed(self.node.link_name, choice.flow.stream_id)
-        self.oracle.finished(self, choice)
-        if all(one.flow.phase is Phase.DONE for one in self.choices):
-            self._end()
-
-    def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None:
-        self.stop_with(error, outcome)
-
-    def overdue(self) -> None:
-        error = OverloadError(Reason.DEADLINE_EXCEEDED, "the request's deadline has passed")
-        self.stop_with(error, Outcome.EVICTED)
-
-    def stop_with(self, error: MeshError, outcome: Outcome) -> None:
-        if self.ended:
-            return
-        self._end()
-        self.oracle.failed(self, error, outcome)
-        for choice in self.choices:
-            if choice.flow.phase is not Phase.DONE:
-                choice.apply(choice.flow.on_abort(error))
-
-    def _end(self) -> None:
-        self.ended = True
-        self.node.generations.pop(self.ask.request_id, None)
-
-
-def _later(acquire: Acquire, waited_s: float, emitted: int) -> Acquire:
-    """A registration told again: older, with less time left."""
-    age_s, remaining_s = acquire.age_s + waited_s, acquire.remaining_s - waited_s
-    return msgspec.structs.replace(
-        acquire, age_s=age_s, remaining_s=remaining_s, emitted_tokens=emitted, registered=True
-    )
+async def _nowhere() -> tuple[str, bytes]:
+    raise NotImplementedError("the twin's links need no address")

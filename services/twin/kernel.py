@@ -7,9 +7,12 @@ process has died since, and waits while the process is stopped (SIGSTOP), as tim
 from __future__ import annotations
 
 import heapq
+from asyncio.events import _set_running_loop as set_running_loop  # type: ignore[reportPrivateUsage]  # no public way
 from collections.abc import Callable
 from random import Random
 from typing import Any
+
+from .loop import ProcessLoop
 
 Call = Callable[..., None]
 
@@ -24,11 +27,20 @@ class Process:
         self.stopped = False
         self.incarnation = 0
         self.backlog: list[tuple[Call, tuple[Any, ...]]] = []
+        self.loop = ProcessLoop(self)
 
     @property
     def link_name(self) -> str:
         """How this process names itself on links."""
         return self.name
+
+    def now_s(self) -> float:
+        """Clock port."""
+        return self.sim.now_s
+
+    def wall_s(self) -> float:
+        """Clock port."""
+        return self.sim.now_s + 1_700_000_000.0
 
     def boot(self) -> None:
         """Called when the process starts: fresh state, first timers, first dials."""
@@ -39,7 +51,9 @@ class Process:
         self.incarnation += 1
         self.alive, self.stopped = True, False
         self.sim.note(self.name, "starts")
+        set_running_loop(self.loop)
         self.boot()
+        set_running_loop(None)
 
     def kill(self) -> None:
         """Gone at once; its pending events vanish."""
@@ -63,7 +77,9 @@ class Process:
         incarnation = self.incarnation
         for call, args in backlog:
             if self.alive and self.incarnation == incarnation:
+                set_running_loop(self.loop)
                 call(*args)
+        set_running_loop(None)
 
     def after(self, delay_s: float, call: Call, *args: Any) -> None:
         """Call in this process, `delay_s` from now."""
@@ -101,8 +117,10 @@ class Simulation:
                 if process.stopped:
                     process.backlog.append((call, args))
                     continue
+                set_running_loop(process.loop)
             self.num_events += 1
             call(*args)
+            set_running_loop(None)
             if check is not None:
                 check()
         self.now_s = max(self.now_s, until_s)

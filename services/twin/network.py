@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..link.messages import AnyMessage, Fence, Grant, Preempt, Refuse
 from ..request import TokenFrame
-from .kernel import Process, Simulation
+from .kernel import Process, Simulation, set_running_loop
 
 DEAD_AFTER_S = 1.0
 REPEATABLE = (TokenFrame, Grant, Refuse, Preempt, Fence)
@@ -68,7 +68,7 @@ class End:
 
 
 class Network:
-    """All links. `latency_s` is the mean one-way delay; `slow` multiplies it for single hosts."""
+    """All links. `latency_s` is the mean one-way delay; `slow` adds seconds for single hosts."""
 
     def __init__(self, sim: Simulation, latency_s: float = 0.0005) -> None:
         self.sim = sim
@@ -83,8 +83,8 @@ class Network:
         self.processes[process.name] = process
 
     def delay_s(self, source: str, target: str) -> float:
-        factor = max(self.slow.get(source, 1.0), self.slow.get(target, 1.0))
-        return self.latency_s * factor * (0.5 + self.sim.rng.random())
+        added_s = max(self.slow.get(source, 0.0), self.slow.get(target, 0.0)) if self.slow else 0.0
+        return self.latency_s * (0.5 + self.sim.rng.random()) + added_s
 
     # Connecting ------------------------------------------------------------------------------------------
 
@@ -111,7 +111,9 @@ class Network:
         near.peer, far.peer = far, near
         near.name, far.name = server.link_name, client.link_name
         self._ends[near] = self._ends[far] = None
+        set_running_loop(server.loop)
         far.handler.link_up(far)
+        set_running_loop(client.loop)
         near.handler.link_up(near)
 
     def _reachable(self, client: Process, server: Process) -> bool:
@@ -137,7 +139,9 @@ class Network:
         if peer.owner.stopped:
             peer.owner.backlog.append((self._deliver, (peer, frame)))
         else:
+            set_running_loop(peer.owner.loop)
             self._deliver(peer, frame)
+            set_running_loop(None)
 
     def _deliver(self, end: End, frame: list[AnyMessage]) -> None:
         handler = end.handler
@@ -165,6 +169,7 @@ class Network:
                 end.arrival_s(self.sim.now_s + delay), peer.owner, self._down, peer, "closed by the peer"
             )
         if end.owner.alive and end.incarnation == end.owner.incarnation:
+            set_running_loop(end.owner.loop)
             end.handler.link_down(end, why)
 
     def _down(self, end: End, why: str) -> None:

@@ -23,15 +23,13 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from ..answer import Delta
 from ..errors import MeshError
 from ..experts.sim_answers import Answer
 from ..link.messages import CancelTicket, Fence, Grant, Preempt, Refuse, Release, Submit
-from ..outcome import Outcome, Reason
+from ..outcome import Reason
 from ..queue.entry import LEASED
 from ..queue.routing.picker import suits
 from ..queue.scheduler import Scheduler
@@ -39,10 +37,6 @@ from ..request import SamplingParams, TokenFrame
 from ..sim_tokenizer import decode
 from .kernel import Simulation
 from .workload import Ask
-
-if TYPE_CHECKING:
-    from ..gateway.generation import Choice
-    from .gateway_node import TwinGeneration
 
 LATE_S = 0.05
 DEAD_WORK_S = 1.6
@@ -67,10 +61,13 @@ class ChoiceRecord:
     finish: str
     num_tokens: int
     seen: str = ""
+    tokens_seen: int = 0
     ended: str = ""
     lease: int = 0
     lost: int = 0
     fruitless: int = 0
+    again: bool = False
+    emitted_at_open: int = 0
 
 
 @dataclass
@@ -80,7 +77,7 @@ class RequestRecord:
     ask: Ask
     arrived_s: float
     choices: list[ChoiceRecord]
-    outcome: Outcome | None = None
+    ended: bool = False
     reason: Reason | None = None
     ended_s: float = 0.0
     first_token_s: float | None = None
@@ -136,45 +133,44 @@ class Oracle:
 
     # the client's side ------------------------------------------------------------------------------------
 
-    def arrived(self, generation: TwinGeneration) -> None:
-        ask = generation.ask
+    def arrived(self, ask: Ask) -> None:
         choices = [right_answer(ask, index) for index in range(ask.choices)]
         self.requests[ask.request_id] = RequestRecord(ask, self.sim.now_s, choices)
 
-    def shown(self, generation: TwinGeneration, delta: Delta) -> None:
-        record = self.requests[generation.ask.request_id]
+    def shown(self, ask: Ask, delta: Delta) -> None:
+        """A piece of an answer reaches its client."""
+        record = self.requests[ask.request_id]
         choice = record.choices[delta.choice]
-        if record.outcome is not None or choice.ended:
-            raise self.broken(1, f"{record.ask.request_id} gets {delta} after its end")
+        if record.ended or choice.ended:
+            raise self.broken(1, f"{ask.request_id} gets {delta} after its end")
         if not choice.text.startswith(delta.text, len(choice.seen)):
             right = choice.text[len(choice.seen) : len(choice.seen) + len(delta.text)]
-            raise self.broken(
-                2, f"{record.ask.request_id} gets {delta.text!r} after {choice.seen!r}, not {right!r}"
-            )
+            raise self.broken(2, f"{ask.request_id} gets {delta.text!r} after {choice.seen!r}, not {right!r}")
         choice.seen += delta.text
+        choice.tokens_seen += delta.num_tokens
         if record.first_token_s is None:
             record.first_token_s = self.sim.now_s
         if delta.finish is not None:
             choice.ended = delta.finish
             if choice.seen != choice.text or delta.finish != choice.finish:
                 told = f"ends by {delta.finish!r} after {choice.seen!r}, not by {choice.finish!r}"
-                raise self.broken(2, f"{record.ask.request_id} {told} after {choice.text!r}")
+                raise self.broken(2, f"{ask.request_id} {told} after {choice.text!r}")
 
-    def finished(self, generation: TwinGeneration, choice: Choice) -> None:
-        record = self.requests[generation.ask.request_id]
-        right = record.choices[choice.index]
-        if not right.ended:
-            raise self.broken(1, f"{record.ask.request_id} finished without telling its client")
-        if len(choice.flow.emitted) != right.num_tokens:
-            told = f"{len(choice.flow.emitted)} tokens billed, {right.num_tokens} answered"
-            raise self.broken(3, f"{record.ask.request_id}: {told}")
-        if all(one.ended for one in record.choices):
-            self._outcome(record, Outcome.COMPLETED, None)
+    def completed(self, ask: Ask, billed: list[int]) -> None:
+        """The request is complete; `billed` are the tokens on its bill, per choice."""
+        record = self.requests[ask.request_id]
+        for choice, num_tokens in zip(record.choices, billed, strict=True):
+            if not choice.ended:
+                raise self.broken(1, f"{ask.request_id} completed without telling its client")
+            if not num_tokens == choice.num_tokens == choice.tokens_seen:
+                told = f"{num_tokens} tokens billed, {choice.tokens_seen} shown, {choice.num_tokens} answered"
+                raise self.broken(3, f"{ask.request_id}: {told}")
+        self._outcome(record, None)
 
-    def failed(self, generation: TwinGeneration, error: MeshError, outcome: Outcome) -> None:
-        record = self.requests[generation.ask.request_id]
-        self._outcome(record, outcome, error.reason)
-        ask, reason = record.ask, error.reason
+    def failed(self, ask: Ask, error: MeshError) -> None:
+        """The request ends with an error."""
+        record = self.requests[ask.request_id]
+        self._outcome(record, error.reason)
         impatient = ask.patience_s < LONG_PATIENCE_S
         caused = {
             Reason.CLIENT_CANCELLED: ask.cancel_s is not None,
@@ -184,14 +180,16 @@ class Oracle:
             Reason.POISON_REQUEST: self.engine_faults >= 2 and any(c.fruitless >= 2 for c in record.choices),
             Reason.ENGINE_LOST: self.small_budget and self.engine_faults >= 1,
         }
-        if not caused.get(reason, False):
-            raise self.broken(9, f"{ask.request_id} failed without a cause: {reason} ({error.message})")
+        if not caused.get(error.reason, False):
+            raise self.broken(9, f"{ask.request_id} failed without a cause: {error.reason} ({error.message})")
 
-    def _outcome(self, record: RequestRecord, outcome: Outcome, reason: Reason | None) -> None:
-        if record.outcome is not None:
-            raise self.broken(1, f"{record.ask.request_id}: {outcome} after {record.outcome}")
-        record.outcome, record.reason, record.ended_s = outcome, reason, self.sim.now_s
-        self.sim.note("client", f"{record.ask.request_id} {outcome} {reason or ''}")
+    def _outcome(self, record: RequestRecord, reason: Reason | None) -> None:
+        if record.ended:
+            raise self.broken(
+                1, f"{record.ask.request_id}: {reason or 'completed'} after {record.reason or 'completed'}"
+            )
+        record.ended, record.reason, record.ended_s = True, reason, self.sim.now_s
+        self.sim.note("client", f"{record.ask.request_id} {reason or 'completed'}")
         late_s = self.sim.now_s - record.arrived_s - record.ask.patience_s
         if late_s > LATE_S and not self.gateways_stopped:
             raise self.broken(10, f"{record.ask.request_id} ends {late_s:.3f} s after its deadline")
@@ -199,16 +197,14 @@ class Oracle:
     def gateway_died(self, gateway: str) -> None:
         """Its clients lost their connections, and with them their requests."""
         for record in self.requests.values():
-            if record.outcome is None and f"g{record.ask.gateway}" == gateway:
-                record.outcome, record.lost_with_gateway = Outcome.FAILED, True
+            if not record.ended and f"g{record.ask.gateway}" == gateway:
+                record.ended = record.lost_with_gateway = True
 
     # gateways ---------------------------------------------------------------------------------------------
 
-    def opened(
-        self, gateway: str, generation: TwinGeneration, index: int, grant: Grant, submit: Submit
-    ) -> None:
+    def opened(self, gateway: str, index: int, grant: Grant, submit: Submit) -> None:
         """A choice is submitted to an engine."""
-        record = self.requests[generation.ask.request_id]
+        record = self.requests[submit.job.request_id]
         choice = record.choices[index]
         key = (gateway, grant.lease_id)
         if choice.lease:
@@ -218,6 +214,10 @@ class Oracle:
         if key in self._accepted:
             raise self.broken(5, f"{gateway} accepts lease {grant.lease_id} twice")
         choice.lease = grant.lease_id
+        choice.emitted_at_open = len(submit.job.emitted_ids) // 4
+        if choice.again:
+            choice.again = False
+            self.repeated_tokens += len(record.ask.prompt) // 4 + choice.emitted_at_open
         self._accepted[key] = (grant.engine_id, grant.epoch)
         self._in_request[key] = (record, index)
         if submit.job.remaining_s < -LATE_S:
@@ -243,22 +243,27 @@ class Oracle:
         choice.lease = 0
         if release.outcome == "lost":
             choice.lost += 1
-            choice.fruitless = 0 if release.output_tokens else choice.fruitless + 1
-            self.repeated_tokens += release.prompt_tokens + len(choice.seen) // 4
 
-    def frame(self, gateway: str, choice: Choice, frame: TokenFrame) -> None:
-        """A frame reaches a choice that still wants it."""
-        grant = choice.flow.grant
-        if grant is not None and grant.epoch <= self._fenced.get((gateway, grant.engine_id), 0):
+    def lost(self, request_id: str, index: int, emitted: int, *, drained: bool) -> None:
+        """An engine that worked on this choice is lost (or `drained`, which nobody died of): work is done again."""
+        record = self.requests[request_id]
+        choice = record.choices[index]
+        if drained:
+            return
+        choice.fruitless = choice.fruitless + 1 if emitted == choice.emitted_at_open else 0
+        choice.again = True
+
+    def frame(self, gateway: str, grant: Grant, frame: TokenFrame) -> None:
+        """A frame reaches a choice that runs on `grant`."""
+        if grant.epoch <= self._fenced.get((gateway, grant.engine_id), 0):
             raise self.broken(
                 13, f"{gateway} takes a token of {grant.engine_id} in fenced epoch {grant.epoch}"
             )
         self.served_tokens += len(frame.token_ids)
 
-    def heard_fence(self, gateway: str, fence: Fence) -> None:
-        self._fenced[gateway, fence.engine_id] = max(
-            fence.epoch, self._fenced.get((gateway, fence.engine_id), 0)
-        )
+    def heard_fence(self, gateway: str, engine_id: str, epoch: int) -> None:
+        """A gateway is told that an engine is out up to `epoch`."""
+        self._fenced[gateway, engine_id] = max(epoch, self._fenced.get((gateway, engine_id), 0))
 
     # the queue --------------------------------------------------------------------------------------------
 
@@ -295,7 +300,7 @@ class Oracle:
     def _ended(self, lease_id: int) -> None:
         engine_id = self._engine_of.get(lease_id)
         if engine_id is not None:
-            self._live[engine_id].pop(lease_id, None)
+            self._live.get(engine_id, {}).pop(lease_id, None)
 
     def queue_died(self) -> None:
         self._live.clear()
@@ -343,7 +348,7 @@ class Oracle:
 
     def unfinished(self) -> list[str]:
         """Requests without an outcome."""
-        return [request_id for request_id, record in self.requests.items() if record.outcome is None]
+        return [request_id for request_id, record in self.requests.items() if not record.ended]
 
     def check_budget(self, burst_tokens: float, share: float, prompt_tokens: int) -> None:
         """Invariant 15, over all gateways together."""

@@ -1,43 +1,48 @@
-"""The authoritative queue in the twin: the real scheduler between links.
+"""The queue's process in the twin: the real authority and scheduler, with the oracle looking on.
 
-Rules: replaces services/queue/authority.py's sockets and timer, nothing that decides. A killed queue forgets
-everything; `incarnation` grows with each start, and grants wait for `grace_s` then, as in the live shell.
+Rules: replaces the authority's listening socket, nothing else. A killed queue forgets everything.
 """
 
 from __future__ import annotations
 
 from ..config import QueueConfig
-from ..link.messages import (
-    Acquire,
-    AnyMessage,
-    CancelTicket,
-    EngineDrain,
-    EngineLoad,
-    EngineUp,
-    Holding,
-    Progress,
-    Release,
-)
-from ..queue.events import (
-    EngineUnlinked,
-    Event,
-    FromEngine,
-    FromGateway,
-    GatewayLost,
-    Tick,
-    ToEngine,
-    ToGateway,
-)
+from ..link.messages import AnyMessage
+from ..queue.authority import QueueAuthority
+from ..queue.events import FromGateway, ToAllGateways, ToGateway
 from ..queue.scheduler import Scheduler
 from .kernel import Process, Simulation
 from .network import End, Network
 from .oracle import Oracle
 
-TICK_S = 0.05
-GRACE_S = 0.3
 
-_GATEWAY = (Acquire, CancelTicket, Release, Progress, Holding)
-_ENGINE = (EngineUp, EngineLoad, EngineDrain)
+class WatchedAuthority(QueueAuthority):
+    """Tells the oracle what the scheduler hears and decides."""
+
+    def __init__(self, config: QueueConfig, node: QueueNode) -> None:
+        super().__init__(config, clock=node, key=b"twin")
+        self._node = node
+
+    def begin(self) -> None:
+        """What `start` does apart from listening."""
+        self._tick()
+
+    @property
+    def schedulers(self) -> list[Scheduler]:
+        return list(self._models.values())
+
+    def _decide(self, scheduler: Scheduler, event: object, now_s: float) -> None:
+        oracle = self._node.oracle
+        if type(event) is FromGateway:
+            oracle.queue_heard(event.gateway, event.message)
+        effects = scheduler.decide(event, now_s)  # type: ignore[arg-type]  # as in the authority
+        for effect in effects:
+            if type(effect) is ToGateway:
+                oracle.queue_said(effect.gateway, effect.message)
+            elif type(effect) is ToAllGateways:
+                oracle.fenced(effect.message)
+        self._run(effects)
+        granting = now_s > self._started_s + self.config.restart_grace_s + 1e-6
+        oracle.decided(scheduler, granting=granting)
 
 
 class QueueNode(Process):
@@ -51,12 +56,8 @@ class QueueNode(Process):
         network.add(self)
 
     def boot(self) -> None:
-        self.grace_s = GRACE_S if self.incarnation > 1 else 0.0
-        self.grants_from_s = -1.0
-        self.scheduler = Scheduler(self.config, incarnation=self.incarnation, grace_s=self.grace_s)
-        self.gateways: dict[str, End] = {}
-        self.engines: dict[str, End] = {}
-        self.after(TICK_S, self._tick)
+        self.authority = WatchedAuthority(self.config, self)
+        self.authority.begin()
 
     def crash(self, restart_s: float, *, silent: bool = False) -> None:
         """kill -9; everything it knew is gone."""
@@ -67,50 +68,11 @@ class QueueNode(Process):
         self.oracle.queue_died()
         self.sim.at(self.sim.now_s + restart_s, None, self.start)
 
-    def decide(self, event: Event) -> None:
-        """One event through the core; its effects go out."""
-        if self.grants_from_s < 0:
-            self.grants_from_s = self.sim.now_s + self.grace_s
-        effects = self.scheduler.decide(event, self.sim.now_s)
-        for effect in effects:
-            if type(effect) is ToGateway:
-                self.oracle.queue_said(effect.gateway, effect.message)
-                link = self.gateways.get(effect.gateway)
-                if link is not None:
-                    link.send(effect.message)
-            elif type(effect) is ToEngine:
-                link = self.engines.get(effect.engine_id)
-                if link is not None:
-                    link.send(effect.message)
-            else:
-                self.oracle.fenced(effect.message)
-                for link in self.gateways.values():
-                    link.send(effect.message)
-        self.oracle.decided(self.scheduler, granting=self.sim.now_s >= self.grants_from_s)
-
-    def _tick(self) -> None:
-        self.after(TICK_S, self._tick)
-        self.decide(Tick())
-
     def link_up(self, link: End) -> None:
-        """Who it is shows in its name, or in its first message."""
-        if not link.name.startswith("e"):
-            self.gateways[link.name] = link
+        self.authority.link_up(link)  # type: ignore[arg-type]
 
     def link_message(self, link: End, message: AnyMessage) -> None:
-        if isinstance(message, _GATEWAY):
-            self.oracle.queue_heard(link.name, message)
-            self.decide(FromGateway(link.name, message))
-        elif isinstance(message, _ENGINE):
-            if type(message) is EngineUp:
-                self.engines[message.engine_id] = link
-            if self.engines.get(message.engine_id) is link:
-                self.decide(FromEngine(message))
+        self.authority.link_message(link, message)  # type: ignore[arg-type]
 
     def link_down(self, link: End, why: str) -> None:
-        if self.gateways.get(link.name) is link:
-            del self.gateways[link.name]
-            self.decide(GatewayLost(link.name))
-        for engine_id in [name for name, end in self.engines.items() if end is link]:
-            del self.engines[engine_id]
-            self.decide(EngineUnlinked(engine_id))
+        self.authority.link_down(link, why)  # type: ignore[arg-type]

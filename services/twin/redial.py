@@ -12,15 +12,21 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.02, 1.0
 
 
 class TwinRedial:
-    """Keeps a link from `client` to `target`, with backoff to a second, for as long as the client lives."""
+    """Keeps a link from `client` to `target`, with backoff to a second. Stands in for Redial in the real shells."""
 
     def __init__(self, network: Network, client: Process, target: str, handler: Handler) -> None:
         self._network, self._client, self._target, self._handler = network, client, target, handler
         self._backoff_s = FIRST_BACKOFF_S
+        self._stopped = False
         self.link: End | None = None
 
     def start(self) -> None:
         self._network.dial(self._client, self._target, self, self._failed)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self.link is not None:
+            self.link.close("stopped")
 
     def link_up(self, link: End) -> None:
         self.link = link
@@ -36,8 +42,22 @@ class TwinRedial:
         self._failed()
 
     def _failed(self) -> None:
-        self._client.after(self._backoff_s, self.start)
-        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+        if not self._stopped:
+            self._client.after(self._backoff_s, self.start)
+            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+
+
+class TwinServer:
+    """Stands in for LinkServer: the process itself is what others dial, by its `address`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def start(self, host: str = "", port: int = 0) -> str:
+        return self.address
+
+    def close(self) -> None:
+        """The links of a process end with it."""
 
 
 class TwinDial:

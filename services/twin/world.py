@@ -48,11 +48,13 @@ class World:
         self.network = Network(self.sim, latency_s=rng.choice((0.0002, 0.001, 0.01)))
         self.queue = QueueNode(self.sim, self.network, "queue", _queue_config(rng), self.oracle)
         self.engines = [
-            EngineNode(self.sim, self.network, f"e{number}", "queue", _timing(rng))
+            EngineNode(
+                self.sim, self.network, f"e{number}", "queue", _timing(rng), model="sim", pool="default"
+            )
             for number in range(rng.choice((1, 2, 2, 3, 4)))
         ]
         self.gateways = [
-            GatewayNode(self.sim, self.network, f"g{number}", "queue", self.oracle)
+            GatewayNode(self.sim, self.network, f"g{number}", "queue", self.oracle, model="sim")
             for number in range(rng.choice((1, 2, 2, 3)))
         ]
         self.oracle.small_budget = rng.random() < 0.1
@@ -79,9 +81,9 @@ class World:
             process.start()
         for ask in self.asks:
             gateway = self.gateways[ask.gateway]
-            sim.at(ask.at_s, None, gateway.admit, ask)
+            sim.at(ask.at_s, None, self._knock, gateway, ask)
             if ask.cancel_s is not None:
-                sim.at(ask.cancel_s, None, gateway.client_gone, ask)
+                sim.at(ask.cancel_s, None, self._leave, gateway, ask)
         for fault in self.script:
             sim.at(fault.at_s, None, faults.apply, self, fault)
         last_s = max([HEAL_S if self.script else 0.0, *(ask.at_s + 0.01 for ask in self.asks)])
@@ -92,6 +94,15 @@ class World:
             if sim.now_s >= last_s and self._at_rest():
                 break
         self._check_end()
+
+    def _knock(self, gateway: GatewayNode, ask: Ask) -> None:
+        """A client connects; nobody listens while the gateway is down."""
+        if gateway.alive:
+            gateway.after(0.0, gateway.admit, ask)
+
+    def _leave(self, gateway: GatewayNode, ask: Ask) -> None:
+        if gateway.alive:
+            gateway.after(0.0, gateway.client_gone, ask)
 
     def _heal(self) -> None:
         self.network.heal_all()
@@ -114,21 +125,24 @@ class World:
         for engine in self.engines:
             if not engine.alive:
                 rest.append(f"{engine.name} is down")
-            elif len(engine.table):
-                rest.append(f"{len(engine.table)} streams on {engine.name}")
+            elif len(engine.rank.streams):
+                rest.append(f"{len(engine.rank.streams)} streams on {engine.name}")
         for gateway in self.gateways:
             if not gateway.alive:
                 rest.append(f"{gateway.name} is down")
-            elif gateway.generations or gateway.leases.held or gateway.mux.num_streams:
+            elif (
+                gateway.tasks
+                or gateway.client.num_held
+                or gateway.client.num_waiting
+                or gateway.mux.num_streams
+            ):
                 rest.append(f"requests or leases at {gateway.name}")
         if not self.queue.alive:
             rest.append("the queue is down")
         else:
-            rest += [
-                f"tickets of {name} at the queue"
-                for name, table in self.queue.scheduler.state.gateways.items()
-                if table
-            ]
+            for scheduler in self.queue.authority.schedulers:
+                tables = scheduler.state.gateways.items()
+                rest += [f"tickets of {name} at the queue" for name, table in tables if table]
         return rest
 
     def _check_end(self) -> None:
