@@ -42,19 +42,27 @@ def run(function: Callable[[], int]) -> int:
 
 def _child(function: Callable[[], int], guard_pid: int) -> int:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
+    asked: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)  # also where a background job inherited it ignored
     _prctl(_PR_SET_PDEATHSIG, signal.SIGINT)  # a guard that is killed outright still ends us in order
     if os.getppid() != guard_pid:
         return 1
     code = 1
     try:
         code = function()
-    except KeyboardInterrupt:
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        # Once we were asked to end, whatever a library makes of the interrupt is the end that was asked for.
+        if asked:
+            code = 0
+        elif isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
+        else:
+            traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

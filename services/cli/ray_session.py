@@ -7,10 +7,11 @@ is on with a token of this run (run.py sets it, because Ray reads it when it is 
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..errors import ConfigError
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
 APP_NAME = "default"
+END_WITHIN_S = 8.0
 
 Say = Callable[[str], None]
 
@@ -91,9 +93,12 @@ def failure() -> str:
 
 
 def end(say: Say) -> None:
-    """Take the mesh down in order: streams are drained as far as the deployments' own patience goes."""
+    """Take the mesh down: replicas get `END_WITHIN_S` to finish, what is left ends with Ray itself."""
     say("stopping the mesh")
-    serve.shutdown()
+    with redirect_stderr(io.StringIO()):  # Ray reports the controller's own end as a failure
+        thread = threading.Thread(target=serve.shutdown, name="shutdown", daemon=True)
+        thread.start()
+        thread.join(END_WITHIN_S)
 
 
 @contextmanager
