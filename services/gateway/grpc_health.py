@@ -41,17 +41,18 @@ class Health(health_pb2_grpc.HealthServicer):
         ready, _ = self._mesh.readiness.verdict(self._mesh.clock.now_s())
         return _SERVING if ready and not self._draining else _NOT_SERVING
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # grpc's name
+    async def Check(self, request: Any, context: Any) -> Any:
         status = self.status(request.service)
         if status == _UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802  # grpc's name
+    async def List(self, request: Any, context: Any) -> Any:
         statuses = {name: health_pb2.HealthCheckResponse(status=self.status(name)) for name in _SERVICES}
-        return health_pb2.HealthListResponse(statuses=statuses)
+        kind = health_pb2.HealthListResponse  # pyright: ignore[reportAttributeAccessIssue] # newer than its stub
+        return kind(statuses=statuses)
 
-    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # grpc's name
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         last = -1
         while not (self._draining and last == _NOT_SERVING):
             status = self.status(request.service)

@@ -48,7 +48,8 @@ class UnaryResponder:
 
 
 class StreamResponder:
-    """A stream of StreamEvents. `write_to` ends when the answer does; then `error` tells how."""
+    """A stream of StreamEvents. `write_to` ends when the answer does; then it is `complete`, or `error` is
+    set, or the work was cancelled from inside."""
 
     streams = True
 
@@ -59,6 +60,7 @@ class StreamResponder:
         self._writing_bytes = 0
         self._waiting_bytes = 0
         self._closed = False
+        self.complete = False
         self._wakeup: asyncio.Future[None] | None = None
 
     def expect(self, request: InferenceRequest) -> None:
@@ -77,6 +79,7 @@ class StreamResponder:
     def end(self, tail: AnswerTail) -> None:
         self._merge()
         self._push(grpc_encode.event_end(tail))
+        self.complete = True
 
     def fail(self, error: MeshError) -> None:
         self.error = error

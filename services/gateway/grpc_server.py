@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from ..answer import Responder
 from ..api import grpc_encode
 from ..api.grpc_convert import chat_from_bytes, text_from_bytes
-from ..errors import ConfigError, MeshError, RequestError
+from ..errors import ConfigError, MeshError, RequestError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest
 from . import pipeline
@@ -107,6 +107,7 @@ class GrpcServer:
         try:
             bound = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
+            await server.stop(0)
             raise ConfigError(f"gRPC cannot listen on {host}:{port}: {error}") from None
         await server.start()
         self._server = server
@@ -139,8 +140,9 @@ class GrpcServer:
                 await answer.write_to(context.write)
             finally:  # cancelled when the client goes
                 work.cancel()
-            if answer.error is not None:
-                await abort(context, answer.error, call.request_id)
+            if not answer.complete:
+                ended = ServiceError(Reason.DRAINING, "the gateway is going away")
+                await abort(context, answer.error or ended, call.request_id)
 
         return call
 

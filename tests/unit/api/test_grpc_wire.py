@@ -69,7 +69,8 @@ SAME_CHAT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     {"messages": PB_HI, "form": {"json_object": True}}),
     (
         {"messages": HI, "priority_band": "vip", "confidence": True, "user": "u", "metadata": {"a": "b"}},
-        {"messages": PB_HI, "options": {"priority_band": "vip", "confidence": True, "user": "u", "metadata": {"a": "b"}}},
+        {"messages": PB_HI, "options": {"priority_band": "vip", "confidence": True, "user": "u", "metadata": {"a": "b"}}
+        },
     ),
 ]  # fmt: skip
 
