@@ -1,0 +1,215 @@
+"""A whole mesh in one process, without Ray: real gateway, queue, cache and links on loopback, simulated engines.
+
+Everything that a request touches is the product's; only placement (Ray) and the model (simulated) are not. Tests
+talk HTTP to it, break it, and compare tokens with what the simulated model must say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from services.cache.authority import Authority
+from services.cache.memory_store import MemoryStore
+from services.config import (
+    CacheConfig,
+    ExpertsConfig,
+    GatewayConfig,
+    GraphConfig,
+    LimitsConfig,
+    PostprocessConfig,
+    QueueConfig,
+)
+from services.experts.engine import ModelCard
+from services.experts.rank import Rank
+from services.experts.sim_answers import expected_ids
+from services.experts.sim_engine import SimEngine
+from services.gateway import json_key_store
+from services.gateway.identity import Permission
+from services.gateway.node import GatewayNode, Peers
+from services.postprocess.policy import Policy
+from services.queue.authority import QueueAuthority
+from services.request import SamplingParams
+from services.sim_tokenizer import decode, encode
+
+KEYS = {"acme": "key-of-acme", "rival": "key-of-rival"}
+
+
+def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
+    """Values for tests: quick steps, small limits where a test wants them."""
+    experts = {"engine": "sim", "model_name": "sim", "sim_step_s": 0.002, "max_num_seqs": 64, "max_model_len": 4096}
+    return GraphConfig(
+        name="test",
+        gateway=GatewayConfig(
+            http_port=0, grpc_port=0, keys_file=str(keys_file), limits=LimitsConfig(**parts.get("limits", {}))
+        ),
+        cache=CacheConfig(root_secret="5a" * 32, **parts.get("cache", {})),
+        queue=QueueConfig(**parts.get("queue", {})),
+        experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
+        postprocess=PostprocessConfig(**parts.get("postprocess", {})),
+    )
+
+
+class LocalMesh:
+    """The parts, to be looked into and broken, and a small HTTP client."""
+
+    def __init__(self, config: GraphConfig) -> None:
+        self.config = config
+        self.queue = QueueAuthority(config.queue)
+        self.cache = Authority(MemoryStore(), config.cache)
+        self.ranks: list[Rank] = []
+        self.gateways: list[GatewayNode] = []
+        self.policies: asyncio.Queue[Policy] = asyncio.Queue()
+        self._cache_address = ""
+
+    async def start(self, engines: int, gateways: int = 1) -> None:
+        await self.queue.start()
+        self._cache_address = await self.cache.start()
+        for _ in range(engines):
+            await self.add_engine()
+        for _ in range(gateways):
+            gateway = GatewayNode(self.config, Peers(self._queue, self._cache, self._card, self._policy))
+            await gateway.start()
+            self.gateways.append(gateway)
+        await self.until_ready()
+
+    async def add_engine(self) -> Rank:
+        rank = Rank(
+            SimEngine.from_config(self.config.experts), resolve_queue=self._queue, stuck_after_s=self.config.experts.stuck_after_s
+        )
+        await rank.start()
+        self.ranks.append(rank)
+        return rank
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(gateway.stop(0.2) for gateway in self.gateways))
+        await asyncio.gather(*(rank.stop() for rank in self.ranks))
+        await self.cache.stop()
+        self.queue.close()
+
+    async def restart_queue(self) -> None:
+        """A queue that died and came back, empty, somewhere else."""
+        self.queue.close()
+        self.queue = QueueAuthority(self.config.queue)
+        await self.queue.start()
+
+    async def _queue(self) -> tuple[str, bytes]:
+        return self.queue.address, self.queue.key
+
+    async def _cache(self) -> tuple[str, bytes]:
+        return self._cache_address, self.cache.key
+
+    async def _card(self) -> ModelCard:
+        info = self.ranks[0].info
+        assert info is not None
+        return ModelCard(info)
+
+    async def _policy(self, known: str, wait_s: float) -> Policy | None:
+        return await self.policies.get()
+
+    # a client ----------------------------------------------------------------------------------------------
+
+    def port(self, gateway: int = 0) -> int:
+        return self.gateways[gateway].http_port
+
+    async def until_ready(self) -> None:
+        for _ in range(1000):
+            if (await self.get("/readyz"))[0] == 200:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError((await self.get("/readyz"))[1])
+
+    async def get(self, path: str, *, tenant: str = "acme") -> tuple[int, str]:
+        response = await self.send("GET", path, b"", tenant=tenant)
+        return response.status, (await response.read()).decode()
+
+    async def post(self, path: str, body: Mapping[str, Any] | bytes, **options: Any) -> Response:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.send("POST", path, data, **options)
+
+    async def json(self, path: str, body: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Answer of a request that must succeed."""
+        response = await self.post(path, body, **options)
+        text = await response.read()
+        assert response.status == 200, text
+        return json.loads(text)
+
+    async def send(
+        self, method: str, path: str, data: bytes, *, tenant: str = "acme", gateway: int = 0, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port(gateway))
+        lines = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(data)}", "connection: close"]
+        if tenant:
+            lines.append(f"authorization: Bearer {KEYS.get(tenant, tenant)}")
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        found = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        return Response(int(head[0].split()[1]), found, reader, writer)
+
+
+class Response:
+    """Status, lower-case headers, and the body as bytes or as events."""
+
+    def __init__(self, status: int, headers: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.status, self.headers = status, headers
+        self._reader, self.writer = reader, writer
+
+    async def read(self) -> bytes:
+        data = await self._reader.read()
+        self.writer.close()
+        if self.headers.get("transfer-encoding") != "chunked":
+            return data
+        out = b""
+        while data:
+            size, _, data = data.partition(b"\r\n")
+            out, data = out + data[: int(size, 16)], data[int(size, 16) + 2 :]
+        return out
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Server-sent events as they come, without [DONE]."""
+        while True:
+            line = await self._reader.readline()
+            if not line or line == b"0\r\n":
+                break
+            if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+                yield json.loads(line[6:])
+        self.writer.close()
+
+    def hang_up(self) -> None:
+        self.writer.transport.abort()
+
+
+def said(prompt: str, num_tokens: int, **sampling: Any) -> str:
+    """What the simulated model answers to a plain prompt."""
+    params = SamplingParams(max_tokens=num_tokens, **sampling)
+    return decode(expected_ids(encode(prompt), num_tokens, params)).decode()
+
+
+@asynccontextmanager
+async def local_mesh(tmp_path: Path, *, engines: int = 2, gateways: int = 1, **parts: Any) -> AsyncIterator[LocalMesh]:
+    """A running mesh; everything is stopped at the end, whatever happened."""
+    keys_file = tmp_path / "keys.json"
+    for tenant, key in KEYS.items():
+        json_key_store.add(
+            keys_file, key, key_id=tenant, tenant=tenant, bands=("standard", "vip", "batch"),
+            permissions=(Permission.GENERATE, Permission.METRICS),
+        )  # fmt: skip
+    mesh = LocalMesh(sim_config(keys_file, **parts))
+    try:
+        async with asyncio.timeout(60):
+            await mesh.start(engines, gateways)
+            yield mesh
+    finally:
+        await mesh.stop()
+
+
+def plain(value: object) -> Any:
+    """Structs as dictionaries, for messages of failed asserts."""
+    return msgspec.to_builtins(value)
