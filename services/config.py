@@ -30,10 +30,12 @@ class BandConfig(Section):
     max_queued: int = Field(default=10_000, ge=1)
     max_queued_tokens: int = Field(default=20_000_000, ge=1)
     preemptible: bool = True
+    pauses_lower: bool = False
+    """Beyond its reserve, too, this band's requests pause preemptible work of lower bands that is over theirs."""
 
 
 DEFAULT_BANDS = (
-    BandConfig(name="vip", rank=0, reserved_share=0.25, preemptible=False),
+    BandConfig(name="vip", rank=0, reserved_share=0.25, preemptible=False, pauses_lower=True),
     BandConfig(name="standard", rank=1),
     BandConfig(name="batch", rank=2, ageing_s=60.0),
 )
@@ -54,6 +56,9 @@ class QueueConfig(Section):
         default=20_000, ge=1, description="over all bands; above it the lowest band is shed first"
     )
     max_queued_tokens: int = Field(default=40_000_000, ge=1)
+    pause_for_light_tenants: bool = Field(
+        default=True, description="a tenant without backlog may pause work of one that takes all it can get"
+    )
     restart_grace_s: float = Field(
         default=0.3, ge=0, description="no grants before gateways could tell what they hold"
     )

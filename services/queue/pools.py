@@ -84,25 +84,37 @@ class Pools:
         if self.used[band] >= self.reserve[band]:
             self._over -= 1
 
+    def may_call_back(self, band: int) -> bool:
+        """Whether this band's requests may pause others now: below its reserve, or as a band that pauses lower
+        ones while one of those uses more than its own reserve."""
+        if self.used[band] < self.reserve[band]:
+            return True
+        if not self._configs[band].pauses_lower:
+            return False
+        return any(self.used[b] > self.reserve[b] for b in range(band + 1, len(self.used)))
+
     def victims(self, band: int, limit: int) -> list[Entry]:
         """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant."""
         found: list[Entry] = []
+        loans_only = self.used[band] < self.reserve[band] and self.borrowed > 0
         for other in range(len(self.used) - 1, -1, -1):
-            if (
-                other == band
-                or self.used[other] <= self.reserve[other]
-                or (other < band and not self.borrowed)
-            ):
+            if other == band or self.used[other] <= self.reserve[other] or (other < band and not loans_only):
                 continue
+            spare = self.used[other] - self.reserve[other]
             for stack in (self._fresh[other], self._resumed[other]):
                 while stack and stack[-1].state != LEASED:
                     stack.pop()
                 for entry in reversed(stack):
-                    if entry.state == LEASED:
+                    if entry.state == LEASED and spare > 0:
                         found.append(entry)
+                        spare -= 1
                         if len(found) >= limit:
                             return found
         return found
+
+    def recent(self, band: int) -> list[Entry]:
+        """Preemptible leases of a band in the order of their grants, some long gone."""
+        return self._fresh[band]
 
     def check_integrity(self) -> None:
         over = sum(max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True))

@@ -104,7 +104,7 @@ class Scheduler:
 
     def _may_reclaim(self, band_name: str) -> bool:
         band = self.state.bands.index_of.get(band_name)
-        return band is not None and self.state.pools.below_reserve(band)
+        return band is not None and self.state.pools.may_call_back(band)
 
     # gateways ------------------------------------------------------------------------------------------
 

@@ -19,11 +19,13 @@ from .events import Effect, ToGateway
 from .fairness import Prices
 from .fleet import Fleet
 from .leases import LeaseBook
+from .light import TenantSlots
 from .pools import Pools
 from .routing.prefix import PrefixIndex
 from .stats import BandCounts
 
 OUTPUT_MEMORY = 0.02
+COST_MEMORY = 0.01
 
 
 class QueueState:
@@ -36,6 +38,7 @@ class QueueState:
         self.pools = Pools(self.configs)
         self.pool_of = {name: i for name, i in self.bands.index_of.items()}
         self.backlog = Backlog(len(self.configs))
+        self.slots = [TenantSlots() for _ in self.configs]
         self.deadlines = DeadlineWatch()
         self.rate = ServiceRate()
         self.leases = LeaseBook(config.lease_ttl_s, incarnation << 20)
@@ -46,6 +49,7 @@ class QueueState:
         self.counts = [BandCounts() for _ in self.configs]
         self.effects: list[Effect] = []
         self.mean_output_tokens = 0.0
+        self.mean_cost = 0.0
         self.last_seq = 0
 
     def reconfigure(self, config: QueueConfig) -> None:
@@ -87,11 +91,14 @@ class QueueState:
         self.bands.add(entry)
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.add(entry)
+        self.slots[entry.band].wait(entry, +1)
+        self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
 
     def unqueue(self, entry: Entry) -> None:
         """The entry left its lane (which knows already)."""
         self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost)
         self.deadlines.remove(entry)
+        self.slots[entry.band].wait(entry, -1)
 
     def drop(self, entry: Entry) -> None:
         """A waiting request leaves without a lease."""
@@ -143,6 +150,7 @@ class QueueState:
         entry.engine, entry.engine_id, entry.epoch = engine, engine.engine_id, engine.epoch
         engine.take(entry)
         self.pools.take(entry)
+        self.slots[entry.band].take(entry)
 
     def call_back(self, entry: Entry) -> None:
         """Preempt: its room is free at once, its lease ends when the gateway returns it."""
@@ -155,6 +163,7 @@ class QueueState:
         if entry.state == LEASED and entry.engine is not None:
             entry.engine.vacate(entry)
             self.pools.give(entry)
+            self.slots[entry.band].give(entry)
 
     def end_lease(self, entry: Entry) -> None:
         """The lease is over, whatever the reason."""
@@ -194,4 +203,7 @@ class QueueState:
         on_engines = sum(len(engine.leases) for engine in self.fleet.engines.values())
         in_limbo = sum(1 for rest in self.fleet.limbo.values() for e in rest if e.state == LEASED)
         assert on_engines + in_limbo == len(held), f"{on_engines} + {in_limbo} leases, {len(held)} holders"
+        for band, slots in enumerate(self.slots):
+            assert sum(row.running for row in slots.rows.values()) == self.pools.used[band]
+            assert sum(row.waiting for row in slots.rows.values()) == self.backlog.count[band]
         assert sum(self.pools.used) == sum(engine.used for engine in self.fleet.engines.values())

@@ -33,7 +33,7 @@ class Ordering(Protocol):
         ...
 
     def take(self, entry: Entry) -> None:
-        """Remove the entry that `peek` returned last."""
+        """Remove the entry that `peek` or `head_of` returned last."""
         ...
 
     def discard(self, entry: Entry) -> None:
@@ -42,6 +42,14 @@ class Ordering(Protocol):
 
     def charge(self, tenant: str, cost: float) -> None:
         """`tenant` received service worth `cost` weighted tokens."""
+        ...
+
+    def head_of(self, tenant: str) -> Entry | None:
+        """Who goes next of this tenant; `take` may follow. None where tenants are not told apart."""
+        ...
+
+    def counter_of(self, tenant: str) -> float:
+        """Weighted service on the tenant's account (0 where there are no accounts)."""
         ...
 
     def shed(self) -> Entry | None:

@@ -32,6 +32,12 @@ class Policy:
     def charge(self, tenant: str, cost: float) -> None:
         """Nobody's service matters here."""
 
+    def head_of(self, tenant: str) -> Entry | None:
+        return None
+
+    def counter_of(self, tenant: str) -> float:
+        return 0.0
+
     def shed(self) -> Entry | None:
         return self._heap.late()
 

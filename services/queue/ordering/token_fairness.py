@@ -94,6 +94,14 @@ class Policy:
             del self._lines[line.tenant]
         self._max_lines = max(MAX_LINES, 2 * len(self._lines))
 
+    def head_of(self, tenant: str) -> Entry | None:
+        line = self._lines.get(tenant)
+        return line.heap.peek() if line is not None else None
+
+    def counter_of(self, tenant: str) -> float:
+        line = self._lines.get(tenant)
+        return line.counter if line is not None else 0.0
+
     def shed(self) -> Entry | None:
         """From the tenant with the longest line, looked up once per SHED_RUN calls."""
         if self._shed_left <= 0 or self._shed_from is None or self._shed_from.heap.live == 0:

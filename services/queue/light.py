@@ -1,0 +1,113 @@
+"""Tenants without backlog, protected from one that takes all it can get.
+
+Rules: slots per tenant of one band, and who may go before whom because of them; dispatch.py asks.
+
+Token counters (fairness.py) make a flood of one tenant fair over time and give no credit for idleness, so that each
+request of the others waits for a slot to fall free, and a burst of three for three slots. Here a *light* tenant (at
+most LIGHT_WAITING of its requests wait) goes first, and may pause the newest work of a tenant with backlog, as long
+as it holds at least two slots per weight fewer (max-min fairness in slots) and is not ahead in the token account by
+more than `credit`: its share of the band's slots, worth a mean request each. That credit is added to the bound on the
+service gap. Two tenants with backlog never pause each other: no thrashing.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from .entry import LEASED, Entry
+from .ordering import Ordering
+
+LIGHT_WAITING = 8
+SCAN = 32
+MAX_LIGHT = 4
+
+
+class TenantShare:
+    """What one tenant has in one band right now. `held` are its preemptible leases, newest last, some long gone."""
+
+    __slots__ = ("held", "running", "waiting", "weight")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.waiting = 0
+        self.weight = 1.0
+        self.held: list[Entry] = []
+
+
+class TenantSlots:
+    """The shares of one band's tenants. `light`: those that wait without backlog, in order of arrival."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, TenantShare] = {}
+        self.light: dict[str, None] = {}
+        self.total_running = 0
+
+    def wait(self, entry: Entry, change: int) -> None:
+        """A request of the tenant begins (+1) or ends (-1) to wait."""
+        row = self._row(entry)
+        row.waiting += change
+        if 0 < row.waiting <= LIGHT_WAITING:
+            self.light[entry.tenant] = None
+        else:
+            self.light.pop(entry.tenant, None)
+            if not row.waiting and not row.running:
+                del self.rows[entry.tenant]
+
+    def take(self, entry: Entry) -> None:
+        """A lease begins."""
+        row = self._row(entry)
+        row.running += 1
+        self.total_running += 1
+        if entry.preemptible:
+            row.held.append(entry)
+            if len(row.held) > 2 * row.running + 16:
+                row.held = [e for e in row.held if e.state == LEASED]
+
+    def give(self, entry: Entry) -> None:
+        """A lease ended, or was called back."""
+        row = self._row(entry)
+        row.running -= 1
+        self.total_running -= 1
+        if not row.waiting and not row.running:
+            del self.rows[entry.tenant]
+
+    def _row(self, entry: Entry) -> TenantShare:
+        row = self.rows.get(entry.tenant)
+        if row is None:
+            row = self.rows[entry.tenant] = TenantShare()
+        row.weight = entry.weight
+        return row
+
+    def first(self, lane: Ordering, head: Entry, mean_cost: float) -> Entry | None:
+        """Who goes before `head` for a free slot, if anybody does."""
+        if head.tenant in self.light:
+            return None
+        ahead = self.rows[head.tenant]
+        return self._least(lane, head.tenant, (ahead.running + 1) / ahead.weight, mean_cost)
+
+    def _least(self, lane: Ordering, other: str, level: float, mean_cost: float) -> Entry | None:
+        """The first light tenant's request that may go before tenant `other`, which holds `level` per weight."""
+        most = lane.counter_of(other) + mean_cost * self.total_running / len(self.rows)
+        for tenant in islice(self.light, MAX_LIGHT):
+            row = self.rows[tenant]
+            if tenant != other and (row.running + 1) / row.weight < level and lane.counter_of(tenant) <= most:
+                entry = lane.head_of(tenant)
+                if entry is not None:
+                    return entry
+        return None
+
+    def swap(self, lane: Ordering, recent: list[Entry], mean_cost: float) -> tuple[Entry, Entry] | None:
+        """Who may pause whom: a light tenant's request and the newest lease of the tenant with backlog that holds
+        most, found among the SCAN most recent grants."""
+        best: TenantShare | None = None
+        best_level, flood = 0.0, ""
+        for entry in recent[: -SCAN - 1 : -1]:
+            row = self.rows.get(entry.tenant)
+            if row is not None and row.waiting > LIGHT_WAITING and (row.running - 1) / row.weight > best_level:
+                best, best_level, flood = row, (row.running - 1) / row.weight, entry.tenant
+        if best is None:
+            return None
+        while best.held and best.held[-1].state != LEASED:
+            best.held.pop()
+        entry = self._least(lane, flood, best_level, mean_cost) if best.held else None
+        return (entry, best.held[-1]) if entry is not None else None
