@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 import msgspec
 from ray import serve
@@ -71,7 +72,7 @@ class Cache:
 
 def cache_deployment(config: GraphConfig) -> serve.Deployment:
     """The deployment for these settings; bind it with the configuration. Touches no cluster."""
-    return serve.deployment(Cache).options(
+    return cast(serve.Deployment, serve.deployment(Cache)).options(
         name="Cache",
         num_replicas=1,
         max_ongoing_requests=1000,

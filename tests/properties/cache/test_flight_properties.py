@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestFlights = Machine.TestCase
-TestFlights.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFlights.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
 def test_a_backlog_that_outgrew_its_bound_leaves_late_comers_alone() -> None:

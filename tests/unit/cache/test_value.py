@@ -6,7 +6,7 @@ import contextlib
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.answer import TokenText, ToolCallDelta
@@ -31,11 +31,13 @@ answers = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(answers, st.sampled_from([0, 20, 10**6]))
 def test_what_goes_in_comes_out(answer: CachedAnswer, bound: int) -> None:
     assert value.decode(value.encode(answer, compress_over_bytes=bound)) == answer
 
 
+@settings(max_examples=40)
 @given(answers, st.sampled_from([0, 7]))
 def test_a_replay_says_the_same(answer: CachedAnswer, piece_chars: int) -> None:
     deltas = list(value.replay(answer, piece_chars))
@@ -58,6 +60,7 @@ def test_garbage_is_a_bad_value(garbage: bytes) -> None:
         value.decode(b"\x02" + garbage)
 
 
+@settings(max_examples=40)
 @given(answers, st.data())
 def test_a_truncated_value_is_a_bad_value(answer: CachedAnswer, data: st.DataObject) -> None:
     encoded = value.encode(answer, compress_over_bytes=data.draw(st.sampled_from([0, 10**6])))

@@ -1,0 +1,318 @@
+"""What the response cache costs and saves: hits, misses, faults, isolation. `make bench-cache` runs it.
+
+Everything that the issue asks a figure for, between two processes (a gateway's client here, the Cache authority
+beside) and a real Valkey on loopback. Rounds alternate; medians over rounds are reported with the worst round.
+`--out FOLDER` writes a dated result file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import signal
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from load_tests.bench.cache_rig import ANSWER, KEYS, MODEL, REQUEST, Rig, config, key_of
+from services.cache.client import CacheClient
+from services.cache.redis_store import RedisStore
+from services.cache.seat import Hit, Leading
+from services.request import pack_ids
+
+Row = tuple[str, str, str]
+
+
+def quantile(values: list[float], q: float) -> float:
+    """The q-quantile of `values`, by rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+async def times_us(num: int, ask: Callable[[int], Awaitable[object]]) -> list[float]:
+    """How long each of `num` calls took, one after another."""
+    taken: list[float] = []
+    for number in range(num):
+        begin = time.perf_counter()
+        await ask(number)
+        taken.append((time.perf_counter() - begin) * 1e6)
+    return taken
+
+
+async def fill(client: CacheClient, num: int, tenant: str = "acme", person: str = "") -> None:
+    """Store `num` answers and wait until the store has them."""
+    for number in range(num):
+        found = await client.lookup(key_of(number, tenant, person))
+        if isinstance(found, Leading):
+            found.seat.store(ANSWER, 3600.0)
+    async with asyncio.timeout(30):
+        while True:
+            found = await client.lookup(key_of(num - 1, tenant, person))
+            if isinstance(found, Hit):
+                return
+            found.seat.leave()
+            await asyncio.sleep(0.01)
+
+
+def spread(rounds: list[list[float]]) -> str:
+    """p50 and p99 over rounds: median of rounds (worst round)."""
+    p50 = [quantile(each, 0.5) for each in rounds]
+    p99 = [quantile(each, 0.99) for each in rounds]
+    return (
+        f"p50 {statistics.median(p50):.0f} µs (worst round {max(p50):.0f}) · "
+        f"p99 {statistics.median(p99):.0f} µs (worst round {max(p99):.0f})"
+    )
+
+
+async def hits_and_misses(rig: Rig, rounds: int, num: int) -> list[Row]:
+    """Exact hits through the authority and Valkey, local hits, and what a miss pays."""
+    exact: list[list[float]] = []
+    store_only: list[list[float]] = []
+    local: list[list[float]] = []
+    miss: list[list[float]] = []
+    bypassed = 0
+    async with rig.client(local_bytes=0) as far, rig.client() as near:
+        await fill(near, 200)
+        store = RedisStore(rig.valkey.url, KEYS.seal_root)
+        await store.start()
+        base = random.randrange(1 << 24, 1 << 30)
+
+        async def hit(number: int) -> None:
+            nonlocal bypassed
+            found = await far.lookup(key_of(number % 200))
+            if not isinstance(found, Hit):
+                bypassed += 1
+                found.seat.leave()
+
+        async def lead(number: int) -> None:
+            found = await far.lookup(key_of(base + number))
+            assert isinstance(found, Leading)
+            found.seat.leave()
+
+        for turn in range(rounds):
+            exact.append(await times_us(num, hit))
+            store_only.append(await times_us(num, lambda number: store.get(key_of(number % 200))))
+            base += turn * num
+            miss.append(await times_us(num, lead))
+            ids = [pack_ids([number, *range(63)]) for number in range(200)]
+            took: list[float] = []
+            for number in range(num):
+                begin = time.perf_counter()
+                near.lookup_local(KEYS.key("acme", MODEL, REQUEST, [ids[number % 200]], "p1"))
+                took.append((time.perf_counter() - begin) * 1e6)
+            local.append(took)
+        await store.close()
+        assert near.stats().local_hits >= rounds * num * 0.9
+    return [
+        ("exact hit, gateway → Cache → Valkey → gateway", spread(exact), "p50 ≤ 150 µs, p99 ≤ 1 ms"),
+        ("of which Valkey alone (one MGET, unseal)", spread(store_only), ""),
+        ("exact hit in the gateway's memory, making the key included", spread(local), "a few µs"),
+        ("what a miss adds", spread(miss), "p99 ≤ 0.3 ms"),
+        ("hits not answered within 2 ms", f"{bypassed} of {rounds * num}", ""),
+    ]
+
+
+async def throughput(rig: Rig, seconds: float) -> list[Row]:
+    """Hits per second of one gateway process with 64 askers, through the authority."""
+    async with rig.client(local_bytes=0) as client:
+        await fill(client, 200)
+        done = 0
+        end = time.perf_counter() + seconds
+
+        async def ask(number: int) -> None:
+            nonlocal done
+            while time.perf_counter() < end:
+                number += 1
+                if isinstance(found := await client.lookup(key_of(number % 200)), Hit):
+                    done += 1
+                else:
+                    found.seat.leave()
+
+        begin = time.process_time()
+        await asyncio.gather(*(ask(7 * number) for number in range(64)))
+        cpu_us = (time.process_time() - begin) / max(done, 1) * 1e6
+    return [
+        ("hits per second, 64 at once, one gateway process", f"{done / seconds:,.0f}", "≥ 5,000"),
+        ("CPU of the gateway per hit through the link", f"{cpu_us:.0f} µs", ""),
+    ]
+
+
+async def single_flight(rig: Rig) -> list[Row]:
+    """1,000 identical concurrent misses over four gateways."""
+    async with rig.client() as a, rig.client() as b, rig.client() as c, rig.client() as d:
+        key = key_of(random.randrange(1 << 30, 1 << 31))
+        begin = time.perf_counter()
+        found = await asyncio.gather(*(each.lookup(key) for each in (a, b, c, d) for _ in range(250)))
+        took_ms = (time.perf_counter() - begin) * 1e3
+        leaders = sum(isinstance(each, Leading) for each in found)
+        for each in found:
+            if not isinstance(each, Hit):
+                each.seat.leave()
+    text = f"{leaders} generation(s), all seated in {took_ms:.1f} ms"
+    return [("1,000 identical concurrent misses, 4 gateways", text, "exactly 1")]
+
+
+async def purge(rig: Rig, num: int) -> list[Row]:
+    """One person's answers among others', in every tier."""
+    async with rig.client() as one, rig.client() as two:
+        await fill(one, num, person="bob")
+        for number in range(num):
+            await two.lookup(key_of(number, person="bob"))
+        link = one._link  # pyright: ignore[reportPrivateUsage]
+        assert link is not None
+        from services.link.messages import CachePurge
+
+        begin = time.perf_counter()
+        link.send(CachePurge(KEYS.person_scope("acme", "bob").hex()))
+        while any(  # noqa: ASYNC110  (measured by turning the loop)
+            each.lookup_local(key_of(n, person="bob")) for each in (one, two) for n in (0, num - 1)
+        ):
+            await asyncio.sleep(0)
+        found = await two.lookup(key_of(num - 1, person="bob"))
+        took_ms = (time.perf_counter() - begin) * 1e3
+        gone = isinstance(found, Leading) and all(
+            each.lookup_local(key_of(number, person="bob")) is None
+            for each in (one, two)
+            for number in range(num)
+        )
+    return [
+        (f"purge of a person with {num:,} answers, all tiers", f"{took_ms:.1f} ms, gone: {gone}", "≤ 1 s")
+    ]
+
+
+async def faults(rig: Rig, seconds: float) -> list[Row]:
+    """Valkey stopped, killed and brought back; the authority stopped: what look-ups cost meanwhile."""
+    rows: list[Row] = []
+    async with rig.client(local_bytes=0) as client:
+
+        async def outage(name: str, begin: Callable[[], object], end: Callable[[], object]) -> None:
+            await fill(client, 50)
+            begin()
+            taken: list[float] = []
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                start = time.perf_counter()
+                found = await client.lookup(key_of(len(taken) % 50))
+                taken.append((time.perf_counter() - start) * 1e6)
+                if not isinstance(found, Hit):
+                    found.seat.leave()
+                await asyncio.sleep(0.001)
+            end()
+            back = time.perf_counter()
+            while (
+                True
+            ):  # a killed store comes back empty: what counts is that it is asked and takes answers again
+                found = await client.lookup(key_of(0))
+                if isinstance(found, Hit):
+                    break
+                found.seat.store(ANSWER, 3600.0)
+                await asyncio.sleep(0.005)
+            text = f"look-up p99 {quantile(taken, 0.99) / 1e3:.2f} ms (max {max(taken) / 1e3:.2f})"
+            rows.append(
+                (name, f"{text}; hits back after {time.perf_counter() - back:.2f} s", "≤ 2 ms, ≤ 5 s")
+            )
+
+        valkey = rig.valkey
+        await outage(
+            "Valkey hung", lambda: valkey.signal(signal.SIGSTOP), lambda: valkey.signal(signal.SIGCONT)
+        )
+        await outage("Valkey killed", lambda: valkey.signal(signal.SIGKILL), valkey.again)
+        process = rig.process
+        assert process is not None
+
+        def stop() -> None:
+            process.send_signal(signal.SIGSTOP)
+
+        def go() -> None:
+            process.send_signal(signal.SIGCONT)
+
+        await outage("Cache authority hung", stop, go)
+    return rows
+
+
+async def timing(rig: Rig, num: int) -> list[Row]:
+    """Can a tenant tell from the time of its own miss whether another tenant's answer is kept?"""
+    async with rig.client(local_bytes=0) as client:
+        await fill(client, num, tenant="victim")
+        warm, cold = list(range(num)), list(range(10_000_000, 10_000_000 + num))
+        taken: dict[bool, list[float]] = {True: [], False: []}
+        probes = [(True, number) for number in warm] + [(False, number) for number in cold]
+        random.Random(7).shuffle(probes)
+        hits = 0
+        for is_warm, number in probes:
+            key = key_of(number, "attacker")
+            start = time.perf_counter()
+            found = await client.lookup(key)
+            taken[is_warm].append(time.perf_counter() - start)
+            if isinstance(found, Hit):
+                hits += 1
+            else:
+                found.seat.leave()
+    ranked = sorted([(value, 1) for value in taken[True]] + [(value, 0) for value in taken[False]])
+    ranks = sum(rank for rank, (_, label) in enumerate(ranked, 1) if label)
+    auc = (ranks - num * (num + 1) / 2) / (num * num)
+    return [
+        (f"{2 * num:,} probes of another tenant's prompts", f"{hits} hits", "0"),
+        ("timing of those probes, AUC kept / not kept", f"{max(auc, 1 - auc):.3f}", "≤ 0.55"),
+    ]
+
+
+def report(rows: list[Row]) -> str:
+    """The rows as a Markdown page."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    lines = [
+        "# Response cache",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} · "
+        f"Python {platform.python_version()}, uvloop · command: `make bench-cache`",
+        "",
+        "| what | measured | asked |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {value} | {asked} |" for name, value, asked in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    rig = Rig()
+    await rig.start()
+    rows: list[Row] = []
+    try:
+        assert config(rig.valkey.url).store_timeout_s == 0.002
+        rows += await hits_and_misses(rig, arguments.rounds, arguments.num)
+        rows += await throughput(rig, 3.0)
+        rows += await single_flight(rig)
+        rows += await purge(rig, 2000)
+        rows += await timing(rig, 2000)
+        rows += await faults(rig, 3.0)
+    finally:
+        await rig.stop()
+    page = report(rows)
+    print(page)
+    if arguments.out:
+        folder = Path(arguments.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{datetime.now(UTC):%Y-%m-%d}-cache.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num", type=int, default=2000)
+    parser.add_argument("--out", default="docs/benchmarks")
+    uvloop.run(main(parser.parse_args()))
