@@ -2,9 +2,10 @@
 
 Rules: orders lanes, not requests (ordering/ does); knows no engines and no reserves (pools.py).
 
-Each band has two lanes: its own requests, and those of lower bands that waited so long that they are treated as its
-own. Apart, because reserved capacity belongs to a band's own requests only. Where both wait, the aged ones get one
-grant in `AGED_TURN`, so that a flood of old batch work takes at most that part from a band, and still moves.
+Each band has two lanes: its own requests (`own`, which they never leave while they wait), and those of lower bands
+that waited so long that they are treated as its own as well (`aged`). While both wait, the aged ones get one grant in
+AGED_TURN: a flood of old batch work takes at most that part from a band, and still moves. Where a band has nothing of
+its own, the next band's turn comes as usual, so ageing never reorders the requests of one band among themselves.
 
 Bound (no starvation): a request of rank r reaches the top band after ageing_s(r) + … + ageing_s(1), and from there
 waits for at most AGED_TURN grants per aged request before it.
@@ -28,18 +29,16 @@ class Band:
     def __init__(self, index: int, config: BandConfig, ordering: str) -> None:
         self.index = index
         self.config = config
-        self.own: Ordering = make_ordering(ordering, 2 * index)
-        self.aged: Ordering = make_ordering(ordering, 2 * index + 1)
-        self.turn = 0
+        self.own: Ordering = make_ordering(ordering, None)
+        self.aged: Ordering = make_ordering(ordering, index)
+        self._turn = 0
 
-    def heads(self) -> tuple[Entry | None, Entry | None]:
-        """Who goes next here, and who instead if that one cannot."""
-        own, aged = self.own.peek(), self.aged.peek()
-        if own is None:
-            return aged, None
-        if aged is None:
-            return own, None
-        return (aged, own) if self.turn % AGED_TURN == AGED_TURN - 1 else (own, aged)
+    def next_aged(self) -> Entry | None:
+        """The aged request whose turn it is before the band's own, if it is. Counts the turn."""
+        if not len(self.aged):
+            return None
+        self._turn += 1
+        return self.aged.peek() if self._turn % AGED_TURN == 0 else None
 
 
 class Bands:
@@ -49,14 +48,15 @@ class Bands:
         ranked = sorted(configs, key=lambda config: config.rank)
         self.all = [Band(i, config, ordering) for i, config in enumerate(ranked)]
         self.index_of = {band.config.name: band.index for band in self.all}
-        self._lanes = [lane for band in self.all for lane in (band.own, band.aged)]
         self._ageing: TimerWheel[Entry] = TimerWheel()
         self.waiting = 0
 
-    def add(self, entry: Entry) -> None:
-        """A request begins to wait, in its own band, or further up if it is old already."""
+    def add(self, entry: Entry, returning: bool = False) -> None:
+        """A request begins to wait, or waits on because it could not be placed (`returning`)."""
         entry.state = WAITING
-        self._lanes[2 * entry.level + (entry.level != entry.band)].add(entry)
+        self.all[entry.band].own.add(entry, returning)
+        if entry.level != entry.band:
+            self.all[entry.level].aged.add(entry, returning)
         self.waiting += 1
         self._watch(entry)
 
@@ -85,37 +85,26 @@ class Bands:
         for entry in due:
             if entry.state != WAITING:
                 continue
-            before = self._lanes[entry.lane]
+            before = entry.level
             entry.level -= 1
-            entry.lane = -1
-            before.discard(entry)
-            self._lanes[2 * entry.level + 1].add(entry)
+            if before != entry.band:
+                self.all[before].aged.discard(entry)
+            self.all[entry.level].aged.add(entry)
             self._watch(entry)
         return len(due)
 
-    def take(self, entry: Entry) -> None:
-        """The entry that `heads` named leaves its lane for a grant."""
-        self._lanes[entry.lane].take(entry)
-        self.waiting -= 1
-        if entry.level > 0:
-            self._ageing.remove(entry.ageing_slot, entry)
-
-    def put_back(self, entry: Entry) -> None:
-        """A taken entry could not be placed in this decision."""
-        entry.state = WAITING
-        self._lanes[entry.lane].add(entry, returning=True)
-        self.waiting += 1
-        self._watch(entry)
-
-    def discard(self, entry: Entry) -> None:
-        """A waiting entry left otherwise; its state was changed before the call."""
-        self._lanes[entry.lane].discard(entry)
+    def leave(self, entry: Entry, state: int) -> None:
+        """A waiting entry leaves its lanes and becomes `state`."""
+        entry.state = state
+        self.all[entry.band].own.discard(entry)
+        if entry.level != entry.band:
+            self.all[entry.level].aged.discard(entry)
         self.waiting -= 1
         if entry.level > 0:
             self._ageing.remove(entry.ageing_slot, entry)
 
     def charge(self, entry: Entry, cost: float) -> None:
-        """Service goes on the bill of the tenant in its own band, and in the lane where it was granted."""
+        """Service goes on the bill of the tenant in its own band, and among the aged if it is one of them."""
         self.all[entry.band].own.charge(entry.tenant, cost)
         if entry.level != entry.band:
             self.all[entry.level].aged.charge(entry.tenant, cost)
@@ -125,6 +114,7 @@ class Bands:
         return reversed(self.all)
 
     def check_integrity(self) -> None:
-        for lane in self._lanes:
-            lane.check_integrity()
-        assert sum(len(lane) for lane in self._lanes) == self.waiting
+        for band in self.all:
+            band.own.check_integrity()
+            band.aged.check_integrity()
+        assert sum(len(band.own) for band in self.all) == self.waiting

@@ -10,6 +10,7 @@ Rules: no clock, no messages of its own (state.py's moves make them). The questi
 from __future__ import annotations
 
 from ..outcome import Reason
+from .bands import Band
 from .engines import EngineState
 from .entry import PARKED, Entry
 from .routing.filters import not_avoided
@@ -42,15 +43,12 @@ def dispatch(state: QueueState, now_s: float) -> bool:
         if engine is None and calls_back:
             engine = _reclaim(state, entry, state.pools.victims(entry.band, MAX_VICTIMS))
         if engine is None:
-            bands.take(entry)
-            entry.state = PARKED
+            bands.leave(entry, PARKED)
             parked.append(entry)
             continue
-        _advance_turn(state, entry)
-        bands.take(entry)
         state.grant(entry, engine, now_s)
     for entry in parked:
-        bands.put_back(entry)
+        bands.add(entry, returning=True)
     return bool(parked)
 
 
@@ -86,7 +84,6 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
             continue
         engine = _reclaim(state, swap[0], [swap[1]])
         if engine is not None:
-            state.bands.take(swap[0])
             state.grant(swap[0], engine, now_s)
             return True
     return False
@@ -97,30 +94,28 @@ def _by_rank(state: QueueState, parked: list[Entry]) -> Entry | None:
     may_take = state.pools.may_take
     for band in state.bands.all:
         while len(parked) < MAX_PARKED:
-            first, second = band.heads()
-            if first is None:
+            entry = band.own.peek()
+            if entry is None:
                 break
-            if may_take(first.band, first.preemptible):
-                slots = state.slots[band.index]
-                if slots.light and first.level == first.band and state.config.pause_for_light_tenants:
-                    light = slots.first(band.own, first, state.mean_cost)
-                    if light is not None and may_take(light.band, light.preemptible):
-                        return light
-                return first
-            if second is not None and may_take(second.band, second.preemptible):
-                return second
-            if not state.configs[first.band].preemptible and second is None:
+            aged = band.next_aged()
+            if aged is not None and may_take(aged.band, aged.preemptible):
+                return aged
+            if may_take(entry.band, entry.preemptible):
+                return _light_first(state, band, entry)
+            if not band.config.preemptible:
                 break  # the whole lane is of that kind
-            state.bands.take(first)
-            first.state = PARKED
-            parked.append(first)
+            state.bands.leave(entry, PARKED)
+            parked.append(entry)
     return None
 
 
-def _advance_turn(state: QueueState, entry: Entry) -> None:
-    band = state.bands.all[entry.level]
-    if len(band.own) and len(band.aged):
-        band.turn += 1
+def _light_first(state: QueueState, band: Band, head: Entry) -> Entry:
+    """`head`, or the request of a tenant without backlog that goes before it."""
+    slots = state.slots[band.index]
+    if not slots.light or not state.config.pause_for_light_tenants:
+        return head
+    light = slots.first(band.own, head, state.mean_cost)
+    return light if light is not None and state.pools.may_take(light.band, light.preemptible) else head
 
 
 def _reclaim(state: QueueState, entry: Entry, victims: list[Entry]) -> EngineState | None:

@@ -18,8 +18,8 @@ WAITING, LEASED, PREEMPTING, PARKED, GONE = range(5)
 class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     """`band` is the band it belongs to, `level` the one it is treated as after ageing (both are indices by rank).
 
-    Times are seconds of the queue's clock. `lane` is the ordering it waits in; an ordering drops an entry lazily
-    when its `state` or `lane` no longer say that it waits there. `*_slot` are its places in the timer wheels.
+    Times are seconds of the queue's clock. The orderings drop an entry lazily when its `state` says that it waits
+    no more. `*_slot` are its places in the timer wheels.
     `wanted_tokens` is the KV it will need, `cost` its expected price in the fairness bill.
     """
 
@@ -43,7 +43,6 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     prefix: tuple[int, ...] = ()
     avoid: tuple[str, ...] = ()
     state: int = WAITING
-    lane: int = -1
     deadline_slot: int = 0
     ageing_slot: int = 0
     lease_slot: int = 0

@@ -191,14 +191,12 @@ class Scheduler:
         for lower in state.bands.lowest():
             if lower.index <= band:
                 return False
-            for lane in (lower.own, *(upper.aged for upper in state.bands.all[: lower.index])):
-                victim = lane.shed() if len(lane) else None
-                if victim is not None and victim.band == lower.index:
-                    state.counts[victim.band].shed += 1
-                    cost = state.backlog.cost_ahead(victim.band)
-                    text = "shed for a higher band: the queue is full"
-                    state.refuse(victim, Reason.SHED, text, state.rate.retry_after_s(cost))
-                    return True
+            victim = lower.own.shed() if len(lower.own) else None
+            if victim is not None:
+                state.counts[victim.band].shed += 1
+                retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(victim.band))
+                state.refuse(victim, Reason.SHED, "shed for a higher band: the queue is full", retry_after_s)
+                return True
         return False
 
     def _cancel(self, gateway: str, message: CancelTicket, now_s: float) -> None:

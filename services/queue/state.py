@@ -102,8 +102,7 @@ class QueueState:
 
     def drop(self, entry: Entry) -> None:
         """A waiting request leaves without a lease."""
-        entry.state = GONE
-        self.bands.discard(entry)
+        self.bands.leave(entry, GONE)
         self.unqueue(entry)
         self.gateways[entry.gateway].pop(entry.ticket, None)
 
@@ -116,9 +115,9 @@ class QueueState:
     # leases --------------------------------------------------------------------------------------------
 
     def grant(self, entry: Entry, engine: EngineState, now_s: float) -> None:
-        """A lease for an entry that was taken from its lane."""
+        """A lease for a waiting entry."""
+        self.bands.leave(entry, LEASED)
         self.unqueue(entry)
-        entry.state = LEASED
         self.leases.open(entry, now_s)
         entry.wait_s = now_s - entry.arrived_s
         self.attach(entry, engine)

@@ -9,12 +9,10 @@ from .heap import EntryHeap
 class Policy:
     """See `Ordering`. Re-registered requests keep their original arrival, and so their place."""
 
-    def __init__(self, lane_id: int) -> None:
-        self.lane_id = lane_id
-        self._heap = EntryHeap(lane_id)
+    def __init__(self, level: int | None) -> None:
+        self._heap = EntryHeap(level)
 
     def add(self, entry: Entry, returning: bool = False) -> None:
-        entry.lane = self.lane_id
         self._heap.push(self._key(entry), entry)
 
     def _key(self, entry: Entry) -> float:
@@ -22,9 +20,6 @@ class Policy:
 
     def peek(self) -> Entry | None:
         return self._heap.peek()
-
-    def take(self, entry: Entry) -> None:
-        self._heap.pop()
 
     def discard(self, entry: Entry) -> None:
         self._heap.forget()

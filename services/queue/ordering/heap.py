@@ -12,12 +12,16 @@ from ..entry import WAITING, Entry
 
 
 class EntryHeap:
-    """Entries of lane `lane_id` by (key, seq). `live` counts those that still wait."""
+    """Entries by (key, seq). `live` counts those that still wait.
 
-    __slots__ = ("items", "lane_id", "live")
+    `level`: of a lane of aged entries, which belong there only while they have that level; None for a band's own.
+    An entry that was put back may lie here twice; a sweep also removes such doubles.
+    """
 
-    def __init__(self, lane_id: int) -> None:
-        self.lane_id = lane_id
+    __slots__ = ("items", "level", "live")
+
+    def __init__(self, level: int | None) -> None:
+        self.level = level
         self.items: list[tuple[float, int, Entry]] = []
         self.live = 0
 
@@ -27,35 +31,31 @@ class EntryHeap:
 
     def peek(self) -> Entry | None:
         """The least living entry."""
-        items, lane_id = self.items, self.lane_id
+        items, level = self.items, self.level
         while items:
             entry = items[0][2]
-            if entry.state == WAITING and entry.lane == lane_id:
+            if entry.state == WAITING and (level is None or entry.level == level):
                 return entry
             heappop(items)
         return None
-
-    def pop(self) -> None:
-        """Remove the entry that `peek` returned."""
-        heappop(self.items)
-        self.live -= 1
 
     def forget(self) -> None:
         """One entry died; sweep when the dead outnumber the living."""
         self.live -= 1
         if len(self.items) > 2 * self.live + 32:
-            lane_id = self.lane_id
-            self.items = [i for i in self.items if i[2].state == WAITING and i[2].lane == lane_id]
+            self.items = list({item[1]: item for item in self.items if self._waits(item[2])}.values())
             heapify(self.items)
+
+    def _waits(self, entry: Entry) -> bool:
+        return entry.state == WAITING and (self.level is None or entry.level == self.level)
 
     def late(self) -> Entry | None:
         """An unprotected living entry near the end: a leaf of the heap. Looks at 64 leaves at most."""
         for _, _, entry in self.items[:-65:-1]:
-            if entry.state == WAITING and entry.lane == self.lane_id and not entry.protected:
+            if self._waits(entry) and not entry.protected:
                 return entry
         return None
 
     def check_integrity(self) -> None:
-        living = [e for _, _, e in self.items if e.state == WAITING and e.lane == self.lane_id]
-        assert len({e.seq for e in living}) == len(living), "an entry waits twice"
+        living = {entry.seq for _, _, entry in self.items if self._waits(entry)}
         assert len(living) == self.live, f"{len(living)} living entries, counted {self.live}"

@@ -19,17 +19,17 @@ SHED_RUN = 64
 class _TenantLine(Flow):
     __slots__ = ("heap", "queued")
 
-    def __init__(self, tenant: str, lane_id: int) -> None:
+    def __init__(self, tenant: str, level: int | None) -> None:
         super().__init__(tenant)
-        self.heap = EntryHeap(lane_id)
+        self.heap = EntryHeap(level)
         self.queued = False  # has a node in the heap of counters
 
 
 class Policy:
     """See `Ordering`."""
 
-    def __init__(self, lane_id: int) -> None:
-        self.lane_id = lane_id
+    def __init__(self, level: int | None) -> None:
+        self._level = level
         self._lines: dict[str, _TenantLine] = {}
         self._nodes: list[tuple[float, int, _TenantLine]] = []
         self._live = 0
@@ -48,7 +48,6 @@ class Policy:
             line.queued = True
             self._order += 1
             heappush(self._nodes, (line.counter, self._order, line))
-        entry.lane = self.lane_id
         line.heap.push(entry.deadline_s, entry)
         self._live += 1
 
@@ -69,10 +68,6 @@ class Policy:
     def _least_counter(self) -> float:
         return self._nodes[0][0] if self.peek() is not None else self._floor
 
-    def take(self, entry: Entry) -> None:
-        self._lines[entry.tenant].heap.pop()
-        self._live -= 1
-
     def discard(self, entry: Entry) -> None:
         self._lines[entry.tenant].heap.forget()
         self._live -= 1
@@ -84,7 +79,7 @@ class Policy:
     def _new_line(self, tenant: str) -> _TenantLine:
         if len(self._lines) >= self._max_lines:
             self._forget_idle()
-        line = self._lines[tenant] = _TenantLine(tenant, self.lane_id)
+        line = self._lines[tenant] = _TenantLine(tenant, self._level)
         return line
 
     def _forget_idle(self) -> None:

@@ -108,7 +108,7 @@ class Driver:
         for band in state.bands.all:
             if pools.below_reserve(band.index) and len(band.own):
                 assert pools.borrowed == 0 and not free, f"{band.config.name} waits below its reserve"
-            for head in band.heads():
+            for head in (band.own.peek(), band.aged.peek()):
                 if free and head is not None:
                     assert not pools.may_take(head.band, head.preemptible), "a slot is free and somebody waits"
         granted = {(e.gateway, e.message.ticket) for e in effects if isinstance(e, ToGateway)}
