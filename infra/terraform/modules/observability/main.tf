@@ -42,7 +42,7 @@ resource "aws_sns_topic_policy" "alarms" {
       {
         Sid       = "OnlyTls"
         Effect    = "Deny"
-        Principal = "*"
+        Principal = { AWS = "*" }
         Action    = "sns:Publish"
         Resource  = aws_sns_topic.alarms.arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
@@ -100,7 +100,7 @@ locals {
     }
   }
 
-  redis_alarms = var.redis_replication_group_id == null ? {} : {
+  redis_alarms = {
     redis-memory = {
       why        = "Redis is four fifths full, and it refuses writes rather than evict."
       namespace  = "AWS/ElastiCache", metric = "DatabaseMemoryUsagePercentage", statistic = "Maximum", percentile = null

@@ -123,13 +123,13 @@ variable "dead_letter_queue_name" {
 }
 
 variable "redis_replication_group_id" {
-  description = "Replication group to watch, or null."
+  description = "Replication group to watch."
   type        = string
-  default     = null
+  nullable    = false
 
   validation {
-    condition     = var.redis_replication_group_id == null || try(length(var.redis_replication_group_id) > 0, false)
-    error_message = "Set redis_replication_group_id to the redis module's output of that name, or leave it null."
+    condition     = length(var.redis_replication_group_id) > 0
+    error_message = "Set redis_replication_group_id to the redis module's output of that name."
   }
 }
 

@@ -27,24 +27,20 @@ locals {
     fallback             = p.fallback_pool
   } }
 
-  common_facts = {
-    region               = data.aws_region.current.name
-    head_host            = local.head_record
-    gcs_port             = var.gcs_port
-    ray_token_secret_arn = module.ray_token.arn
-    models               = var.models
-    telemetry            = var.telemetry
-  }
-  head_facts = merge(local.common_facts, {
-    redis                 = var.redis
-    head_zone_id          = aws_route53_zone.internal.zone_id
-    node_events_queue_url = var.node_events_queue_url
-    pools                 = jsonencode(local.pool_plans)
-  })
-  ingress_facts = merge(local.common_facts, { redis = var.redis })
-  facts_of = { for pool, p in var.pools : pool => (
-    p.tier == "head" ? local.head_facts : p.tier == "ingress" ? local.ingress_facts : local.common_facts
-  ) }
+  # What each kind of node is told: only the head hears of the queue and the pools, only the head and the
+  # gateways of Redis.
+  facts_of = { for pool, p in var.pools : pool => {
+    region                = data.aws_region.current.name
+    head_host             = local.head_record
+    gcs_port              = var.gcs_port
+    ray_token_secret_arn  = module.ray_token.arn
+    models                = var.models
+    telemetry             = var.telemetry
+    redis                 = contains(["head", "ingress"], p.tier) ? var.redis : null
+    head_zone_id          = p.tier == "head" ? aws_route53_zone.internal.zone_id : null
+    node_events_queue_url = p.tier == "head" ? var.node_events_queue_url : null
+    pools                 = p.tier == "head" ? jsonencode(local.pool_plans) : null
+  } }
 }
 
 # Ray's own authentication (RAY_AUTH_MODE=token): whoever lacks it cannot submit code to the cluster.

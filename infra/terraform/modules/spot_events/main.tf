@@ -109,7 +109,7 @@ resource "aws_sqs_queue_policy" "this" {
       {
         Sid       = "OnlyTls"
         Effect    = "Deny"
-        Principal = "*"
+        Principal = { AWS = "*" }
         Action    = "sqs:*"
         Resource  = each.value.arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }

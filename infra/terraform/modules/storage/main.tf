@@ -87,6 +87,9 @@ resource "aws_s3_bucket_logging" "private" {
   bucket        = aws_s3_bucket.this[each.key].id
   target_bucket = aws_s3_bucket.this["access"].id
   target_prefix = "s3/${each.key}/"
+
+  # S3 checks when it is told, not when it delivers, that it may write there.
+  depends_on = [aws_s3_bucket_policy.this]
 }
 
 # ---------------------------------------------------------------- who may, and only over TLS
@@ -94,7 +97,7 @@ locals {
   tls_only = { for kind, name in local.names : kind => {
     Sid       = "OnlyTls12AndLater"
     Effect    = "Deny"
-    Principal = "*"
+    Principal = { AWS = "*" }
     Action    = "s3:*"
     Resource  = ["arn:${local.partition}:s3:::${name}", "arn:${local.partition}:s3:::${name}/*"]
     Condition = { Bool = { "aws:SecureTransport" = "false" } }
@@ -102,7 +105,7 @@ locals {
   old_tls = { for kind, name in local.names : kind => {
     Sid       = "NoOldTls"
     Effect    = "Deny"
-    Principal = "*"
+    Principal = { AWS = "*" }
     Action    = "s3:*"
     Resource  = ["arn:${local.partition}:s3:::${name}", "arn:${local.partition}:s3:::${name}/*"]
     Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
@@ -111,28 +114,33 @@ locals {
   other_key = { for kind in local.private : kind => {
     Sid       = "OnlyOurKey"
     Effect    = "Deny"
-    Principal = "*"
+    Principal = { AWS = "*" }
     Action    = "s3:PutObject"
     Resource  = "arn:${local.partition}:s3:::${local.names[kind]}/*"
     Condition = { StringNotEqualsIfExists = { "s3:x-amz-server-side-encryption-aws-kms-key-id" = var.kms_key_arn } }
   } }
-  deliver_access_logs = [
-    {
+  deliver_access_logs = concat(
+    [{
       Sid       = "LoadBalancerDelivers"
       Effect    = "Allow"
       Principal = { Service = "logdelivery.elasticloadbalancing.amazonaws.com" }
       Action    = "s3:PutObject"
       Resource  = "arn:${local.partition}:s3:::${local.names["access"]}/alb/AWSLogs/${local.account_id}/*"
-    },
-    {
-      Sid       = "S3Delivers"
+      Condition = { ArnLike = { "aws:SourceArn" = "arn:${local.partition}:elasticloadbalancing:${local.region}:${local.account_id}:loadbalancer/*" } }
+    }],
+    # Each bucket writes under its own prefix and nowhere else.
+    [for kind in sort(local.private) : {
+      Sid       = "S3Delivers${title(kind)}"
       Effect    = "Allow"
       Principal = { Service = "logging.s3.amazonaws.com" }
       Action    = "s3:PutObject"
-      Resource  = "arn:${local.partition}:s3:::${local.names["access"]}/s3/*"
-      Condition = { StringEquals = { "aws:SourceAccount" = local.account_id } }
-    },
-  ]
+      Resource  = "arn:${local.partition}:s3:::${local.names["access"]}/s3/${kind}/*"
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = local.account_id }
+        ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:s3:::${local.names[kind]}" }
+      }
+    }],
+  )
 }
 
 resource "aws_s3_bucket_policy" "this" {

@@ -86,7 +86,7 @@ resource "aws_s3_bucket_policy" "replica" {
     Statement = [{
       Sid       = "OnlyTls"
       Effect    = "Deny"
-      Principal = "*"
+      Principal = { AWS = "*" }
       Action    = "s3:*"
       Resource  = ["arn:${local.partition}:s3:::${each.value}", "arn:${local.partition}:s3:::${each.value}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }

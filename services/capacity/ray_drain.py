@@ -1,0 +1,49 @@
+"""Ray's drain, by its command line: `ray drain-node` (Ray 2.60; outside Ray's stability promise).
+
+The one place that knows how; tests/cluster/test_ray_drain.py holds it against a real cluster. Ray stops placing
+work on the node and tells Serve, which starts replacements and lets replicas finish; it ends nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class DrainRefused(Exception):
+    """Ray did not take the drain: unknown node, wrong token, no cluster. The detail is its last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class RayDrain:
+    """`address` is the GCS (`host:port`); `env` is added to the command's environment (RAY_AUTH_*)."""
+
+    address: str
+    env: Mapping[str, str]
+    timeout_s: float = 20.0
+
+    def command(self, node_id: str, within_s: float | None, preempted: bool, why: str) -> list[str]:
+        """The words of the command. `within_s` None: no deadline; below one second still means one."""
+        reason = "DRAIN_NODE_REASON_PREEMPTION" if preempted else "DRAIN_NODE_REASON_IDLE_TERMINATION"
+        words = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address, "--node-id", node_id]
+        words += ["--reason", reason, "--reason-message", why]
+        if within_s is not None:
+            words += ["--deadline-remaining-seconds", str(max(1, int(within_s)))]
+        return words
+
+    def drain(self, node_id: str, within_s: float | None, preempted: bool, why: str) -> None:
+        """Blocks for a few seconds. Raises DrainRefused; draining twice is fine, the later deadline counts."""
+        environment = {**os.environ, **self.env, "RAY_ADDRESS": self.address}
+        try:
+            done = subprocess.run(
+                self.command(node_id, within_s, preempted, why),
+                env=environment, capture_output=True, text=True, timeout=self.timeout_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise DrainRefused(f"ray drain-node took more than {self.timeout_s:.0f} s") from error
+        if done.returncode != 0:
+            lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+            raise DrainRefused(lines[-1])

@@ -1,0 +1,209 @@
+"""A fake AWS on loopback: moto's server, and the few calls that it lacks.
+
+What belongs here: behaviour of AWS that Terraform's provider or our node side relies on and moto 5.2 does not
+have. Each patch says what real AWS does. It must not know our modules: no resource name appears here.
+
+Run as a program (`python tests/infra/fake_aws.py`) it prints its URL on one line and serves until standard
+input closes, so that a test that dies takes it along.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+
+from moto.autoscaling.responses import AutoScalingResponse
+from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.responses import EC2Response
+from moto.resourcegroups.responses import ResourceGroupsResponse
+from moto.server import ThreadedMotoServer
+from moto.sqs.models import Queue
+
+# (account, region) -> id -> reservation
+_reservations: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+_members: dict[str, list[dict[str, str]]] = {}
+_numbers = itertools.count(1)
+
+
+def _reservation_create(self: Any) -> ActionResult:
+    """EC2 answers at once with state `active` where the capacity is there."""
+    number = next(_numbers)
+    key = (self.current_account, self.region)
+    rid = f"cr-{number:017x}"
+    count = self._get_int_param("InstanceCount")
+    tags = [t for spec in self._get_param("TagSpecifications", []) for t in spec.get("Tags", [])]
+    reservation: dict[str, Any] = {
+        "CapacityReservationId": rid,
+        "CapacityReservationArn": f"arn:aws:ec2:{self.region}:{self.current_account}:capacity-reservation/{rid}",
+        "OwnerId": self.current_account,
+        "InstanceType": self._get_param("InstanceType"),
+        "InstancePlatform": self._get_param("InstancePlatform"),
+        "AvailabilityZone": self._get_param("AvailabilityZone"),
+        "Tenancy": self._get_param("Tenancy", "default"),
+        "TotalInstanceCount": count,
+        "AvailableInstanceCount": count,
+        "EbsOptimized": self._get_bool_param("EbsOptimized", False),
+        "EphemeralStorage": self._get_bool_param("EphemeralStorage", False),
+        "State": "active",
+        "EndDateType": self._get_param("EndDateType", "unlimited"),
+        "InstanceMatchCriteria": self._get_param("InstanceMatchCriteria", "open"),
+        "PlacementGroupArn": self._get_param("PlacementGroupArn"),
+        "Tags": tags,
+    }
+    _reservations.setdefault(key, {})[rid] = reservation
+    return ActionResult({"CapacityReservation": reservation})
+
+
+def _reservation_describe(self: Any) -> ActionResult:
+    known = _reservations.get((self.current_account, self.region), {})
+    wanted = self._get_param("CapacityReservationIds", [])
+    return ActionResult({"CapacityReservations": [r for r in known.values() if not wanted or r["CapacityReservationId"] in wanted]})
+
+
+def _reservation_cancel(self: Any) -> ActionResult:
+    known = _reservations.get((self.current_account, self.region), {})
+    rid = self._get_param("CapacityReservationId")
+    if rid in known:
+        known[rid]["State"] = "cancelled"
+    return ActionResult({"Return": True})
+
+
+def _configuration_get(self: Any) -> str:
+    """Real AWS adds the status of the update; the provider waits for it."""
+    configuration = self.resourcegroups_backend.get_group_configuration(group_name=_group_name(self))
+    return json.dumps({"GroupConfiguration": {"Configuration": configuration, "Status": "UPDATE_COMPLETE"}})
+
+
+_query_get = ResourceGroupsResponse.get_group_query
+
+
+def _group_query(self: Any) -> str:
+    """Real AWS refuses the question for a group that is made of a configuration."""
+    from moto.resourcegroups.exceptions import BadRequestException
+
+    if self.resourcegroups_backend.get_group_configuration(group_name=_group_name(self)):
+        raise BadRequestException("Operation not allowed for a group with a configuration")
+    return _query_get(self)
+
+
+def _group_name(self: Any) -> str:
+    return str(self._get_param("Group") or self._get_param("GroupName")).rsplit("/", 1)[-1]
+
+
+def _group_members_add(self: Any) -> str:
+    members = _members.setdefault(_group_name(self), [])
+    arns: list[str] = self._get_param("ResourceArns")
+    members += [{"ResourceArn": a, "ResourceType": "AWS::EC2::CapacityReservation"} for a in arns]
+    return json.dumps({"Succeeded": arns, "Failed": [], "Pending": []})
+
+
+def _group_members_remove(self: Any) -> str:
+    arns: list[str] = self._get_param("ResourceArns")
+    name = _group_name(self)
+    _members[name] = [m for m in _members.get(name, []) if m["ResourceArn"] not in arns]
+    return json.dumps({"Succeeded": arns, "Failed": [], "Pending": []})
+
+
+def _group_members_list(self: Any) -> str:
+    members = _members.get(_group_name(self), [])
+    resources = [{"Identifier": m, "Status": {}} for m in members]
+    return json.dumps({"Resources": resources, "ResourceIdentifiers": members, "QueryErrors": []})
+
+
+_group_create = AutoScalingResponse.create_auto_scaling_group
+_group_update = AutoScalingResponse.update_auto_scaling_group
+
+
+def _remember(self: Any) -> None:
+    """Parameters that moto drops, and real AWS returns from a describe."""
+    group = self.autoscaling_backend.autoscaling_groups[self._get_param("AutoScalingGroupName")]
+    for parameter, attribute in (
+        ("ServiceLinkedRoleARN", "service_linked_role_arn"),
+        ("MaxInstanceLifetime", "max_instance_lifetime"),
+        ("DefaultInstanceWarmup", "default_instance_warmup"),
+    ):
+        if (value := self._get_param(parameter)) is not None:
+            setattr(group, attribute, value)
+
+
+def _asg_create(self: Any) -> ActionResult:
+    """Real AWS makes the hooks of LifecycleHookSpecificationList together with the group."""
+    result = _group_create(self)
+    _remember(self)
+    for hook in self._get_param("LifecycleHookSpecificationList", []):
+        self.autoscaling_backend.create_lifecycle_hook(
+            name=hook["LifecycleHookName"],
+            as_name=self._get_param("AutoScalingGroupName"),
+            transition=hook["LifecycleTransition"],
+            timeout=int(hook.get("HeartbeatTimeout", 3600)),
+            result=hook.get("DefaultResult", "ABANDON"),
+        )
+    return result
+
+
+def _asg_update(self: Any) -> ActionResult:
+    result = _group_update(self)
+    _remember(self)
+    return result
+
+
+def _hook_answered(self: Any) -> EmptyResult:
+    """CompleteLifecycleAction and RecordLifecycleActionHeartbeat: refuse a hook that is not there, as AWS does."""
+    from moto.autoscaling.exceptions import ValidationError
+
+    name, group = self._get_param("LifecycleHookName"), self._get_param("AutoScalingGroupName")
+    if not self.autoscaling_backend.describe_lifecycle_hooks(group, [name]):
+        raise ValidationError(f"No active Lifecycle Action found with hook {name} of group {group}")
+    return EmptyResult()
+
+
+_attributes_set = Queue._set_attributes
+
+
+def _queue_attributes_set(self: Any, attributes: dict[str, Any], now: float | None = None) -> None:
+    """Setting one attribute leaves the queue's policy alone; moto forgets it."""
+    _attributes_set(self, {"Policy": getattr(self, "policy", None), **attributes}, now)
+
+
+def install() -> None:
+    """Puts the patches in place; once per process."""
+    patches: list[tuple[type, str, Any]] = [
+        (EC2Response, "create_capacity_reservation", _reservation_create),
+        (EC2Response, "describe_capacity_reservations", _reservation_describe),
+        (EC2Response, "cancel_capacity_reservation", _reservation_cancel),
+        (ResourceGroupsResponse, "get_group_configuration", _configuration_get),
+        (ResourceGroupsResponse, "get_group_query", _group_query),
+        (ResourceGroupsResponse, "group_resources", _group_members_add),
+        (ResourceGroupsResponse, "ungroup_resources", _group_members_remove),
+        (ResourceGroupsResponse, "list_group_resources", _group_members_list),
+        (AutoScalingResponse, "create_auto_scaling_group", _asg_create),
+        (AutoScalingResponse, "update_auto_scaling_group", _asg_update),
+        (AutoScalingResponse, "complete_lifecycle_action", _hook_answered),
+        (AutoScalingResponse, "record_lifecycle_action_heartbeat", _hook_answered),
+    ]
+    patches += [
+        (Queue, "_set_attributes", _queue_attributes_set),
+        (Queue, "redrive_allow_policy", None),
+        (Queue, "BASE_ATTRIBUTES", [*Queue.BASE_ATTRIBUTES, "RedriveAllowPolicy"]),
+    ]
+    for owner, name, replacement in patches:
+        setattr(owner, name, replacement)
+
+
+def serve() -> None:
+    install()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    serve()
