@@ -1,85 +1,19 @@
-"""The Hugging Face adapter against the library's own decoding, and templates against transformers'."""
+"""The Hugging Face adapter against the library's own decoding."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, pre_tokenizers
 
 from services.errors import ConfigError, RequestError
 from services.outcome import Reason
 from services.request import unpack_ids
 from services.text.hf_tokenizer import HfTokenizer
 from services.text.tokenizer import decode_all
-
-CHATML = (
-    "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-CORPUS = [
-    "hello world, 你好世界, καλημέρα",
-    "the cat sat on the mat 🐈",
-    "{'a': 1}\n\n\tdef f(x): return x",
-] * 3
-
-
-def byte_level() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_tokens(["<tool_call>"])
-    return tokenizer
-
-
-def sentence_piece() -> Tokenizer:
-    words = [
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        "▁",
-        "▁hello",
-        "h",
-        "e",
-        "l",
-        "o",
-        "▁你",
-        "好",
-    ]
-    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], byte_fallback=True))
-    tokenizer.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0),
-    ])  # fmt: skip
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return tokenizer
-
-
-def id_of(library: Tokenizer, token: str) -> int:
-    found = library.token_to_id(token)
-    assert found is not None
-    return found
-
-
-def save(directory: Path, library: Tokenizer, *, template: str | None = CHATML, **files: object) -> Path:
-    library.save(str(directory / "tokenizer.json"))
-    settings = {"eos_token": "<|im_end|>", "bos_token": {"content": "<s>"}, **files.pop("settings", {})}  # type: ignore[dict-item]
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    if template is not None:
-        (directory / "chat_template.jinja").write_text(template)
-    for name, value in files.items():
-        (directory / f"{name}.json").write_text(json.dumps(value))
-    return directory
+from tests.unit.text.small_tokenizers import CORPUS, byte_level, id_of, save, sentence_piece
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +51,15 @@ def test_ids_outside_the_vocabulary_have_no_text(chatml: HfTokenizer) -> None:
 
 
 def test_tokens_alone_show_text_bytes_and_special_names(chatml: HfTokenizer) -> None:
-    part = byte_level().token_to_id(
-        pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("é")[0][0][0]
-    )
+    shown = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("é")[0][0]
+    part = id_of(byte_level(), shown[0])
     assert chatml.token_text(part) == ("\ufffd", "é".encode()[:1])
     assert chatml.token_text(1) == ("<|im_end|>", b"<|im_end|>")
 
 
 def test_end_tokens_come_from_every_config(tmp_path: Path) -> None:
-    files = {"generation_config": {"eos_token_id": [5, 6]}, "config": {"eos_token_id": 7}}
-    assert HfTokenizer.load(save(tmp_path, byte_level(), **files)).eos_ids == {1, 5, 6, 7}
+    files: dict[str, object] = {"generation_config": {"eos_token_id": [5, 6]}, "config": {"eos_token_id": 7}}
+    assert HfTokenizer.load(save(tmp_path, byte_level(), files=files)).eos_ids == {1, 5, 6, 7}
 
 
 def test_plain_prompts_get_the_models_leading_tokens_and_chats_do_not(tmp_path: Path) -> None:
@@ -181,35 +114,3 @@ def test_unusable_directories_are_config_errors(tmp_path: Path) -> None:
     library.decoder = decoders.WordPiece()
     with pytest.raises(ConfigError, match="WordPiece"):
         HfTokenizer.load(save(tmp_path, library))
-
-
-CONVERSATIONS: Sequence[Sequence[dict[str, object]]] = (
-    [{"role": "user", "content": "hi <b> & 'you'"}],
-    [
-        {"role": "system", "content": " s "},
-        {"role": "user", "content": "a\n\n"},
-        {"role": "assistant", "content": "b"},
-    ],
-)
-TEMPLATES = (
-    CHATML,
-    "  {% for m in messages %}\n    {% if loop.index > 1 %}{% continue %}{% endif %}\n"
-    "  {{ m | tojson }}\n{% endfor %}\n",
-    "{% for m in messages %}{% generation %}{{ m.content | trim }}{% endgeneration %}{% endfor %}"
-    "{{ eos_token }}",
-    "{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{{ messages | length }}{{ bos_token if bos_token }}",
-)
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_templates_render_as_transformers_renders_them(template: str) -> None:
-    theirs = pytest.importorskip("transformers.utils.chat_template_utils")
-    from services.text.jinja_template import ChatTemplate
-
-    special, tools = {"bos_token": "<s>", "eos_token": "</s>"}, [{"name": "f", "description": "é <x>"}]
-    for messages in CONVERSATIONS:
-        for given in ([], tools):
-            rendered, _ = theirs.render_jinja_template(
-                [messages], tools=given or None, chat_template=template, add_generation_prompt=True, **special
-            )
-            assert ChatTemplate(template, special).render(messages, given) == rendered[0]
