@@ -158,7 +158,7 @@ async def _meet(gang_id: str, rank: int, host: str) -> tuple[str, int]:
         return host, port
     try:
         async with asyncio.timeout(MEET_TIMEOUT_S):
-            while (found := _internal_kv_get(key)) is None:
+            while (found := _internal_kv_get(key)) is None:  # noqa: ASYNC110  # Ray's store has no events
                 await asyncio.sleep(MEET_POLL_S)
     except TimeoutError:
         raise ConfigError(

@@ -39,7 +39,9 @@ class Rank:
     """Serves one engine. `resolve_queue` None: no queue (a bare engine for tests and benches).
 
     `on_fenced` is called once, shortly after this rank gave its streams back because its engine does not live; what
-    it does (end the process) is the owner's business. After `start`: `address` and `key` are what a gateway dials with, `info` what the engine turned out to be.
+    it does (end the process) is the owner's business.
+
+    After `start`: `address` and `key` are what a gateway dials with, `info` what the engine turned out to be.
     Is the Handler of its link to the queue.
     """
 

@@ -114,7 +114,7 @@ class RankProcess:
     """One `python -m services.experts`. Use `Ranks` to start a group."""
 
     def __init__(self, config: ExpertsConfig, place: RankPlace) -> None:
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
         self.process = subprocess.Popen(
             [
                 sys.executable,

@@ -114,7 +114,7 @@ class Host:
         """Wait for a load sample. The suite's own time limit ends a wait for nothing."""
 
         async def wait() -> EngineLoadSample:
-            while not holds(sample := self.engine.sample_load()):
+            while not holds(sample := self.engine.sample_load()):  # noqa: ASYNC110  # the port has no events
                 await asyncio.sleep(0.005)
             return sample
 
