@@ -135,13 +135,8 @@ class HttpApp:
         wire: Exchange = scope["exchange"]
         try:
             route = self._route(scope)
-            if route.permission is not PUBLIC and route.handle.__name__ != "generate":
-                headers = dict(scope["headers"])
-                key = headers.get(b"authorization", b"").decode("latin-1")
-                principal = self._mesh.identity.authenticate(
-                    bearer(key, headers.get(b"x-api-key", b"").decode("latin-1"))
-                )
-                principal.require(route.permission)
+            if route.permission is not PUBLIC and route.checked_here and not trusted(route, scope):
+                self._mesh.identity.authenticate(credential(dict(scope["headers"]))).require(route.permission)
             await route.handle(scope, receive)
         except MeshError as error:
             respond_error(wire, error, self._mesh.new_request_id())

@@ -49,7 +49,7 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
         gateway=GatewayConfig(
             http_port=0, grpc_port=0, keys_file=str(keys_file), limits=LimitsConfig(**parts.get("limits", {}))
         ),
-        cache=CacheConfig(root_secret="5a" * 32, **parts.get("cache", {})),
+        cache=CacheConfig(**({"root_secret": "5a" * 32, "store_timeout_s": 5.0} | parts.get("cache", {}))),
         queue=QueueConfig(**parts.get("queue", {})),
         experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
         postprocess=PostprocessConfig(**parts.get("postprocess", {})),
