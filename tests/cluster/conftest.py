@@ -1,0 +1,34 @@
+"""One start of the dev graph for every end-to-end test: it costs most of a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`expertmesh run`, which is what `make run` starts: two vLLM ranks, a Valkey, every service."""
+    stack = Stack(tmp_path_factory.mktemp("mesh"), "expertmesh", "run")
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        code = stack.stop()
+        left = stack.pids()
+    assert code == 0, stack.output[-3000:]
+    assert left == [], f"left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def sim_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same stack with simulated engines: seconds to start, tokens that can be checked."""
+    stack = Stack(tmp_path_factory.mktemp("sim"), "expertmesh", "run", "--graph", "sim")
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.stop()

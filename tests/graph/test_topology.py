@@ -1,0 +1,80 @@
+"""The diagram in the README is the graph that is built; dev, sim and prod differ in values only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import ray
+from ray.serve import Application
+
+import graphs
+from graphs.profiles import DevOptions, ProdOptions, SimOptions, dev_config, prod_config, sim_config
+from services.errors import ConfigError
+from services.gateway import json_key_store
+
+ROOT = Path(__file__).resolve().parents[2]
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def built_edges(application: Application) -> set[tuple[str, str]]:
+    """(who holds a handle, to whom) of a bound graph."""
+    bound = application._bound_deployment
+    edges: set[tuple[str, str]] = set()
+    for argument in (*bound.init_args, *bound.init_kwargs.values()):
+        if isinstance(argument, Application):
+            edges.add((bound.name, argument._bound_deployment.name))
+            edges |= built_edges(argument)
+    return edges
+
+
+def drawn_edges(text: str) -> set[tuple[str, str]]:
+    """Edges of the first mermaid block that are marked `%% handles`."""
+    block = re.search(r"```mermaid\n(.*?)```", text, re.DOTALL)
+    assert block, "no mermaid block"
+    handles = block.group(1).partition("%% handles")[2]
+    found = re.findall(r"^\s*(\w+)(?:\[[^\]]*\])?\s*-->(?:\|[^|]*\|)?\s*(\w+)", handles, re.MULTILINE)
+    return set(found)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_readme_draws_what_is_built(readme: str) -> None:
+    application = graphs.sim(SimOptions())
+    assert drawn_edges((ROOT / readme).read_text()) == built_edges(application)
+
+
+def test_building_touches_no_cluster() -> None:
+    graphs.sim(SimOptions())
+    graphs.dev(DevOptions())
+    assert not ray.is_initialized()
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(ValueError, match="shrads"):
+        SimOptions.model_validate({"shrads": "2"})
+
+
+def test_prod_names_what_the_host_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EXPERTMESH_MODEL", "EXPERTMESH_REDIS_URL", "EXPERTMESH_KEYS_FILE", "EXPERTMESH_SHARDS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no weights"):
+        prod_config(ProdOptions())
+    (tmp_path / "config.json").write_text("{}")
+    model = {"model": str(tmp_path), "remote_gpus": "true"}
+    with pytest.raises(ConfigError, match="no Redis"):
+        prod_config(ProdOptions.model_validate(model))
+    keys_file = tmp_path / "keys.json"
+    more = {**model, "redis_url": "redis://redis:6379/0", "keys_file": str(keys_file)}
+    with pytest.raises(ConfigError, match="no API keys"):
+        prod_config(ProdOptions.model_validate(more))
+    json_key_store.add(keys_file, "k" * 32, key_id="ops", tenant="ops")
+    config = prod_config(ProdOptions.model_validate({**more, "shards": "4"}))
+    assert config.experts.shards == 4
+    assert config.experts.device == "cuda"
+
+
+def test_profiles_differ_in_values_only() -> None:
+    dev, sim = dev_config(DevOptions()), sim_config(SimOptions())
+    assert type(dev) is type(sim)
+    assert set(dev.model_dump()) == set(sim.model_dump())
