@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway import json_key_store
 from tests.cluster.stack import Stack, wait_for
 
 
@@ -49,9 +50,13 @@ def test_wrong_settings_are_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "moment", ["loading Ray Serve", "starting the five deployments", "Gateway: 1 of 1 up"]
+    ("moment", "how"),
+    [
+        ("loading Ray Serve", signal.SIGINT),
+        ("starting the five deployments", signal.SIGTERM),
+        ("Gateway: 1 of 1 up", signal.SIGHUP),
+    ],
 )
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_leaves_nothing_when_ended_half_way(tmp_path: Path, moment: str, how: signal.Signals) -> None:
     stack = Stack(tmp_path, "expertmesh", "run", "--graph", "sim")
     stack.wait_said(moment)
@@ -98,6 +103,7 @@ def test_the_dev_key_is_kept_and_private(sim_mesh: Stack) -> None:
 def test_serve_run_alone_leaves_the_port_to_our_gateway(tmp_path: Path) -> None:
     """`serve run graphs.sim`: no Serve proxy anywhere, tokens on our port. Fails if a new Ray starts one."""
     keys = tmp_path / "keys.json"
+    json_key_store.add(keys, "em-serve-run-test-key", key_id="t", tenant="t")
     ray_folder = tmp_path.parents[2] / f"r{os.getpid()}"  # short: Unix sockets lie below it
     stack = Stack(
         tmp_path, "serve", "run", "--address", "local", "graphs.sim", "engines=1",
@@ -109,9 +115,6 @@ def test_serve_run_alone_leaves_the_port_to_our_gateway(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     try:
-        from services.gateway import json_key_store
-
-        json_key_store.add(keys, "em-serve-run-test-key", key_id="t", tenant="t")
         stack.wait_said("is ready at /")
         wait_for(lambda: stack.call("/readyz", key="")[0] == 200, "readiness")
         status, _, _ = stack.call("/generate", {"prompt": "hi", "max_tokens": 3}, key="em-serve-run-test-key")
