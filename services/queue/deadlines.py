@@ -12,6 +12,8 @@ from .wheel import TimerWheel
 RATE_MEMORY_S = 3.0
 MAX_RETRY_S = 600.0
 MIN_RETRY_S = 0.1
+TRUSTED_WINDOWS = 8
+"""Busy half-seconds after which the best rate seen says something about the best there is."""
 
 
 class ServiceRate:
@@ -20,16 +22,26 @@ class ServiceRate:
     def __init__(self) -> None:
         self._cost = 0.0
         self._since_s: float | None = None
+        self._windows = 0
+        self._slots = 0
+        self._best_per_slot = 0.0
         self.per_s = 0.0
-        self.best_per_s = 0.0
 
     def served(self, cost: float) -> None:
         self._cost += cost
 
-    def tick(self, now_s: float, busy: bool) -> None:
-        """Call on every tick; `busy`: requests waited all the time since the last."""
-        if self._since_s is None or not busy:
-            self._since_s, self._cost = now_s, 0.0
+    @property
+    def best_per_s(self) -> float:
+        """What the slots of now could do at best; 0 while unknown. A mesh that has just begun, or lost its engines
+        for a while, has shown nothing yet: refusing by that would refuse those who have every chance."""
+        return self._best_per_slot * self._slots if self._windows >= TRUSTED_WINDOWS else 0.0
+
+    def tick(self, now_s: float, busy: bool, slots: int = 1) -> None:
+        """Call on every tick; `busy`: requests waited all the time since the last. `slots`: capacity now."""
+        if slots < self._slots and self._windows:
+            slots = self._slots  # what is down may be back before the deadline
+        if self._since_s is None or not busy or slots > self._slots:
+            self._since_s, self._cost, self._slots = now_s, 0.0, slots
             return
         span_s = now_s - self._since_s
         if span_s < 0.5:  # progress comes in bursts of 100 ms
@@ -37,12 +49,14 @@ class ServiceRate:
         rate = self._cost / span_s
         keep = max(0.0, 1.0 - span_s / RATE_MEMORY_S) if self.per_s else 0.0
         self.per_s = keep * self.per_s + (1.0 - keep) * rate
-        self.best_per_s = max(rate, self.best_per_s * 0.99)
+        self._windows += 1
+        self._best_per_slot = max(rate / self._slots if self._slots else 0.0, self._best_per_slot * 0.99)
         self._since_s, self._cost = now_s, 0.0
 
     def least_wait_s(self, cost: float) -> float:
         """No less than this passes until `cost` is served (0 while unknown)."""
-        return cost / self.best_per_s if self.best_per_s > 0.0 else 0.0
+        best_per_s = self.best_per_s
+        return cost / best_per_s if best_per_s > 0.0 else 0.0
 
     def retry_after_s(self, cost: float) -> float:
         """When to come back if `cost` stands before you; negative: no estimate."""

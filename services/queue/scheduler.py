@@ -328,7 +328,7 @@ class Scheduler:
             state.fleet.remove(engine)
             self._abandon(engine)
             state.resize()
-        state.rate.tick(now_s, state.bands.waiting > 0)
+        state.rate.tick(now_s, state.bands.waiting > 0, state.pools.capacity)
         limbo = state.fleet.limbo
         for engine_id in [name for name, entries in limbo.items() if all(e.state != LEASED for e in entries)]:
             del limbo[engine_id]
