@@ -1,0 +1,160 @@
+"""The OpenAPI 3.1 document of the HTTP interface, made from the bodies, limits and statuses that the server
+uses.
+
+Rules: pure; the same settings give the same bytes. Shapes come from bodies.py, bounds from openapi_bounds.py,
+statuses from status.py, headers from headers.py: nothing is told twice. Some rules join several fields
+(`min_tokens` ≤ `max_tokens`) or need the model (its context): a request that fits this document can still get
+a 400 by name.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, cast
+
+import msgspec
+
+from ..config import LimitsConfig
+from .bodies import ChatBody, CompletionBody, GenerateBody
+from .headers import HEADERS
+from .openapi_answers import ANSWERS
+from .openapi_bounds import BAND, part_bounds
+from .status import STATUS
+
+Json = dict[str, Any]
+
+VERSION = "1"
+_SCHEMAS = "#/components/schemas/"
+_HEADER_SCHEMAS: dict[str, Json] = {
+    "x-priority-band": {"type": "string", **BAND},
+    "x-request-timeout-s": {"type": "number", "exclusiveMinimum": 0},
+    "x-request-deadline-ms": {"type": "number", "exclusiveMinimum": 0},
+    "idempotency-key": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
+    "cache-control": {"type": "string", "maxLength": 1024},
+}
+_HEADER_TEXTS = {
+    "x-priority-band": "The wished priority band; the key decides what is allowed.",
+    "x-request-timeout-s": "Time left for the whole answer, in seconds.",
+    "x-request-deadline-ms": "Time left for the whole answer, in milliseconds; the shorter one counts.",
+    "idempotency-key": "The same key and request within the server's window are answered, and billed, once.",
+    "cache-control": "no-cache, no-store, max-age=0, or sampled: a stored answer from a temperature above 0 will do.",
+}
+
+
+def openapi_document(limits: LimitsConfig) -> bytes:
+    """The document as JSON."""
+    _, found = msgspec.json.schema_components(
+        (ChatBody, CompletionBody, GenerateBody), ref_template=_SCHEMAS + "{name}"
+    )
+    schemas = cast("dict[str, Json]", found)
+    for name, bounds in part_bounds(limits).items():
+        for field, bound in bounds.items():
+            if field in schemas[name]["properties"]:
+                apply_bound(schemas[name]["properties"][field], bound)
+    for schema in schemas.values():
+        for prop in schema.get("properties", {}).values():
+            if prop.get("default", 0) is None:
+                del prop["default"]
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ExpertMesh",
+            "version": VERSION,
+            "description": "OpenAI-compatible generation from expert-parallel mixture-of-experts models.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": {**schemas, **ANSWERS},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+_FOR_TYPE = {
+    "integer": ("minimum", "maximum"),
+    "number": ("minimum", "maximum", "exclusiveMinimum"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+    "array": ("minItems", "maxItems", "items"),
+    "object": ("maxProperties", "propertyNames", "additionalProperties"),
+}
+
+
+def apply_bound(schema: Json, bound: Json) -> None:
+    """Add to each form of a field (its `anyOf`) the bounds that are about that form."""
+    if "enum" in bound:
+        schema["enum"] = bound["enum"]
+    for form in schema.get("anyOf", [schema]):
+        for keyword in _FOR_TYPE.get(form.get("type", ""), ()):
+            if keyword == "items" and keyword in bound:
+                form["items"] = {**form["items"], **bound["items"]}
+            elif keyword in bound:
+                form[keyword] = bound[keyword]
+
+
+def _paths() -> Json:
+    generating: list[tuple[str, str, str, str, bool]] = [
+        ("/v1/chat/completions", "ChatBody", "ChatCompletion", "createChatCompletion", True),
+        ("/v1/completions", "CompletionBody", "Completion", "createCompletion", True),
+        ("/generate", "GenerateBody", "Generated", "generate", False),
+    ]
+    paths: Json = {
+        path: {"post": _post(body, answer, operation, streams)}
+        for path, body, answer, operation, streams in generating
+    }
+    paths["/v1/models"] = {"get": _get("listModels", "ModelList", "The models that are served.")}
+    one = _get("getModel", "Model", "A model that is served.")
+    one["parameters"] = [
+        {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    ]
+    paths["/v1/models/{model}"] = {"get": one}
+    for path, text in (("/healthz", "This process lives."), ("/readyz", "Tokens move through the mesh.")):
+        answer = {"description": text, "content": {"text/plain": {"schema": {"type": "string"}}}}
+        not_yet = {"503": {**answer, "description": "Not now, and why."}} if path == "/readyz" else {}
+        paths[path] = {
+            "get": {"operationId": path[1:], "security": [], "responses": {"200": answer, **not_yet}}
+        }
+    return paths
+
+
+def _post(body: str, answer: str, operation: str, streams: bool) -> Json:
+    ok = _content("The answer; a stream of events when `stream` is true.", answer)
+    if streams:
+        ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "operationId": operation,
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": _HEADER_TEXTS[name],
+                "schema": _HEADER_SCHEMAS[name],
+            }
+            for name in sorted(HEADERS)
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + body}}},
+        },
+        "responses": {"200": ok, **_errors()},
+    }
+
+
+def _get(operation: str, answer: str, text: str) -> Json:
+    return {"operationId": operation, "responses": {"200": _content(text, answer), **_errors()}}
+
+
+def _errors() -> Json:
+    statuses = sorted({row.http for row in STATUS.values()} - {499})
+    return {str(code): {**_content(HTTPStatus(code).phrase, "Error")} for code in statuses}
+
+
+def _content(text: str, schema: str) -> Json:
+    return {
+        "description": text,
+        "headers": {"x-request-id": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {"$ref": _SCHEMAS + schema}}},
+    }
