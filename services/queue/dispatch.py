@@ -39,9 +39,12 @@ def dispatch(state: QueueState, now_s: float) -> bool:
         if entry.deadline_s <= now_s:
             state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
             continue
-        engine = pick(entry, fleet.engines.values(), state.pool_of, state.prefixes) if free else None
-        if engine is None and calls_back:
-            engine = _reclaim(state, entry, state.pools.victims(entry.band, MAX_VICTIMS))
+        urgent = calls_back or bands.all[entry.band].config.pauses_lower
+        engine = _place(state, entry, urgent) if free else None
+        if engine is None and urgent:
+            engine = _reclaim(state, entry, state.pools.victims(entry.band, MAX_VICTIMS), at_once=True)
+            if engine is None and free:
+                engine = _place(state, entry, at_once=False)
         if engine is None:
             bands.leave(entry, PARKED)
             parked.append(entry)
@@ -118,7 +121,11 @@ def _light_first(state: QueueState, band: Band, head: Entry) -> Entry:
     return light if light is not None and state.pools.may_take(light.band, light.preemptible) else head
 
 
-def _reclaim(state: QueueState, entry: Entry, victims: list[Entry]) -> EngineState | None:
+def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None:
+    return pick(entry, state.fleet.engines.values(), state.pool_of, state.prefixes, at_once)
+
+
+def _reclaim(state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False) -> EngineState | None:
     """Call back as few of `victims` (best first) as make room for `entry` on one engine. The grant does not wait for them to
     leave: the engine holds one stream more for the millisecond that their gateways need."""
     plans: dict[int, list[Entry]] = {}
@@ -132,7 +139,7 @@ def _reclaim(state: QueueState, entry: Entry, victims: list[Entry]) -> EngineSta
         plan.append(victim)
         tokens = engine.kv_reserved - sum(v.wanted_tokens for v in plan) + entry.wanted_tokens
         fits = tokens <= engine.kv_budget or engine.used == len(plan)
-        if engine.used - len(plan) < engine.capacity and fits:
+        if engine.used - len(plan) < (engine.capacity_at_once if at_once else engine.capacity) and fits:
             for leaver in plan:
                 state.call_back(leaver)
             return engine

@@ -59,9 +59,15 @@ class EngineState:
         """Slots that nobody holds (negative while a preempted stream still leaves)."""
         return self.capacity - self.used if self.up else 0
 
-    def has_room(self, wanted_tokens: int) -> bool:
-        """Whether a stream with `wanted_tokens` of KV fits now. A stream alone always does."""
-        return self.used < self.capacity and (
+    @property
+    def capacity_at_once(self) -> int:
+        """Slots that begin at once: without those that wait inside for a step or two (saturation.py)."""
+        return self.capacity - self.model.lookahead
+
+    def has_room(self, wanted_tokens: int, at_once: bool = False) -> bool:
+        """Whether a stream with `wanted_tokens` of KV fits now (`at_once`: without waiting inside). A stream alone
+        always does."""
+        return self.used < (self.capacity_at_once if at_once else self.capacity) and (
             self.kv_reserved + wanted_tokens <= self.kv_budget or (self.used == 0 and self.foreign == 0)
         )
 

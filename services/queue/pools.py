@@ -94,9 +94,13 @@ class Pools:
         return any(self.used[b] > self.reserve[b] for b in range(band + 1, len(self.used)))
 
     def victims(self, band: int, limit: int) -> list[Entry]:
-        """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant."""
+        """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant.
+
+        Beyond the reserve, work that aged up to this band's level is spared: it had waited its turn.
+        """
         found: list[Entry] = []
-        loans_only = self.used[band] < self.reserve[band] and self.borrowed > 0
+        below = self.used[band] < self.reserve[band]
+        loans_only = below and self.borrowed > 0
         for other in range(len(self.used) - 1, -1, -1):
             if other == band or self.used[other] <= self.reserve[other] or (other < band and not loans_only):
                 continue
@@ -105,7 +109,7 @@ class Pools:
                 while stack and stack[-1].state != LEASED:
                     stack.pop()
                 for entry in reversed(stack):
-                    if entry.state == LEASED and spare > 0:
+                    if entry.state == LEASED and spare > 0 and (below or entry.level > band):
                         found.append(entry)
                         spare -= 1
                         if len(found) >= limit:

@@ -26,11 +26,15 @@ def suits(entry: Entry, engine: EngineState, pool_of: dict[str, int]) -> bool:
 
 
 def pick(
-    entry: Entry, engines: Collection[EngineState], pool_of: dict[str, int], index: PrefixIndex
+    entry: Entry,
+    engines: Collection[EngineState],
+    pool_of: dict[str, int],
+    index: PrefixIndex,
+    at_once: bool = False,
 ) -> EngineState | None:
-    """The best engine with room, or None. Engines that the request lost before are used only when no other engine
+    """The best engine with room, or None. `at_once`: room to begin without waiting inside the engine. Engines that the request lost before are used only when no other engine
     would suit, free or not."""
-    open_ones = [e for e in engines if e.has_room(entry.wanted_tokens) and suits(entry, e, pool_of)]
+    open_ones = [e for e in engines if e.has_room(entry.wanted_tokens, at_once) and suits(entry, e, pool_of)]
     if entry.avoid and open_ones:
         better = [e for e in open_ones if not_avoided(entry, e)]
         if better or any(suits(entry, e, pool_of) and not_avoided(entry, e) for e in engines):
