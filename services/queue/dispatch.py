@@ -42,7 +42,7 @@ def dispatch(state: QueueState, now_s: float) -> bool:
         urgent = calls_back or bands.all[entry.band].config.pauses_lower
         engine = _place(state, entry, urgent) if free else None
         if engine is None and urgent:
-            engine = _reclaim(state, entry, state.pools.victims(entry.band, MAX_VICTIMS), at_once=True)
+            engine = _reclaim(state, entry, _victims(state, entry), at_once=True)
             if engine is None and free:
                 engine = _place(state, entry, at_once=False)
         if engine is None:
@@ -123,6 +123,15 @@ def _light_first(state: QueueState, band: Band, head: Entry) -> Entry:
 
 def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None:
     return pick(entry, state.fleet.engines.values(), state.pool_of, state.prefixes, at_once)
+
+
+def _victims(state: QueueState, entry: Entry) -> list[Entry]:
+    """Whom `entry` may pause, those on replicas of its own pool first."""
+    victims = state.pools.victims(entry.band, MAX_VICTIMS)
+    name = state.configs[entry.band].name
+    if any(v.engine is not None and v.engine.pool == name for v in victims):
+        victims.sort(key=lambda v: v.engine is None or v.engine.pool != name)
+    return victims
 
 
 def _reclaim(state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False) -> EngineState | None:

@@ -64,8 +64,7 @@ def make_ordering(name: str, level: int | None) -> Ordering:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"queue.ordering: {name!r} is no name of an ordering policy")
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
+        policy: type[Ordering] = importlib.import_module(f"{__name__}.{name}").Policy
+    except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigError(f"queue.ordering: there is no policy named {name!r}") from error
-    policy: type[Ordering] = module.Policy
     return policy(level)  # type: ignore[call-arg]  # a Protocol declares no constructor
