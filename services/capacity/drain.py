@@ -158,10 +158,10 @@ def decide(state: State, event: Event, now_s: float, policy: DrainConfig) -> tup
         case Noticed(notice, remaining_s):
             node, effects = _noticed(node, notice, remaining_s, now_s, policy)
         case ScaleIn():
-            node, effects = _begin(replace(node, terminate_when_drained=True), key, None, preempted=False)
+            node, effects = _begin(replace(node, terminate_when_drained=True), key, None, now_s, preempted=False)
         case ReplacementReady():
             waiting = node.phase is Phase.AWAITING_REPLACEMENT
-            node, effects = _begin(node, key, None, preempted=True) if waiting else (node, ())
+            node, effects = _begin(node, key, None, now_s, preempted=True) if waiting else (node, ())
         case Drained():
             node, effects = _drained(node, key)
     if node == NodeState():
@@ -174,7 +174,7 @@ def _noticed(node: NodeState, notice: Notice, remaining_s: float | None, now_s: 
     match notice.signal:
         case Signal.INTERRUPTION:
             left_s = policy.drain_seconds if remaining_s is None else remaining_s - policy.reserve_s
-            return _begin(node, key, now_s + max(0.0, min(policy.drain_seconds, left_s)), preempted=True, now_s=now_s)
+            return _begin(node, key, max(0.0, min(policy.drain_seconds, left_s)), now_s, preempted=True)
         case Signal.REBALANCE:
             if node.phase is not Phase.SERVING:
                 return node, ()
@@ -185,24 +185,23 @@ def _noticed(node: NodeState, notice: Notice, remaining_s: float | None, now_s: 
             node = replace(node, hook=notice.hook, hook_answered=False, terminate_when_drained=False)
             if node.phase is Phase.DRAINED:
                 return _answer(node, key)
-            return _begin(node, key, now_s + policy.drain_seconds, preempted=False, now_s=now_s)
+            return _begin(node, key, policy.drain_seconds, now_s, preempted=False)
         case Signal.LAUNCHING:
             return node, ()  # the node answers its own join hook, when it is healthy
 
 
-def _begin(node: NodeState, key: str, deadline_s: float | None, *, preempted: bool, now_s: float = 0.0) -> tuple[NodeState, tuple[Effect, ...]]:
+def _begin(node: NodeState, key: str, within_s: float | None, now_s: float, *, preempted: bool) -> tuple[NodeState, tuple[Effect, ...]]:
     """Start the drain, or tighten the one that runs."""
     if node.phase is Phase.DRAINED:
         return node, ()
+    deadline_s = None if within_s is None else now_s + within_s
     if node.phase is Phase.DRAINING:
-        if deadline_s is None or (node.deadline_s is not None and deadline_s >= node.deadline_s):
+        if within_s is None or deadline_s is None or (node.deadline_s is not None and deadline_s >= node.deadline_s):
             return node, ()
-        within_s = deadline_s - now_s
         return replace(node, deadline_s=deadline_s), (MigrateStreams(key, within_s), DrainNode(key, within_s, preempted))
     node = replace(node, phase=Phase.DRAINING, deadline_s=deadline_s)
-    if deadline_s is None:
+    if within_s is None:
         return node, (Cordon(key), DrainNode(key, None, preempted))
-    within_s = deadline_s - now_s
     return node, (Cordon(key), MigrateStreams(key, within_s), DrainNode(key, within_s, preempted))
 
 

@@ -25,16 +25,21 @@ class RayDrain:
     env: Mapping[str, str]
     timeout_s: float = 20.0
 
-    def command(self, node_id: str, within_s: float | None, preempted: bool, why: str) -> list[str]:
+    def drain_here(self, within_s: float | None, why: str) -> None:
+        """Drain the node that this process runs on (Ray finds its id). Raises DrainRefused."""
+        self.drain(None, within_s, preempted=True, why=why)
+
+    def command(self, node_id: str | None, within_s: float | None, preempted: bool, why: str) -> list[str]:
         """The words of the command. `within_s` None: no deadline; below one second still means one."""
         reason = "DRAIN_NODE_REASON_PREEMPTION" if preempted else "DRAIN_NODE_REASON_IDLE_TERMINATION"
-        words = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address, "--node-id", node_id]
+        words = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address]
+        words += ["--node-id", node_id] if node_id is not None else []
         words += ["--reason", reason, "--reason-message", why]
         if within_s is not None:
             words += ["--deadline-remaining-seconds", str(max(1, int(within_s)))]
         return words
 
-    def drain(self, node_id: str, within_s: float | None, preempted: bool, why: str) -> None:
+    def drain(self, node_id: str | None, within_s: float | None, preempted: bool, why: str) -> None:
         """Blocks for a few seconds. Raises DrainRefused; draining twice is fine, the later deadline counts."""
         environment = {**os.environ, **self.env, "RAY_ADDRESS": self.address}
         try:

@@ -20,6 +20,7 @@ os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.responses import EC2Response
+from moto.resourcegroups import urls as resourcegroups_urls
 from moto.resourcegroups.responses import ResourceGroupsResponse
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import Queue
@@ -71,6 +72,38 @@ def _reservation_cancel(self: Any) -> ActionResult:
     if rid in known:
         known[rid]["State"] = "cancelled"
     return ActionResult({"Return": True})
+
+
+_placement: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+
+
+def _placement_create(self: Any) -> ActionResult:
+    name = self._get_param("GroupName")
+    group: dict[str, Any] = {
+        "GroupName": name,
+        "GroupId": f"pg-{next(_numbers):017x}",
+        "GroupArn": f"arn:aws:ec2:{self.region}:{self.current_account}:placement-group/{name}",
+        "State": "available",
+        "Strategy": self._get_param("Strategy", "cluster"),
+        "Tags": [t for spec in self._get_param("TagSpecifications", []) for t in spec.get("Tags", [])],
+    }
+    _placement.setdefault((self.current_account, self.region), {})[name] = group
+    return ActionResult({"PlacementGroup": group})
+
+
+def _placement_describe(self: Any) -> ActionResult:
+    from moto.ec2.exceptions import EC2ClientError
+
+    known = _placement.get((self.current_account, self.region), {})
+    wanted: list[str] = self._get_param("GroupNames", [])
+    if missing := [name for name in wanted if name not in known]:
+        raise EC2ClientError("InvalidPlacementGroup.Unknown", f"The Placement Group '{missing[0]}' is unknown.")
+    return ActionResult({"PlacementGroups": [g for n, g in known.items() if not wanted or n in wanted]})
+
+
+def _placement_delete(self: Any) -> EmptyResult:
+    _placement.get((self.current_account, self.region), {}).pop(self._get_param("GroupName"), None)
+    return EmptyResult()
 
 
 def _configuration_get(self: Any) -> str:
@@ -176,6 +209,9 @@ def install() -> None:
         (EC2Response, "create_capacity_reservation", _reservation_create),
         (EC2Response, "describe_capacity_reservations", _reservation_describe),
         (EC2Response, "cancel_capacity_reservation", _reservation_cancel),
+        (EC2Response, "create_placement_group", _placement_create),
+        (EC2Response, "describe_placement_groups", _placement_describe),
+        (EC2Response, "delete_placement_group", _placement_delete),
         (ResourceGroupsResponse, "get_group_configuration", _configuration_get),
         (ResourceGroupsResponse, "get_group_query", _group_query),
         (ResourceGroupsResponse, "group_resources", _group_members_add),
@@ -193,6 +229,8 @@ def install() -> None:
     ]
     for owner, name, replacement in patches:
         setattr(owner, name, replacement)
+    for path in ("group-resources", "ungroup-resources", "list-group-resources", "get-group-query"):
+        resourcegroups_urls.url_paths[f"{{0}}/{path}$"] = ResourceGroupsResponse.dispatch
 
 
 def serve() -> None:

@@ -1,0 +1,104 @@
+"""Terraform for the tests: where it is, where its provider is, and how to run it offline.
+
+The provider comes from a local plugin folder where one is found, and from the registry otherwise. Looked for:
+TF_PLUGIN_DIR, the folders Terraform itself knows, and any folder of the machine's add-on packages that holds
+`registry.terraform.io`. No path of a machine is written down in this repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REGISTRY = "registry.terraform.io"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "infra" / "terraform"
+MODULES = sorted(p.name for p in (SOURCE / "modules").iterdir() if p.is_dir())
+ENVIRONMENTS = sorted(p.name for p in (SOURCE / "environments").iterdir() if p.is_dir())
+
+
+def find_terraform() -> str | None:
+    """The program, or None where it is not installed."""
+    return shutil.which("terraform")
+
+
+def find_mirror() -> Path | None:
+    """A folder that holds the AWS provider, or None: then the registry is asked."""
+    named = os.environ.get("TF_PLUGIN_DIR")
+    home = Path.home()
+    known = [Path(named)] if named else []
+    known += [home / ".terraform.d" / "plugins", home / ".local" / "share" / "terraform" / "plugins"]
+    known += [Path("/usr/local/share/terraform/plugins"), Path("/usr/share/terraform/plugins")]
+    known += sorted(p for p in Path("/").glob("opt/*") if p.is_dir())
+    for folder in known:
+        try:
+            if (folder / REGISTRY / "hashicorp" / "aws").is_dir():
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+def write_cli_config(folder: Path) -> Path:
+    """A CLI configuration that takes providers from the local folder, and an empty one without a folder."""
+    mirror = find_mirror()
+    lines = ["disable_checkpoint = true", ""]
+    if mirror is not None:
+        lines += [
+            "provider_installation {",
+            f'  filesystem_mirror {{\n    path    = "{mirror}"\n    include = ["{REGISTRY}/*/*"]\n  }}',
+            f'  direct {{\n    exclude = ["{REGISTRY}/*/*"]\n  }}',
+            "}",
+        ]
+    path = folder / "terraform.tfrc"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def copy_tree(target: Path) -> Path:
+    """The Terraform tree (and the rule files it reads) in a place where Terraform may leave its own files."""
+    ignore = shutil.ignore_patterns(".terraform", "*.tfstate*", "*.tfvars")
+    shutil.copytree(SOURCE, target / "infra" / "terraform", ignore=ignore)
+    rules = ROOT / "infra" / "prometheus"
+    if rules.is_dir():
+        shutil.copytree(rules, target / "infra" / "prometheus")
+    return target / "infra" / "terraform"
+
+
+@dataclass(frozen=True, slots=True)
+class Terraform:
+    """One configuration folder and the environment its commands run in."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def start(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
+        """Begin a command; its output goes to `log`."""
+        with log.open("wb") as out:
+            return subprocess.Popen(["terraform", *words], cwd=self.folder, env=dict(self.env), stdout=out, stderr=subprocess.STDOUT)
+
+    def run(self, *words: str, expect: int = 0, timeout_s: float = 540) -> str:
+        """Run to the end and return what it said. Fails the test on another exit status than `expect`."""
+        done = subprocess.run(
+            ["terraform", *words], cwd=self.folder, env=dict(self.env), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == expect, f"terraform {' '.join(words)} in {self.folder.name}: {done.returncode}\n{said[-6000:]}"
+        return said
+
+    def init(self) -> None:
+        """Offline where the provider lies in a local folder. An environment's lock file must already fit."""
+        words = ["init", "-no-color", "-input=false", "-backend=false"]
+        if (self.folder / ".terraform.lock.hcl").exists():
+            words.append("-lockfile=readonly")
+        self.run(*words)
+
+    def json(self, *words: str) -> Any:
+        """A command's JSON."""
+        return json.loads(self.run(*words))
