@@ -78,6 +78,11 @@ class SimEngine:
         self._model.drop_all()
         self._dead = True
 
+    @property
+    def num_streams(self) -> int:
+        """Streams that run or wait; unlike `sample_load` it resets nothing."""
+        return self._model.num_streams
+
     # Faults ----------------------------------------------------------------------------------------------
 
     @property

@@ -127,6 +127,11 @@ class SimModel:
         """Whether there is a step to take."""
         return bool(self._streams)
 
+    @property
+    def num_streams(self) -> int:
+        """Streams that run or wait."""
+        return len(self._streams)
+
     def begin_step(self) -> float | None:
         """Plan the next step and return its seconds; None when there is nothing to do."""
         if not self._streams:
@@ -135,7 +140,9 @@ class SimModel:
         num_decoding = len(self._decoding)
         prefilled = self._plan_prefill(self.timing.max_batched_tokens - num_decoding)
         timing = self.timing
-        seconds = timing.step_s + timing.step_per_seq_s * num_decoding + prefilled / timing.prefill_tokens_per_s
+        seconds = (
+            timing.step_s + timing.step_per_seq_s * num_decoding + prefilled / timing.prefill_tokens_per_s
+        )
         self._step_s_sum += seconds * self.slow
         self._num_steps += 1
         return seconds * self.slow
@@ -144,7 +151,9 @@ class SimModel:
         """The planned step happens: streams that moved get their frame through their sink, which may abort or
         submit streams while it is called."""
         self._step = step = self._step + 1
-        ending = [stream for stream in self._ends.pop(step, ()) if stream.end_step == step and stream.decoding]
+        ending = [
+            stream for stream in self._ends.pop(step, ()) if stream.end_step == step and stream.decoding
+        ]
         for stream in ending:
             self._kv_used -= stream.context + step - stream.start_step
             stream.decoding = False
@@ -185,7 +194,9 @@ class SimModel:
         for stream in self._prefilling.values():
             spent += self._prefill(stream, budget - spent)
         timing, waiting = self.timing, self._waiting
-        while waiting and spent < budget and len(self._decoding) + len(self._prefilling) < timing.max_num_seqs:
+        while (
+            waiting and spent < budget and len(self._decoding) + len(self._prefilling) < timing.max_num_seqs
+        ):
             stream = waiting[0]
             # One token of each running stream is kept free, or the newcomer would be preempted at once.
             num_running = len(self._decoding) + len(self._prefilling)
@@ -233,7 +244,9 @@ class SimModel:
         start, wanted = stream.start, stream.job.sampling.logprobs
         logprobs = repeat(None) if wanted is None else stream.answer.logprobs(start, wanted)
         tokens = stream.answer.tokens(start)
-        return map(TokenFrame, repeat(stream.stream_id), tokens, repeat(None), logprobs, repeat(0), count(start))
+        return map(
+            TokenFrame, repeat(stream.stream_id), tokens, repeat(None), logprobs, repeat(0), count(start)
+        )
 
     def _send_last(self, stream: SimStream) -> None:
         finish = stream.answer.finish if stream.limit == stream.answer.length else "length"

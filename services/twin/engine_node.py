@@ -66,6 +66,10 @@ class EngineNode(Process):
         links = self.rank.streams._links  # type: ignore[reportPrivateUsage]  # noqa: SLF001
         return [(link.name, stream_id) for link, mine in links.items() for stream_id in mine]
 
+    def num_computing(self) -> int:
+        """Streams inside the engine."""
+        return self.engine.num_streams
+
     # faults -----------------------------------------------------------------------------------------------
 
     def _check_health(self) -> None:

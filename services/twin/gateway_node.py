@@ -121,6 +121,7 @@ class GatewayNode(Process):
     # Leases port ------------------------------------------------------------------------------------------
 
     def acquire(self, acquire: Acquire, holder: Choice) -> None:
+        self.oracle.asked(acquire, len(holder.flow.emitted))
         self.client.acquire(acquire, holder)
 
     def cancel(self, ticket: int) -> None:
@@ -160,7 +161,9 @@ class GatewayNode(Process):
         if not self.alive:
             return
         self.oracle.gateway_died(self.name)
-        self._graves.append(self.tasks)  # or collecting them would run their `finally` in the next incarnation
+        self._graves.append(
+            self.tasks
+        )  # or collecting them would run their `finally` in the next incarnation
         self.network.killed(self, silent=silent)
         self.kill()
         self.sim.at(self.sim.now_s + restart_s, None, self.start)
@@ -214,7 +217,7 @@ class _Watched:
     def on_frame(self, frame: TokenFrame) -> None:
         grant = self._choice.flow.grant
         if grant is not None:
-            self._node.oracle.frame(self._node.link_name, grant, frame)
+            self._node.oracle.frame(self._node.link_name, grant, frame, self._choice.flow.stream_id)
         if frame.finish is not None:
             self._node.oracle.closed(self._node.link_name, frame.stream_id)
         self._choice.on_frame(frame)

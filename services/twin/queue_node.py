@@ -6,9 +6,9 @@ Rules: replaces the authority's listening socket, nothing else. A killed queue f
 from __future__ import annotations
 
 from ..config import QueueConfig
-from ..link.messages import AnyMessage
+from ..link.messages import AnyMessage, Release
 from ..queue.authority import QueueAuthority
-from ..queue.events import FromGateway, ToAllGateways, ToGateway
+from ..queue.events import FromGateway, GatewayLost, ToAllGateways, ToGateway
 from ..queue.scheduler import Scheduler
 from .kernel import Process, Simulation
 from .network import End, Network
@@ -34,6 +34,8 @@ class WatchedAuthority(QueueAuthority):
         oracle = self._node.oracle
         if type(event) is FromGateway:
             oracle.queue_heard(event.gateway, event.message)
+        elif type(event) is GatewayLost:
+            oracle.gateway_unlinked(event.gateway)
         effects = scheduler.decide(event, now_s)  # type: ignore[arg-type]  # as in the authority
         for effect in effects:
             if type(effect) is ToGateway:
@@ -41,6 +43,8 @@ class WatchedAuthority(QueueAuthority):
             elif type(effect) is ToAllGateways:
                 oracle.fenced(effect.message)
         self._run(effects)
+        if type(event) is FromGateway and type(event.message) is Release:
+            oracle.queue_took_back(scheduler, event.gateway, event.message)
         granting = now_s > self._started_s + self.config.restart_grace_s + 1e-6
         oracle.decided(scheduler, granting=granting)
 

@@ -112,7 +112,9 @@ class World:
     def _sweep(self) -> None:
         for engine in self.engines:
             if engine.alive and not engine.stopped:
-                self.oracle.sweep(engine.name, engine.running())
+                self.oracle.sweep(engine.name, engine.running(), engine.num_computing())
+        able = {gateway.link_name for gateway in self.gateways if gateway.alive and not gateway.stopped}
+        self.oracle.sweep_gateways(able)
 
     def _at_rest(self) -> bool:
         if self.oracle.unfinished():
