@@ -7,11 +7,12 @@ is on with a token of this run (run.py sets it, because Ray reads it when it is 
 
 from __future__ import annotations
 
-import io
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -95,10 +96,30 @@ def failure() -> str:
 def end(say: Say) -> None:
     """Take the mesh down: replicas get `END_WITHIN_S` to finish, what is left ends with Ray itself."""
     say("stopping the mesh")
-    with redirect_stderr(io.StringIO()):  # Ray reports the controller's own end as a failure
+    with _silence():  # Ray reports the controller's own end as a failure
         thread = threading.Thread(target=serve.shutdown, name="shutdown", daemon=True)
         thread.start()
         thread.join(END_WITHIN_S)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What any thread or library writes to the screen goes nowhere, by file descriptor, until the block ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in kept:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 @contextmanager
