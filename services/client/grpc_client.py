@@ -12,6 +12,8 @@ from google.rpc.status_pb2 import Status
 
 from services.api._generated.expertmesh.v1 import inference_pb2 as pb
 
+__all__ = ["CallFailed", "MeshClient", "assistant", "pb", "system", "user"]
+
 SERVICE = "/expertmesh.v1.Inference/"
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),

@@ -15,7 +15,7 @@ from google.protobuf.json_format import ParseDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.api.status import REASON_BY_CODE
-from services.client import CallFailed, MeshClient, pb, user
+from services.client.grpc_client import CallFailed, MeshClient, pb, user
 from tests.mesh.local_mesh import KEYS, LocalMesh, local_mesh, said
 
 HI = [{"role": "user", "content": "Hello"}]
