@@ -89,12 +89,13 @@ def local(tmp_path_factory: pytest.TempPathFactory, tf_env: dict[str, str], clou
 
 
 @pytest.fixture(scope="session", autouse=True)
-def applying(request: pytest.FixtureRequest, local: Terraform) -> Iterator[subprocess.Popen[bytes] | None]:
+def applying(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes] | None]:
     """The apply takes minutes and mostly waits, so that it starts first and other tests run beside it."""
     wanted = any("applied" in getattr(item, "fixturenames", ()) for item in request.session.items)
     if not wanted:
         yield None
         return
+    local: Terraform = request.getfixturevalue("local")
     log = local.folder / "apply.log"
     process = local.start("apply", "-auto-approve", "-no-color", "-input=false", "-parallelism=40", log=log)
     yield process

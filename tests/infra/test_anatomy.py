@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,8 @@ def test_environments_hold_values_only() -> None:
     for environment in ENVIRONMENTS:
         text = (SOURCE / "environments" / environment / "main.tf").read_text(encoding="utf-8")
         assert "resource " not in text and " ? " not in text, f"{environment} decides something; modules do that"
+
+
+def test_readmes_list_every_input_and_output() -> None:
+    done = subprocess.run([sys.executable, str(SOURCE.parent / "module_docs.py"), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

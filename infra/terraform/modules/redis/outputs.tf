@@ -4,7 +4,7 @@ output "primary_endpoint" {
 }
 
 output "port" {
-  description = "TLS port."
+  description = "TLS port of Redis."
   value       = aws_elasticache_replication_group.this.port
 }
 

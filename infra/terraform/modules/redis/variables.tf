@@ -99,7 +99,7 @@ variable "replicas" {
 }
 
 variable "port" {
-  description = "TLS port."
+  description = "TLS port of Redis."
   type        = number
   default     = 6379
   nullable    = false
