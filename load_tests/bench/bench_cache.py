@@ -109,13 +109,14 @@ async def hits_and_misses(rig: Rig, rounds: int, num: int) -> list[Row]:
                 took.append((time.perf_counter() - begin) * 1e6)
             local.append(took)
         await store.close()
-        assert near.stats().local_hits >= rounds * num * 0.9
+        found_locally = near.stats().local_hits
     return [
         ("exact hit, gateway → Cache → Valkey → gateway", spread(exact), "p50 ≤ 150 µs, p99 ≤ 1 ms"),
         ("of which Valkey alone (one MGET, unseal)", spread(store_only), ""),
         ("exact hit in the gateway's memory, making the key included", spread(local), "a few µs"),
         ("what a miss adds", spread(miss), "p99 ≤ 0.3 ms"),
         ("hits not answered within 2 ms", f"{bypassed} of {rounds * num}", ""),
+        ("local hits", f"{found_locally} of {rounds * num}", ""),
     ]
 
 
@@ -274,11 +275,13 @@ def report(rows: list[Row]) -> str:
         ),
         platform.machine(),
     )
+    host = (
+        f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    )
     lines = [
         "# Response cache",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} · "
-        f"Python {platform.python_version()}, uvloop · command: `make bench-cache`",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {host} · command: `make bench-cache`",
         "",
         "| what | measured | asked |",
         "| --- | --- | --- |",
@@ -288,7 +291,7 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-async def main(arguments: argparse.Namespace) -> None:
+async def main(arguments: argparse.Namespace) -> str:
     rig = Rig()
     await rig.start()
     rows: list[Row] = []
@@ -302,12 +305,13 @@ async def main(arguments: argparse.Namespace) -> None:
         rows += await faults(rig, 3.0)
     finally:
         await rig.stop()
-    page = report(rows)
-    print(page)
-    if arguments.out:
-        folder = Path(arguments.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{datetime.now(UTC):%Y-%m-%d}-cache.md").write_text(page, encoding="utf-8")
+    return report(rows)
+
+
+def save(folder: Path, page: str) -> None:
+    """Write the dated result file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{datetime.now(UTC):%Y-%m-%d}-cache.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -315,4 +319,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num", type=int, default=2000)
     parser.add_argument("--out", default="docs/benchmarks")
-    uvloop.run(main(parser.parse_args()))
+    wishes = parser.parse_args()
+    result = uvloop.run(main(wishes))
+    print(result)
+    if wishes.out:
+        save(Path(wishes.out), result)
