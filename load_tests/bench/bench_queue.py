@@ -106,7 +106,7 @@ class DecisionBench:
         for gateway in range(4):
             tickets = tuple(grant.ticket for name, grant in self.held if name == f"g{gateway}")
             self.decide(
-                f"progress of {len(self.held) // 4} streams",
+                "progress of 128–160 streams",
                 FromGateway(f"g{gateway}", Progress(tickets, (5,) * len(tickets))),
             )
         self.decide("tick", Tick())

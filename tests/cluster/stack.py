@@ -143,11 +143,16 @@ class Stack:
         except urllib.error.HTTPError as error:
             return error.code, _lower(error.headers.items()), error.read()
 
-    def metric(self, name: str) -> float:
-        """The sum of a family's samples (of a histogram: its count)."""
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a family's samples that carry these labels (of a histogram: its count)."""
         _, _, text = self.call("/metrics")
-        pattern = rf"^{name}(?:_count)?(?:{{[^}}]*}})? ([0-9.e+-]+)$"
-        return sum(float(value) for value in re.findall(pattern, text.decode(), re.MULTILINE))
+        pattern = rf"^{name}(?:_count)?({{[^}}]*}})? ([0-9.e+-]+)$"
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(
+            float(value)
+            for held, value in re.findall(pattern, text.decode(), re.MULTILINE)
+            if all(one in held for one in wanted)
+        )
 
 
 def _lower(items: object) -> dict[str, str]:

@@ -149,6 +149,7 @@ def test_every_reason_has_an_error_body(reason: Reason) -> None:
     assert set(error) == {"message", "type", "param", "code"}
     assert (status, error["code"], error["param"]) == (STATUS[reason].http, STATUS[reason].code, "a.0")
     assert b"retry-after" not in headers
+    assert (b"allow:" in headers) == (status == 405)
     assert (b"www-authenticate" in headers) == (status == 401)
 
 
@@ -164,6 +165,11 @@ def test_a_hostile_param_cannot_split_headers() -> None:
     _, headers, body = encode.error_response(RequestError(Reason.INVALID_FIELD, "x\r\ny: z", param="a\r\nb"))
     assert headers.count(b"\r\n") == 1
     assert json.loads(body)["error"]["param"] == "a\r\nb"
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are() -> None:
+    error = RequestError(Reason.METHOD_NOT_ALLOWED, "no", param="GET, POST")
+    assert b"\r\nallow: GET, POST\r\n" in encode.error_response(error)[1]
 
 
 def test_models() -> None:
