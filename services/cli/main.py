@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import doctor, keys, model
+from . import cache, doctor, keys, model, twin
 
 app = typer.Typer(
     help="Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards.",
@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 app.add_typer(model.app, name="model")
 app.add_typer(keys.app, name="keys")
+app.add_typer(cache.app, name="cache")
+app.add_typer(twin.app, name="twin")
 app.command("doctor")(doctor.doctor)
 
 
