@@ -115,7 +115,7 @@ async def rate(ask: Ask, concurrency: int, max_tokens: int, first: int) -> tuple
 async def measure(arms: dict[str, Ask], rounds: int, max_tokens: int) -> dict[str, dict[str, list[float]]]:
     """Every figure of every arm, one value per round."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in arms}
-    for name, ask in arms.items():  # both arms warm
+    for ask in arms.values():  # both arms warm
         await rate(ask, 4, 8, 10_000)
     number = 0
     for _ in range(rounds):
@@ -199,15 +199,15 @@ def report(
     found: dict[str, dict[str, list[float]]], memory_gb: float, starts: dict[str, float], command: str
 ) -> str:
     """The dated file."""
-    model = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    host = (
+        f"`{command}` on {os.cpu_count()} cores ({cpu.partition(':')[2].strip()}), {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}; commit {head.stdout.strip()}; "
+        f"load average before the run {os.environ.get('LOAD_BEFORE', '?')}."
     )
     lines = [
-        f"# First light, {date.today().isoformat()}", "",
-        f"`{command}` on {os.cpu_count()} cores ({model.partition(':')[2].strip()}), {platform.system()} "
-        f"{platform.release()}, Python {platform.python_version()}; commit "
-        f"{subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()}; "
-        f"load average before the run {os.environ.get('LOAD_BEFORE', '?')}.", "",
+        f"# First light, {date.today().isoformat()}", "", host, "",
         "Medians over rounds (lowest–highest). Mesh and ranks asked directly took turns in one run.", "",
         "| figure | mesh | direct | mesh / direct |", "| --- | --- | --- | --- |",
     ]  # fmt: skip
