@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..experts import model_store
 
 app = typer.Typer(help="Prepare and check model files.", no_args_is_help=True)
 
@@ -30,6 +29,8 @@ def prepare(
     quiet: Annotated[bool, typer.Option(help="Print the folder only.")] = False,
 ) -> None:
     """Make the embedded mixture of experts, or check the one that is there. Prints its folder."""
+    from ..experts import model_store
+
     began_s = time.monotonic()
 
     def say(text: str) -> None:
