@@ -25,7 +25,9 @@ _LAST = "bdfgklmnprstvxz"
 _CYCLE = len(_FIRST)
 _BLOCK = 60  # tokens per digest: three cycles, and a size that blake2b gives in one go
 _RESTS = [vowel + last for vowel in _VOWELS for last in _LAST]
-_IDS = [[int.from_bytes(f"{head}{_RESTS[b % 75]} ".encode(), "little") for b in range(256)] for head in _FIRST]
+_IDS = [
+    [int.from_bytes(f"{head}{_RESTS[b % 75]} ".encode(), "little") for b in range(256)] for head in _FIRST
+]
 _ROWS = [[(token_id,) for token_id in _IDS[i % _CYCLE]] for i in range(_BLOCK)]
 _STOP_MARK = b"<|sim:stop="
 _STOP = re.compile(rb"<\|sim:stop=(\d{1,9})\|>")

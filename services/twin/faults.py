@@ -76,8 +76,7 @@ def apply(world: World, fault: Fault) -> None:
     network, sim = world.network, world.sim
     sim.note("fault", fault)
     end_s = sim.now_s + fault.for_s
-    if fault.kind.startswith("engine") or fault.kind in ("partition", "one_way", "cut_link", "slow_link"):
-        world.oracle.engine_faults += 1
+    world.oracle.num_faults += 1
     match fault.kind:
         case "engine_kill" | "engine_host_loss":
             world.engine(fault.subject).crash(fault.for_s, silent=fault.kind == "engine_host_loss")

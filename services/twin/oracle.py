@@ -118,7 +118,7 @@ class Oracle:
     def __init__(self, sim: Simulation) -> None:
         self.sim = sim
         self.requests: dict[str, RequestRecord] = {}
-        self.engine_faults = 0
+        self.num_faults = 0
         self.small_budget = False
         self.gateways_stopped = False
         self.slots: dict[str, int] = {}
@@ -187,8 +187,8 @@ class Oracle:
             Reason.DEADLINE_EXCEEDED: impatient
             and self.sim.now_s >= record.arrived_s + ask.patience_s - LATE_S,
             Reason.DEADLINE_UNREACHABLE: impatient,
-            Reason.POISON_REQUEST: self.engine_faults >= 2 and any(c.fruitless >= 2 for c in record.choices),
-            Reason.ENGINE_LOST: self.small_budget and self.engine_faults >= 1,
+            Reason.POISON_REQUEST: self.num_faults >= 2 and any(c.fruitless >= 2 for c in record.choices),
+            Reason.ENGINE_LOST: self.small_budget and self.num_faults >= 1,
         }
         if not caused.get(error.reason, False):
             raise self.broken(9, f"{ask.request_id} failed without a cause: {error.reason} ({error.message})")
@@ -400,8 +400,8 @@ class Oracle:
         """Requests without an outcome."""
         return [request_id for request_id, record in self.requests.items() if not record.ended]
 
-    def check_budget(self, burst_tokens: float, share: float, prompt_tokens: int) -> None:
+    def check_budget(self, burst_tokens: float, share: float) -> None:
         """Invariant 15, over all gateways together."""
-        allowed = burst_tokens + share * (self.served_tokens + prompt_tokens)
+        allowed = burst_tokens + share * self.served_tokens
         if self.repeated_tokens > allowed:
             raise self.broken(15, f"{self.repeated_tokens} tokens computed again, {allowed:.0f} allowed")

@@ -57,9 +57,9 @@ class World:
             GatewayNode(self.sim, self.network, f"g{number}", "queue", self.oracle, model="sim")
             for number in range(rng.choice((1, 2, 2, 3)))
         ]
-        self.oracle.small_budget = rng.random() < 0.1
+        self.oracle.small_budget = rng.random() < 0.2
         for gateway in self.gateways:
-            gateway.burst_tokens = 60 if self.oracle.small_budget else 2_000_000
+            gateway.burst_tokens = 40 if self.oracle.small_budget else 2_000_000
         for engine in self.engines:
             self.oracle.slots[engine.name] = engine.timing.max_num_seqs
         self.asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
@@ -152,9 +152,8 @@ class World:
             raise self.oracle.broken(8, f"{', '.join(waiting)} never came to an end")
         if rest := self._left_behind():
             raise self.oracle.broken(14, f"left behind: {', '.join(rest)}")
-        prompts = sum(len(ask.prompt) // 4 * ask.choices for ask in self.asks)
         burst = sum(gateway.burst_tokens * gateway.incarnation for gateway in self.gateways)
-        self.oracle.check_budget(burst, 0.2, prompts)
+        self.oracle.check_budget(burst, 0.2)
 
 
 def _queue_config(rng: Random) -> QueueConfig:
