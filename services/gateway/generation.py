@@ -73,13 +73,30 @@ class Observer(Protocol):
 
 
 class Choice:
-    """One choice. Implements mux.Receiver and the queue client's holder."""
+    """One choice. Implements mux.Receiver and the queue client's holder.
+
+    `plain`: nothing but text is said (no log-probabilities, no tools), which is what nearly every token is.
+    """
+
+    __slots__ = (
+        "_counted", "_feed", "_generation", "_last_text", "_now_s", "_pending_logprobs", "_pending_tokens", "_plain",
+        "_progress", "_text", "finish", "flow", "index",
+    )  # fmt: skip
 
     def __init__(self, generation: Generation, index: int, flow: ChoiceFlow, text: TextStage) -> None:
         self._generation, self.index, self.flow, self._text = generation, index, flow, text
         self.finish: FinishReason | None = None
+        self._now_s = generation.clock.now_s
+        self._counted, self._progress = generation.observer.tokens, generation.leases.progress
+        self._feed: Callable[[FeedPart], None] | None = None
+        self._plain = not generation.want_logprobs and not text.has_tools
+        self._last_text = ""
         self._pending_tokens = 0
         self._pending_logprobs: list[TokenText] = []
+
+    def feed_to(self, feed: Callable[[FeedPart], None] | None) -> None:
+        """Others may follow this choice's tokens."""
+        self._feed = feed
 
     # from the queue ----------------------------------------------------------------------------------------
 
@@ -96,28 +113,36 @@ class Choice:
     # from the engine ---------------------------------------------------------------------------------------
 
     def on_frame(self, frame: TokenFrame) -> None:
-        flow, generation = self.flow, self._generation
+        flow = self.flow
+        had = len(flow.emitted)
         ids = flow.accept(frame)
-        now_s = generation.clock.now_s()
+        now_s = self._now_s()
         if ids is None:  # a token is missing: the engine is incoherent
             self.apply(flow.on_lost(now_s))
             return
-        generation.observer.tokens(len(ids), now_s, self.index)
+        num_ids = len(ids)
+        self._counted(num_ids, now_s, self.index)
         if flow.grant is not None:
-            generation.leases.progress(flow.ticket, len(ids))
-            generation.fed(self.index, frame)
+            self._progress(flow.ticket, num_ids)
+            if self._feed is not None:
+                self._feed(FeedPart(self.index, ids, frame.finish, frame.logprobs, frame.cached_tokens))
         text, used = self._text.push(ids)
-        if used < len(ids):
-            del flow.emitted[len(flow.emitted) - (len(ids) - used) :]
+        if used < num_ids:
+            del flow.emitted[had + used :]
         self._pending_tokens += used
         if frame.logprobs is not None:
-            self._note_logprobs(ids[:used], frame.logprobs)
+            repeated = max(0, had - frame.index) if frame.index >= 0 else 0
+            self._note_logprobs(ids[:used], frame.logprobs[repeated:])
         if self._text.stopped:
             self._finish(text, flow.on_stop())
         elif frame.finish is not None:
             self._finish(text, flow.on_finish(frame.finish))
         elif text:
-            self._say(text, None)
+            if self._plain:
+                self._generation.deltas(Delta(self.index, text, None, None, (), self._pending_tokens))
+                self._pending_tokens = 0
+            else:
+                self._say(text, None)
 
     def on_stream_failed(self, failed: StreamFailed) -> None:
         self.apply(self.flow.on_stream_failed(failed, self._generation.clock.now_s()))
@@ -152,8 +177,6 @@ class Choice:
     def _finish(self, text: str, effects: list[Effect]) -> None:
         self._last_text = text
         self.apply(effects)
-
-    _last_text = ""
 
     def _end(self, finish: str) -> None:
         text = self._last_text + self._text.flush()
@@ -205,7 +228,7 @@ class Generation:
         self.record: list[Delta] | None = None
         self.outcome = Outcome.COMPLETED
         self.hit: CachedAnswer | None = None
-        self._feed: Callable[[FeedPart], None] | None = None
+        self._flight: Flight | None = None
         self._head = head
         self._begun = False
         self._responder = responder
@@ -222,12 +245,14 @@ class Generation:
         """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises
         MeshError when one failed, after every other one was given up."""
         self._open = len(self.choices)
-        self._feed = flight.feed if flight.feeds else None
+        if flight.feeds and not flight.follows:
+            self._lead(flight)
         loop = asyncio.get_running_loop()
         now_s = self.clock.now_s()
         timer = loop.call_later(max(0.0, self._deadline_s - now_s), self._overdue)
         try:
             if flight.follows:
+                self._flight = flight
                 for choice in self.choices:
                     choice.flow.follow()
                 flight.attach(self)
@@ -254,6 +279,8 @@ class Generation:
             self._done.set_result(None)
 
     def cache_promoted(self) -> None:
+        if self._flight is not None:
+            self._lead(self._flight)
         now_s = self.clock.now_s()
         for choice in self.choices:
             choice.apply(choice.flow.on_promoted(now_s))
@@ -262,11 +289,6 @@ class Generation:
         self._stop(error, Outcome.FAILED)
 
     # ---------------------------------------------------------------------------------------------------
-
-    def fed(self, choice: int, frame: TokenFrame) -> None:
-        """An accepted frame of a generation that others may follow."""
-        if self._feed is not None:
-            self._feed(FeedPart(choice, frame.token_ids, frame.finish, frame.logprobs, frame.cached_tokens))
 
     def deltas(self, delta: Delta) -> None:
         """Hand on what became visible. The answer begins with its first piece, so that whatever is refused
@@ -279,6 +301,10 @@ class Generation:
             self.record.append(delta)
         if self._responder.buffered_bytes > self._max_buffered_bytes:
             self._stop(ClientGone(Reason.SLOW_READER, "the client reads too slowly"), Outcome.CANCELLED)
+
+    def _lead(self, flight: Flight) -> None:
+        for choice in self.choices:
+            choice.feed_to(flight.feed)
 
     def finished(self, choice: Choice) -> None:
         self._open -= 1

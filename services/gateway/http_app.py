@@ -155,7 +155,7 @@ class HttpApp:
         if method not in methods:
             allowed = ", ".join(methods)
             raise RequestError(
-                Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is"
+                Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is", param=allowed
             )
         return methods[method]
 

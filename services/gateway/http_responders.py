@@ -31,6 +31,8 @@ class Wire(Protocol):
     def end_stream(self, data: bytes = b"") -> None: ...
 
 
+DELTA_BYTES = 64
+"""What a waiting delta costs beside its text."""
 JSON = b"content-type: application/json\r\n"
 
 
@@ -69,34 +71,41 @@ def merge(deltas: list[Delta]) -> list[Delta]:
 
 
 class StreamResponder:
-    """Server-sent events."""
+    """Server-sent events. `buffered_bytes` is brought up to date while the client's socket is backed up, else 0."""
+
+    __slots__ = ("_encode", "_encoder", "_request_id", "_started", "_waiting", "_waiting_bytes", "_wire", "_write",
+                 "buffered_bytes")  # fmt: skip
 
     def __init__(self, wire: Wire, encoder: StreamEncoder, request_id: str) -> None:
         self._wire, self._encoder, self._request_id = wire, encoder, request_id
+        self._encode, self._write = encoder.delta, wire.write_chunk
         self._started = False
         self._waiting: list[Delta] = []
         self._waiting_bytes = 0
+        self.buffered_bytes = 0
 
     def begin(self, head: AnswerHead) -> None:
         self._started = True
         self._wire.start_stream(head_lines(head.request_id, head.cache))
         if first := self._encoder.head(head):
-            self._wire.write_chunk(first)
+            self._write(first)
 
     def delta(self, delta: Delta) -> None:
         if self._wire.write_paused:
             self._waiting.append(delta)
-            self._waiting_bytes += len(delta.text) + 64
+            self._waiting_bytes += len(delta.text) + DELTA_BYTES
+            self.buffered_bytes = self._wire.buffered_bytes + self._waiting_bytes
             return
         if self._waiting:
             self.writable()
-        self._wire.write_chunk(self._encoder.delta(delta))
+        self._write(self._encode(delta))
 
     def writable(self) -> None:
         """The client took what was buffered: send what waited, merged."""
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        waiting, self._waiting = self._waiting, []
+        self._waiting_bytes = self.buffered_bytes = 0
         if waiting:
-            self._wire.write_chunk(b"".join(map(self._encoder.delta, merge(waiting))))
+            self._write(b"".join(map(self._encode, merge(waiting))))
 
     def end(self, tail: AnswerTail) -> None:
         if self._waiting:
@@ -110,10 +119,6 @@ class StreamResponder:
         if self._waiting:
             self.writable()
         self._wire.end_stream(self._encoder.error(error))
-
-    @property
-    def buffered_bytes(self) -> int:
-        return self._wire.buffered_bytes + self._waiting_bytes
 
 
 class UnaryResponder:

@@ -105,6 +105,11 @@ class TextStage:
         return engine
 
     @property
+    def has_tools(self) -> bool:
+        """Text may turn out to be a tool call."""
+        return self._tools is not None
+
+    @property
     def called_tools(self) -> bool:
         """At least one tool call was found."""
         return self._called

@@ -141,10 +141,11 @@ class Exchange:
     """One request on a connection, and its response, written without an await. The app finds it in
     `scope["exchange"]`. Not the connection itself: a pipelining client has several requests on it."""
 
-    __slots__ = ("_connection", "_cycle")
+    __slots__ = ("_connection", "_cycle", "_flow", "_write")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self._connection, self._cycle = connection, cycle
+        self._flow, self._write = connection.flow, connection.transport.write
 
     @property
     def closed(self) -> bool:
@@ -152,7 +153,7 @@ class Exchange:
 
     @property
     def write_paused(self) -> bool:
-        return self._connection.flow.write_paused
+        return self._flow.write_paused
 
     @property
     def buffered_bytes(self) -> int:
@@ -188,7 +189,7 @@ class Exchange:
 
     def write_chunk(self, data: bytes) -> None:
         """One piece of the stream, sent at once."""
-        self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end_stream(self, data: bytes = b"") -> None:
         """The last piece, if any, and the end of the stream."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,9 +142,15 @@ class LocalMesh:
         return json.loads(text)
 
     async def send(
-        self, method: str, path: str, data: bytes, *, tenant: str = "acme", gateway: int = 0, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, data: bytes, *, tenant: str = "acme", gateway: int = 0, headers: Mapping[str, str] | None = None,
+        receive_buffer: int = 0,
     ) -> Response:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port(gateway))
+        sock = socket.socket()
+        if receive_buffer:  # a client whose host takes little at a time
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port(gateway)))
+        reader, writer = await asyncio.open_connection(sock=sock)
         lines = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(data)}", "connection: close"]
         if tenant:
             lines.append(f"authorization: Bearer {KEYS.get(tenant, tenant)}")
@@ -203,7 +210,7 @@ async def local_mesh(tmp_path: Path, *, engines: int = 2, gateways: int = 1, **p
         )  # fmt: skip
     mesh = LocalMesh(sim_config(keys_file, **parts))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await mesh.start(engines, gateways)
             yield mesh
     finally:

@@ -187,10 +187,10 @@ def test_a_reader_that_does_not_read_is_bounded(tmp_path: Path) -> None:
         limits = {"stream_buffer_bytes": 8192}
         async with local_mesh(tmp_path, limits=limits, experts={"sim_step_s": 0.0, "max_model_len": 400_000, "sim_kv_tokens": 1_000_000}) as mesh:
             body = {"model": "sim", "prompt": "x", "max_tokens": 300_000, "stream": True}
-            response = await mesh.post("/v1/completions", body)
+            response = await mesh.post("/v1/completions", body, receive_buffer=4096)
             assert response.status == 200
             response.writer.transport.pause_reading()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(mesh.gateways[0].mesh.queue._tickets):  # noqa: SLF001
                     await asyncio.sleep(0.01)
             assert mesh.ranks[0].engine.sample_load().running == 0
