@@ -1,0 +1,1 @@
+"""Frequently asked questions, as a labelled workload: intents, paraphrases and hard negatives, English and Chinese."""

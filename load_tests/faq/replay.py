@@ -1,0 +1,155 @@
+"""Replays a labelled workload over the semantic cache's core and over static thresholds. Pure: vectors come in.
+
+Every arm sees the same stream with an exact tier before it (the same text again is an exact hit and counts for no
+arm's semantic hits). A kept answer is right when its question had the same label.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from load_tests.faq.generator import Question
+from services.cache.bounds import upper_bound
+from services.cache.embedding import Vectors
+from services.cache.guards import Marks, compatible, marks_of
+from services.cache.index import ExactIndex
+from services.cache.semantic import Entry, Outcome, Trust, Verdict
+
+NUM_CANDIDATES = 5
+
+
+class Tally(NamedTuple):
+    """What became of a workload. `verified` were asked of the model though something near was kept."""
+
+    requests: int
+    exact: int
+    hits: int
+    wrong: int
+    verified: int
+    audit_rate: float = 0.0
+    audit_bound: float = 1.0
+
+    @property
+    def false_rate(self) -> float:
+        return self.wrong / max(1, self.hits)
+
+    @property
+    def false_bound(self) -> float:
+        """Upper 95% bound (Clopper-Pearson) of the share of wrong hits."""
+        return upper_bound(self.wrong, self.hits)
+
+    @property
+    def hit_rate(self) -> float:
+        return (self.exact + self.hits) / max(1, self.requests)
+
+
+class Kept:
+    """The entries of one namespace: labels, marks and an exact index."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.labels: list[str] = []
+        self.marks: list[Marks] = []
+        self.index = ExactIndex(dimensions)
+
+    def add(self, question: Question, vector: np.ndarray, marks: Marks) -> None:
+        self.index.add(len(self.labels), vector)
+        self.labels.append(question.label)
+        self.marks.append(marks)
+
+    def nearest(self, vector: np.ndarray, marks: Marks, *, guarded: bool) -> tuple[int, float] | None:
+        for entry_id, similarity in self.index.nearest(vector, NUM_CANDIDATES if guarded else 1):
+            if not guarded or compatible(marks, self.marks[entry_id]):
+                return entry_id, similarity
+        return None
+
+
+def learned(
+    questions: Sequence[Question],
+    vectors: Mapping[str, np.ndarray],
+    delta: float,
+    *,
+    seed: int = 1,
+    history: list[tuple[float, bool]] | None = None,
+) -> Tally:
+    """The semantic cache as it ships. `history` gets (score, right) of every look-up that found an entry."""
+    rng = random.Random(seed)
+    kept = Kept(len(next(iter(vectors.values()))))
+    entries: list[Entry] = []
+    trust = Trust(delta)
+    seen: set[str] = set()
+    exact = hits = wrong = verified = 0
+    for question in questions:
+        if question.text in seen:
+            exact += 1
+            continue
+        vector, marks = vectors[question.text], marks_of(question.text)
+        near = kept.nearest(vector, marks, guarded=True)
+        right = False
+        if near is not None:
+            entry_id, similarity = near
+            verdict, score = trust.decide(entries[entry_id], similarity, rng.random())
+            right = kept.labels[entry_id] == question.label
+            if history is not None:
+                history.append((score, right))
+            if verdict is Verdict.HIT:
+                hits += 1
+                wrong += not right
+                continue
+            verified += 1
+            outcome = Outcome(similarity, score, right)
+            trust.observe(entries[entry_id], outcome, audited=verdict is Verdict.AUDIT)
+        seen.add(question.text)
+        if not right:
+            kept.add(question, vector, marks)
+            entries.append(Entry())
+    rate, bound = trust.false_hits()
+    return Tally(len(questions), exact, hits, wrong, verified, rate, bound)
+
+
+def static(
+    questions: Sequence[Question], vectors: Mapping[str, np.ndarray], threshold: float, *, guarded: bool
+) -> Tally:
+    """One threshold for all: everything at least so similar is a hit."""
+    kept = Kept(len(next(iter(vectors.values()))))
+    seen: set[str] = set()
+    exact = hits = wrong = 0
+    for question in questions:
+        if question.text in seen:
+            exact += 1
+            continue
+        vector, marks = vectors[question.text], marks_of(question.text)
+        near = kept.nearest(vector, marks, guarded=guarded)
+        if near is not None and near[1] >= threshold:
+            hits += 1
+            wrong += kept.labels[near[0]] != question.label
+            continue
+        seen.add(question.text)
+        kept.add(question, vector, marks)
+    return Tally(len(questions), exact, hits, wrong, 0)
+
+
+def best_static(
+    questions: Sequence[Question],
+    vectors: Mapping[str, np.ndarray],
+    delta: float,
+    *,
+    guarded: bool,
+    rungs: int = 40,
+) -> tuple[float, Tally]:
+    """The threshold with the most hits among those that keep the bound (the same test: the upper 95% bound of wrong
+    hits), chosen with hindsight over the whole stream."""
+    best = (1.0, static(questions, vectors, 1.01, guarded=guarded))
+    for threshold in np.linspace(0.70, 1.0, rungs + 1):
+        tally = static(questions, vectors, float(threshold), guarded=guarded)
+        if tally.hits > best[1].hits and tally.false_bound <= delta:
+            best = (float(threshold), tally)
+    return best
+
+
+def by_text(texts: Sequence[str], vectors: Vectors) -> dict[str, np.ndarray]:
+    """Rows by their text."""
+    return {text: vectors[number] for number, text in enumerate(texts)}
