@@ -62,7 +62,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's name, as `list` shows it.")],
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
-    """Forget a key. Gateways that run keep the keys they started with."""
+    """Forget a key. Gateways that run take it up within a second or two."""
     try:
         content = json_key_store.load(keys_file)
         kept = tuple(record for record in content.keys if record.key_id != key_id)
