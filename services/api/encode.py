@@ -46,6 +46,8 @@ def error_response(error: MeshError) -> tuple[int, bytes, bytes]:
     if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
         wait_s = max(error.retry_after_s, 0.0)
         headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (max(1, math.ceil(wait_s)), wait_s * 1000)
+    if status.http == 405 and error.param and error.param.isprintable():
+        headers += b"allow: %b\r\n" % error.param.encode("ascii", "replace")
     if status.http == 401:
         headers += b"www-authenticate: Bearer\r\n"
     return status.http, headers, dumps(error_fields(error))

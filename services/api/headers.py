@@ -25,7 +25,9 @@ HEADERS = frozenset(
 
 _BAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,128}")
-_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
+MIN_DEADLINE_S = 0.001
+"""Less time than this is none."""
 
 
 class Wishes(NamedTuple):
@@ -67,10 +69,9 @@ def _deadline_s(headers: Mapping[str, str], limits: LimitsConfig) -> float | Non
         if text is None:
             continue
         value_s = float(text) / per_second if _NUMBER.fullmatch(text) else 0.0
-        if not 0.0 < value_s <= limits.max_deadline_s:
-            unit = "s" if per_second == 1.0 else "ms"
-            most = f"{limits.max_deadline_s * per_second:g} {unit}"
-            raise _refused(name, text, f"time left must be above 0 and at most {most}")
+        if not MIN_DEADLINE_S <= value_s <= limits.max_deadline_s:
+            least, most = MIN_DEADLINE_S * per_second, limits.max_deadline_s * per_second
+            raise _refused(name, text, f"time left must be a number between {least:g} and {most:g}")
         left_s = value_s if left_s is None else min(left_s, value_s)
     return left_s
 

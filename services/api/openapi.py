@@ -16,22 +16,15 @@ import msgspec
 
 from ..config import LimitsConfig
 from .bodies import ChatBody, CompletionBody, GenerateBody
-from .headers import HEADERS
+from .headers import HEADERS, MIN_DEADLINE_S
 from .openapi_answers import ANSWERS
-from .openapi_bounds import BAND, part_bounds
+from .openapi_bounds import BAND, PROMPT, between, part_bounds
 from .status import STATUS
 
 Json = dict[str, Any]
 
 VERSION = "1"
 _SCHEMAS = "#/components/schemas/"
-_HEADER_SCHEMAS: dict[str, Json] = {
-    "x-priority-band": {"type": "string", **BAND},
-    "x-request-timeout-s": {"type": "number", "exclusiveMinimum": 0},
-    "x-request-deadline-ms": {"type": "number", "exclusiveMinimum": 0},
-    "idempotency-key": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
-    "cache-control": {"type": "string", "maxLength": 1024},
-}
 _HEADER_TEXTS = {
     "x-priority-band": "The wished priority band; the key decides what is allowed.",
     "x-request-timeout-s": "Time left for the whole answer, in seconds.",
@@ -51,6 +44,7 @@ def openapi_document(limits: LimitsConfig) -> bytes:
         for field, bound in bounds.items():
             if field in schemas[name]["properties"]:
                 apply_bound(schemas[name]["properties"][field], bound)
+    schemas["CompletionBody"]["properties"]["prompt"] = PROMPT
     for schema in schemas.values():
         for prop in schema.get("properties", {}).values():
             if prop.get("default", 0) is None:
@@ -64,7 +58,7 @@ def openapi_document(limits: LimitsConfig) -> bytes:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"bearer": []}],
-        "paths": _paths(),
+        "paths": _paths(limits),
         "components": {
             "schemas": {**schemas, **ANSWERS},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -94,14 +88,15 @@ def apply_bound(schema: Json, bound: Json) -> None:
                 form[keyword] = bound[keyword]
 
 
-def _paths() -> Json:
+def _paths(limits: LimitsConfig) -> Json:
+    headers = _header_schemas(limits)
     generating: list[tuple[str, str, str, str, bool]] = [
         ("/v1/chat/completions", "ChatBody", "ChatCompletion", "createChatCompletion", True),
         ("/v1/completions", "CompletionBody", "Completion", "createCompletion", True),
         ("/generate", "GenerateBody", "Generated", "generate", False),
     ]
     paths: Json = {
-        path: {"post": _post(body, answer, operation, streams)}
+        path: {"post": _post(headers, body, answer, operation, streams)}
         for path, body, answer, operation, streams in generating
     }
     paths["/v1/models"] = {"get": _get("listModels", "ModelList", "The models that are served.")}
@@ -119,7 +114,20 @@ def _paths() -> Json:
     return paths
 
 
-def _post(body: str, answer: str, operation: str, streams: bool) -> Json:
+def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
+    return {
+        "x-priority-band": {"type": "string", **BAND},
+        "x-request-timeout-s": {"type": "number", **between(MIN_DEADLINE_S, limits.max_deadline_s)},
+        "x-request-deadline-ms": {
+            "type": "number",
+            **between(MIN_DEADLINE_S * 1000, limits.max_deadline_s * 1000),
+        },
+        "idempotency-key": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
+        "cache-control": {"type": "string", "maxLength": 1024},
+    }
+
+
+def _post(headers: dict[str, Json], body: str, answer: str, operation: str, streams: bool) -> Json:
     ok = _content("The answer; a stream of events when `stream` is true.", answer)
     if streams:
         ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
@@ -131,7 +139,7 @@ def _post(body: str, answer: str, operation: str, streams: bool) -> Json:
                 "in": "header",
                 "required": False,
                 "description": _HEADER_TEXTS[name],
-                "schema": _HEADER_SCHEMAS[name],
+                "schema": headers[name],
             }
             for name in sorted(HEADERS)
         ],

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import LimitsConfig
 from . import fields, guided, messages, tools
+from .openai import MAX_CHOICES
 from .regex_bound import MAX_PATTERN_CHARS
 
 Bounds = dict[str, dict[str, Any]]
@@ -18,6 +19,18 @@ NAME = {"pattern": "^[A-Za-z0-9_-]{1,64}$"}
 BAND = {"pattern": "^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$"}
 SHORT = {"minLength": 1, "maxLength": fields.MAX_NAME_CHARS}
 TOKEN_ID = {"minimum": 0, "maximum": fields.MAX_TOKEN_ID}
+
+_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", **TOKEN_ID}}
+_TEXT = {"type": "string", "minLength": 1}
+PROMPT: dict[str, Any] = {
+    "description": "A text, token ids, or a list of one kind of these.",
+    "anyOf": [
+        _TEXT,
+        _IDS,
+        {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _TEXT},
+        {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _IDS},
+    ],
+}
 
 
 def between(low: float, high: float) -> dict[str, Any]:
@@ -98,7 +111,11 @@ def part_bounds(limits: LimitsConfig) -> dict[str, Bounds]:
         },
         "NamedFunction": {"name": NAME},
         "NamedSchema": {"name": NAME},
-        "GenerateBody": {**sampling_bounds(limits), "model": {"maxLength": fields.MAX_NAME_CHARS}},
+        "GenerateBody": {
+            **sampling_bounds(limits),
+            "model": {"maxLength": fields.MAX_NAME_CHARS},
+            "prompt": {"minLength": 1},
+        },
         "ChatBody": {**sampling_bounds(limits), "logprobs": {}},
-        "CompletionBody": sampling_bounds(limits) | {"prompt": {"minLength": 1, "minItems": 1}},
+        "CompletionBody": sampling_bounds(limits),
     }

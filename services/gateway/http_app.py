@@ -155,7 +155,9 @@ class HttpApp:
         if method not in methods:
             allowed = ", ".join(methods)
             raise RequestError(
-                Reason.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here, {allowed} is", param=allowed
+                Reason.METHOD_NOT_ALLOWED,
+                f"{scope['method']} is not allowed here, {allowed} is",
+                param=allowed,
             )
         return methods[method]
 
@@ -184,7 +186,9 @@ class HttpApp:
 
     async def _metrics(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._respond(
-            scope, self._mesh.telemetry.render(), b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+            scope,
+            self._mesh.telemetry.render(),
+            b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n",
         )
 
     async def _healthz(self, scope: Mapping[str, Any], receive: Receive) -> None:
