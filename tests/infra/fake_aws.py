@@ -19,9 +19,14 @@ os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.responses import EC2Response
+from moto.kms.responses import KmsResponse
 from moto.resourcegroups import urls as resourcegroups_urls
 from moto.resourcegroups.responses import ResourceGroupsResponse
+from moto.route53.responses import Route53
+from moto.s3.exceptions import ReplicationConfigurationNotFoundError
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import Queue
 
@@ -180,7 +185,12 @@ def _asg_create(self: Any) -> ActionResult:
 
 
 def _asg_update(self: Any) -> ActionResult:
+    """An update that does not name the mixed instances policy leaves it as it was."""
+    group = self.autoscaling_backend.autoscaling_groups[self._get_param("AutoScalingGroupName")]
+    policy = group.mixed_instances_policy
     result = _group_update(self)
+    if self._get_param("MixedInstancesPolicy") is None:
+        group.mixed_instances_policy = policy
     _remember(self)
     return result
 
@@ -201,6 +211,75 @@ _attributes_set = Queue._set_attributes
 def _queue_attributes_set(self: Any, attributes: dict[str, Any], now: float | None = None) -> None:
     """Setting one attribute leaves the queue's policy alone; moto forgets it."""
     _attributes_set(self, {"Policy": getattr(self, "policy", None), **attributes}, now)
+
+
+_rotation_enable = KmsResponse.enable_key_rotation
+_rotation_days: dict[str, int] = {}
+
+
+def _rotation_on(self: Any) -> str:
+    _rotation_days[self._get_param("KeyId").rsplit("/", 1)[-1]] = self._get_param("RotationPeriodInDays") or 365
+    return _rotation_enable(self)
+
+
+def _rotation_status(self: Any) -> str:
+    """Real AWS says the period too."""
+    key_id = self._get_param("KeyId").rsplit("/", 1)[-1]
+    on = self.kms_backend.get_key_rotation_status(key_id)
+    return json.dumps({"KeyRotationEnabled": on, "RotationPeriodInDays": _rotation_days.get(key_id, 365)} if on else {"KeyRotationEnabled": on})
+
+
+_zone_create = Route53.create_hosted_zone
+
+
+def _zone_with_vpc(self: Any) -> Any:
+    """A zone that is made with a VPC is private, whether or not the request says so."""
+    ask = self._get_param
+    self._get_bool_param = lambda name, default=False: bool(ask("VPC.VPCId")) if name == "HostedZoneConfig.PrivateZone" else default
+    return _zone_create(self)
+
+
+def _rule_description(self: Any) -> str | None:
+    """A rule that names a group has a description as well."""
+    return self.ip_range.get("Description") or (self.source_group or {}).get("Description")
+
+
+_queue_attributes = Queue.attributes.fget
+
+
+def _compact_attributes(self: Any) -> dict[str, Any]:
+    """Real AWS returns the redrive policy without blanks."""
+    found = _queue_attributes(self)
+    if found.get("RedrivePolicy"):
+        found["RedrivePolicy"] = json.dumps(json.loads(found["RedrivePolicy"]), separators=(",", ":"))
+    return found
+
+
+def _replication_get(self: Any) -> Any:
+    """Real AWS returns what was put; moto returns a few fields of it."""
+    replication = self.backend.get_bucket_replication(self.bucket_name)
+    if not replication:
+        raise ReplicationConfigurationNotFoundError(bucket_name=self.bucket_name)
+    self.data["Action"] = "GetBucketReplication"
+    rules = [
+        {**rule, "Priority": int(rule["Priority"]), "Filter": rule.get("Filter") or {"Prefix": ""}}
+        for rule in replication["Rule"]
+    ]
+    return self.serialized(ActionResult({"ReplicationConfiguration": {"Role": replication["Role"], "Rules": rules}}))
+
+
+_template_create = EC2Response.create_launch_template
+
+
+def _template_without_own_tags(self: Any) -> ActionResult:
+    """Tags of the template itself do not become part of what it launches."""
+    result = _template_create(self)
+    template = self.ec2_backend.get_launch_template_by_name(self._get_param("LaunchTemplateName"))
+    for version in template.versions:
+        specs = version.data.get("TagSpecifications")
+        if specs:
+            version.data["TagSpecifications"] = [s for s in specs if s.get("ResourceType") != "launch-template"]
+    return result
 
 
 def install() -> None:
@@ -225,6 +304,13 @@ def install() -> None:
     patches += [
         (Queue, "_set_attributes", _queue_attributes_set),
         (Queue, "redrive_allow_policy", None),
+        (Queue, "attributes", property(_compact_attributes)),
+        (KmsResponse, "enable_key_rotation", _rotation_on),
+        (KmsResponse, "get_key_rotation_status", _rotation_status),
+        (Route53, "create_hosted_zone", _zone_with_vpc),
+        (SecurityGroupRule, "description", property(_rule_description)),
+        (S3Response, "get_bucket_replication", _replication_get),
+        (EC2Response, "create_launch_template", _template_without_own_tags),
         (Queue, "BASE_ATTRIBUTES", [*Queue.BASE_ATTRIBUTES, "RedriveAllowPolicy"]),
     ]
     for owner, name, replacement in patches:

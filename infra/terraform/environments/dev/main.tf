@@ -41,7 +41,7 @@ module "platform" {
   }
 
   redis     = { node_type = "cache.t4g.small", replicas = 0, snapshot_retention_days = 1 }
-  retention = { log_days = 180, session_days = 7, kms_deletion_window_days = 7 }
+  retention = { log_days = 365, session_days = 7, kms_deletion_window_days = 7 }
 
   pools = {
     head = {
