@@ -31,6 +31,7 @@ from ..request import GenerateJob, SamplingParams, TokenFrame, count_ids, pack_i
 from . import linux_processes, vllm_resume_plugin
 from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .groups import RankPlace, check
+from .orphan_guard import OrphanGuard
 from .vllm_outputs import Counters, Stream, TokenRouter
 from .vllm_params import engine_args, sampling_params
 
@@ -70,12 +71,14 @@ class VllmEngine:
         self._adding: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampled = Counters()
+        self._guard: OrphanGuard | None = None
         self._stopped = False
 
     # the port ------------------------------------------------------------------------------------------
 
     async def start(self) -> EngineInfo:
         revision = self._check_model()
+        self._guard = OrphanGuard()
         try:
             self._llm = llm = await asyncio.to_thread(self._build)
         except (ValueError, RuntimeError, OSError) as error:
@@ -94,6 +97,7 @@ class VllmEngine:
             model.max_model_len,
             model.get_vocab_size(),
         )
+        self._guard.ready()
         await self._warm_up()
         return self._info
 
@@ -144,6 +148,8 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(_shut_down, llm)
+        if self._guard is not None:
+            self._guard.close()
 
     # inside --------------------------------------------------------------------------------------------
 

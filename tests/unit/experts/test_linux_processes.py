@@ -1,0 +1,110 @@
+"""Real processes, small ones: who descends from whom, and that what is left behind is ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+from services.experts import linux_processes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import sys; print(1, flush=True); sys.stdin.read()"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def start_parent(code: str = PARENT) -> tuple[subprocess.Popen[str], int]:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert parent.stdout is not None
+    return parent, int(parent.stdout.readline())
+
+
+def test_descendants_are_found_and_ended_with_their_shared_memory() -> None:
+    parent, child = start_parent()
+    segment = Path("/dev/shm") / f"psm_{uuid.uuid4().hex}"
+    segment.write_bytes(b"left behind")
+    found = linux_processes.with_descendants([parent.pid])
+    assert [one.pid for one in found] == [parent.pid, child]
+    assert all(one.alive for one in found)
+    linux_processes.end(found, [segment])
+    assert parent.wait() == -signal.SIGKILL
+    assert not any(one.alive for one in found)
+    assert not segment.exists()
+
+
+def test_only_segments_of_the_named_processes_are_found() -> None:
+    segment = Path("/dev/shm") / f"psm_{uuid.uuid4().hex}"
+    with segment.open("wb+"):
+        me = linux_processes.process(os.getpid())
+        assert me is not None
+        assert segment in linux_processes.shared_memory([me])
+        assert segment not in linux_processes.shared_memory([linux_processes.Process(1, 0)])
+    segment.unlink()
+
+
+def test_a_pid_that_was_given_away_again_is_not_the_old_process() -> None:
+    me = linux_processes.process(os.getpid())
+    assert me is not None
+    assert me.alive
+    assert not linux_processes.Process(me.pid, me.started - 1).alive
+
+
+GUARDED = """
+import subprocess, sys
+from services.experts.orphan_guard import OrphanGuard
+guard = OrphanGuard()
+child = subprocess.Popen([sys.executable, "-c", "import sys; print(1, flush=True); sys.stdin.read()"],
+                         stdin=open("/dev/zero"), stdout=subprocess.PIPE)
+guard.ready()
+print(child.pid, flush=True)
+if sys.stdin.readline() == "close\\n":
+    guard.close()
+    print("closed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_rank_leaves_is_ended() -> None:
+    parent, child_pid = start_parent(GUARDED)
+    child = linux_processes.process(child_pid)
+    assert child is not None
+    guards = [
+        one
+        for one in linux_processes.with_descendants([parent.pid])
+        if one.pid not in (parent.pid, child_pid)
+    ]
+    assert len(guards) == 1
+    parent.kill()
+    parent.wait()
+    if guards[0].alive:
+        ended = os.pidfd_open(guards[0].pid)
+        assert select.select([ended], [], [], 20.0)[0], "the guard did not end"
+        os.close(ended)
+    assert not child.alive
+
+
+def test_a_rank_that_ends_in_order_is_left_alone() -> None:
+    parent, child_pid = start_parent(GUARDED)
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    parent.stdin.write("close\n")
+    parent.stdin.flush()
+    assert parent.stdout.readline() == "closed\n"
+    child = linux_processes.process(child_pid)
+    assert child is not None
+    assert child.alive
+    linux_processes.end(linux_processes.with_descendants([parent.pid]))
+    parent.wait()
