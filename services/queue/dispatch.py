@@ -18,8 +18,9 @@ from .routing.picker import pick, suits
 from .state import QueueState
 
 MAX_PARKED = 8
+MAX_PARKED_FULL = 2
 MAX_VICTIMS = 16
-"""Bounds on one decision's work."""
+"""Bounds on one decision's work; with nothing free, few may try to call something back."""
 
 
 def dispatch(state: QueueState, now_s: float) -> bool:
@@ -42,12 +43,17 @@ def dispatch(state: QueueState, now_s: float) -> bool:
         urgent = calls_back or bands.all[entry.band].config.pauses_lower
         engine = _place(state, entry, urgent) if free else None
         if engine is None and urgent:
-            engine = _reclaim(state, entry, _victims(state, entry), at_once=True)
+            victims = _victims(state, entry)
+            engine = _reclaim(state, entry, victims, at_once=True) if victims else None
             if engine is None and free:
                 engine = _place(state, entry, at_once=False)
+            if engine is None and victims:
+                engine = _reclaim(state, entry, victims)
         if engine is None:
             bands.leave(entry, PARKED)
             parked.append(entry)
+            if not free and len(parked) >= MAX_PARKED_FULL:
+                break
             continue
         state.grant(entry, engine, now_s)
     for entry in parked:
@@ -134,7 +140,9 @@ def _victims(state: QueueState, entry: Entry) -> list[Entry]:
     return victims
 
 
-def _reclaim(state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False) -> EngineState | None:
+def _reclaim(
+    state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False
+) -> EngineState | None:
     """Call back as few of `victims` (best first) as make room for `entry` on one engine. The grant does not wait for them to
     leave: the engine holds one stream more for the millisecond that their gateways need."""
     plans: dict[int, list[Entry]] = {}

@@ -18,7 +18,7 @@ from .entry import LEASED, Entry
 from .ordering import Ordering
 
 LIGHT_WAITING = 8
-SCAN = 32
+SCAN = 8
 MAX_LIGHT = 4
 
 
@@ -97,17 +97,21 @@ class TenantSlots:
         return None
 
     def swap(self, lane: Ordering, recent: list[Entry], mean_cost: float) -> tuple[Entry, Entry] | None:
-        """Who may pause whom: a light tenant's request and the newest lease of the tenant with backlog that holds
-        most, found among the SCAN most recent grants."""
-        best: TenantShare | None = None
-        best_level, flood = 0.0, ""
-        for entry in recent[: -SCAN - 1 : -1]:
-            row = self.rows.get(entry.tenant)
-            if row is not None and row.waiting > LIGHT_WAITING and (row.running - 1) / row.weight > best_level:
-                best, best_level, flood = row, (row.running - 1) / row.weight, entry.tenant
-        if best is None:
-            return None
-        while best.held and best.held[-1].state != LEASED:
-            best.held.pop()
-        entry = self._least(lane, flood, best_level, mean_cost) if best.held else None
-        return (entry, best.held[-1]) if entry is not None else None
+        """Who may pause whom: a light tenant's request and the newest lease of a tenant with backlog that holds
+        more, found among the SCAN most recent grants (who floods is granted most)."""
+        seen = ""
+        for held in recent[: -SCAN - 1 : -1]:
+            if held.tenant == seen:
+                continue
+            seen = held.tenant
+            row = self.rows.get(seen)
+            if row is None or row.waiting <= LIGHT_WAITING or row.running < 3:
+                continue
+            entry = self._least(lane, seen, (row.running - 1) / row.weight, mean_cost)
+            if entry is None:
+                continue
+            while row.held and row.held[-1].state != LEASED:
+                row.held.pop()
+            if row.held:
+                return entry, row.held[-1]
+        return None

@@ -98,7 +98,7 @@ class DepthModel:
 
     def _look_ahead(self) -> None:
         """Streams that wait inside the engine for less than one step, so that a freed slot is refilled by the next
-        step (Little: turnover rate times one step). At most a quarter, or priority would suffer."""
+        step (Little: turnover rate times one step). At most a sixteenth: who is urgent must pause all of them."""
         if self._mean_lease_s > 0.0 and self.fit.mean_step_s > 0.0:
             bubble = self._limit * self.fit.mean_step_s / self._mean_lease_s
-            self.lookahead = min(round(bubble), int(self._limit) // 4)
+            self.lookahead = min(round(bubble), max(1, int(self._limit) // 16))

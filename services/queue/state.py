@@ -137,7 +137,12 @@ class QueueState:
             self.tell(
                 entry,
                 Grant(
-                    entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s,
+                    entry.ticket,
+                    entry.lease_id,
+                    entry.engine_id,
+                    engine.address,
+                    entry.epoch,
+                    entry.wait_s,
                     engine.key,
                 ),
             )
