@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain", "partition",
-    "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats",
+    "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats", "cache_kill",
+    "store_out",
 ]  # fmt: skip
 
 
@@ -35,6 +36,7 @@ ENGINE_KINDS: tuple[Kind, ...] = (
     "engine_kill", "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain",
 )  # fmt: skip
 NETWORK_KINDS: tuple[Kind, ...] = ("partition", "one_way", "cut_link", "cut_link", "slow_link", "repeats")
+CACHE_KINDS: tuple[Kind, ...] = ("cache_kill", "store_out", "cut_link", "engine_kill", "gateway_kill")
 CENTRAL_KINDS: tuple[Kind, ...] = ("queue_kill", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop")
 
 
@@ -56,6 +58,8 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
         if kind.startswith("engine"):
             factor = rng.choice((3.0, 10.0, 50.0))
             script.append(Fault(at_s, kind, rng.choice(engines), "", for_s, factor))
+        elif kind in ("cache_kill", "store_out"):
+            script.append(Fault(at_s, kind, "cache", "", for_s))
         elif kind.startswith("queue"):
             script.append(Fault(at_s, kind, queue, "", for_s))
         elif kind.startswith("gateway"):
@@ -64,7 +68,7 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             script.append(Fault(at_s, kind, "network", "", for_s, rng.choice((0.05, 0.3))))
         else:
             subject = rng.choice(gateways + engines)
-            other = rng.choice([queue, *(engines if subject in gateways else gateways)])
+            other = rng.choice([queue, "cache", *(engines if subject in gateways else gateways)])
             if rng.random() < 0.5:
                 subject, other = other, subject
             script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((0.05, 0.4))))
@@ -80,6 +84,11 @@ def apply(world: World, fault: Fault) -> None:
     match fault.kind:
         case "engine_kill" | "engine_host_loss":
             world.engine(fault.subject).crash(fault.for_s, silent=fault.kind == "engine_host_loss")
+        case "cache_kill":
+            world.cache.crash(fault.for_s)
+        case "store_out":
+            world.cache.store.out = True
+            sim.at(end_s, None, world.cache.store.come_back)
         case "queue_kill":
             world.queue.crash(fault.for_s)
         case "gateway_kill":

@@ -1,46 +1,54 @@
-"""One gateway's process in the twin: the real generation, flow, engine mux and queue client.
+"""One gateway's process in the twin: the real pipeline with everything behind it, from the credential to the bill.
 
-Rules: replaces sockets and the HTTP server, nothing that decides. A killed gateway takes its requests with it; their
-clients come back only where answers are journalled.
+Rules: replaces sockets, the HTTP server, stored keys and metrics, nothing that decides. A killed gateway takes its
+requests with it; their clients come back only where answers are journalled.
 """
 
 from __future__ import annotations
 
 import asyncio
-from itertools import count
+from functools import cache as cached
 
-import msgspec
-
-from ..answer import AnswerHead, AnswerTail, Delta, TokenText
-from ..cache.seat import FeedPart
-from ..errors import ClientGone, MeshError
-from ..gateway.flow import ChoiceFlow
-from ..gateway.generation import Choice, Generation
+from ..cache.client import CacheClient
+from ..cache.key import CacheKeys
+from ..config import CacheConfig, GatewayConfig, PostprocessConfig
+from ..errors import AuthError, ClientGone
+from ..experts.engine import EngineInfo
+from ..gateway import pipeline
+from ..gateway.generation import Choice
+from ..gateway.identity import Permission, Principal
+from ..gateway.mesh import Mesh, Model
 from ..gateway.migrate import RetryBudget
 from ..gateway.mux import EngineMux, EnginePeer
-from ..gateway.stream import TextStage
 from ..link.messages import Acquire, AnyMessage, Grant, Release, StreamFailed, Submit
 from ..outcome import Reason
+from ..postprocess.chain import CompiledPolicy
+from ..postprocess.policy import configured_policy
 from ..queue.client import QueueClient
-from ..request import GenerateJob, TokenFrame, TokenLogprob
-from ..text.sim_text import SimTextDecoder
-from ..text.stops import StopMatcher
+from ..request import TokenFrame
+from ..sim_tokenizer import VOCAB_SIZE
+from ..telemetry.trace import RequestTrace
+from ..text.sim_text import SimTokenizer
+from .client import TwinCall
 from .kernel import Process, Simulation
 from .network import End, Network
-from .oracle import Oracle, seeded
+from .oracle import Oracle
 from .redial import TwinDial, TwinRedial
 from .workload import Ask
 
+ROOT_SECRET = "7e" * 32
+BANDS = ("vip", "standard", "batch")
+MAX_MODEL_LEN = 200
+
 
 class GatewayNode(Process):
-    """`queue` is the name of the queue's process. Is the Leases and Engines port of its generations."""
+    """`queue` and `cache` are names of processes. Is the Leases and Engines port of its generations."""
 
-    def __init__(
-        self, sim: Simulation, network: Network, name: str, queue: str, oracle: Oracle, *, model: str
-    ) -> None:
+    def __init__(self, sim: Simulation, network: Network, name: str, oracle: Oracle, *, model: str) -> None:
         super().__init__(sim, name)
-        self.network, self.queue, self.oracle, self.model = network, queue, oracle, model
+        self.network, self.oracle, self.model = network, oracle, model
         self.burst_tokens = 2_000_000
+        self.max_model_len = MAX_MODEL_LEN
         self._graves: list[object] = []
         network.add(self)
 
@@ -49,74 +57,52 @@ class GatewayNode(Process):
         return f"{self.name}.{self.incarnation}"
 
     def boot(self) -> None:
-        self.budget = RetryBudget(burst_tokens=self.burst_tokens)
+        config = CacheConfig(root_secret=ROOT_SECRET)  # type: ignore[arg-type]  # pydantic makes it a SecretStr
         self.mux = EngineMux(self.link_name, self._dial)
         self.client = QueueClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
         self.client.name = self.link_name  # the real one is random
-        self.client._redial = TwinRedial(self.network, self, self.queue, self.client)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.cache = CacheClient(config, _nowhere, self.link_name, self)
+        self.cache._redial = TwinRedial(self.network, self, "cache", self.cache)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.mesh = Mesh(
+            config=GatewayConfig(), cache_config=config, clock=self, identity=_Everybody(),  # type: ignore[arg-type]
+            queue=self, engines=self, cache=self.cache, keys=_keys(), policy=_policy(),  # type: ignore[arg-type]
+            band_ranks={band: rank for rank, band in enumerate(BANDS)}, telemetry=_Telemetry(self), openapi=b"",  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.mesh.retry_budget = RetryBudget(burst_tokens=self.burst_tokens)
+        info = EngineInfo(self.model, "twin", 1, 1 << 30, 16, self.max_model_len, VOCAB_SIZE)
+        self.mesh.serve_model(Model(info, SimTokenizer()))
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self._ids = count(1)
+        self._calls: dict[str, TwinCall] = {}
         self.client.start()
+        self.cache.start()
 
     # clients ----------------------------------------------------------------------------------------------
 
     def admit(self, ask: Ask) -> None:
         """A client's request arrives."""
-        task = self.loop.create_task(self._serve(ask))
-        self.tasks[ask.request_id] = task
+        call = TwinCall(ask, self.model, self.oracle)
+        self._calls[ask.request_id] = call
+        task = self.tasks[ask.request_id] = self.loop.create_task(self._serve(ask, call))
         task.add_done_callback(lambda done: self._done(ask, done))
 
     def client_gone(self, ask: Ask) -> None:
-        task = self.tasks.get(ask.request_id)
-        if task is not None:
-            task.cancel()
+        call = self._calls.get(ask.request_id)
+        if call is not None:
+            call.gone()
+
+    async def _serve(self, ask: Ask, call: TwinCall) -> None:
+        self.oracle.arrived(ask)
+        try:
+            await pipeline.serve(self.mesh, call)
+        except asyncio.CancelledError:
+            self.oracle.failed(ask, ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
 
     def _done(self, ask: Ask, task: asyncio.Task[None]) -> None:
         self.tasks.pop(ask.request_id, None)
+        self._calls.pop(ask.request_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-
-    async def _serve(self, ask: Ask) -> None:
-        """What services.gateway.pipeline.serve does between the lease and the last token."""
-        self.oracle.arrived(ask)
-        client = _Client(self, ask)
-        generation = self._prepare(ask, client)
-        try:
-            await generation.run(_NoFlight())
-        except MeshError as error:
-            self.oracle.failed(ask, error)
-        except asyncio.CancelledError:
-            self.oracle.failed(ask, ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
-        else:
-            self.oracle.completed(ask, [len(choice.flow.emitted) for choice in generation.choices])
-
-    def _prepare(self, ask: Ask, client: _Client) -> Generation:
-        now_s = self.sim.now_s
-        deadline_s = now_s + ask.patience_s
-        generation = Generation(
-            head=AnswerHead(ask.request_id, self.model, 0), clock=self, leases=self, engines=self,
-            responder=client, observer=client, deadline_s=deadline_s, max_buffered_bytes=1 << 20,
-            want_logprobs=False, token_text=_no_token_text,
-        )  # fmt: skip
-        for index in range(ask.choices):
-            sampling = seeded(ask.sampling, index)
-            told = msgspec.structs.replace(sampling, stop=())  # engines know no stop strings
-            job = GenerateJob(ask.request_id, ask.prompt, told, cache_salt=ask.tenant)
-            template = Acquire(
-                0, ask.request_id, self.model, ask.tenant, ask.band, len(ask.prompt) // 4, sampling.max_tokens,
-                0.0, 0.0, ask.weight, preemptible=ask.band != "vip",
-            )  # fmt: skip
-            flow = ChoiceFlow(
-                job,
-                template,
-                arrived_s=now_s,
-                deadline_s=deadline_s,
-                next_id=self._ids.__next__,
-                budget=self.budget,
-            )
-            stops = StopMatcher(sampling.stop) if sampling.stop else None
-            generation.add(flow, TextStage(SimTextDecoder(), stops))
-        return generation
 
     # Leases port ------------------------------------------------------------------------------------------
 
@@ -136,7 +122,7 @@ class GatewayNode(Process):
 
     # Engines port -----------------------------------------------------------------------------------------
 
-    def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:  # type: ignore[override]
+    def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:
         self.oracle.opened(self.link_name, receiver.index, grant, submit)
         self.mux.open(grant, submit, _Watched(self, receiver, submit))
 
@@ -178,36 +164,6 @@ class GatewayNode(Process):
         """See link_up."""
 
 
-class _Client:
-    """The client's side: Responder and Observer of one request."""
-
-    buffered_bytes = 0
-
-    def __init__(self, node: GatewayNode, ask: Ask) -> None:
-        self._node, self._ask = node, ask
-
-    def begin(self, head: AnswerHead) -> None:
-        """Nothing is checked of the head."""
-
-    def delta(self, delta: Delta) -> None:
-        self._node.oracle.shown(self._ask, delta)
-
-    def end(self, tail: AnswerTail) -> None:
-        """The twin ends requests itself (`completed`)."""
-
-    def fail(self, error: MeshError) -> None:
-        """The twin ends requests itself (`failed`)."""
-
-    def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None:
-        self._node.budget.earn(num_tokens)
-
-    def leased(self, queue_wait_s: float) -> None:
-        """For telemetry."""
-
-    def migrated(self, why: str) -> None:
-        """For telemetry."""
-
-
 class _Watched:
     """A mux receiver with the oracle looking on."""
 
@@ -215,11 +171,11 @@ class _Watched:
         self._node, self._choice, self._submit = node, choice, submit
 
     def on_frame(self, frame: TokenFrame) -> None:
-        grant = self._choice.flow.grant
+        grant, node = self._choice.flow.grant, self._node
         if grant is not None:
-            self._node.oracle.frame(self._node.link_name, grant, frame, self._choice.flow.stream_id)
+            node.oracle.frame(node.link_name, grant, frame, self._choice.flow.stream_id)
         if frame.finish is not None:
-            self._node.oracle.closed(self._node.link_name, frame.stream_id)
+            node.oracle.closed(node.link_name, frame.stream_id)
         self._choice.on_frame(frame)
 
     def on_lost(self, *, contacted: bool) -> None:
@@ -257,20 +213,34 @@ class _Dialled:
         """A link that was given up."""
 
 
-class _NoFlight:
-    """A request that shares its answer with nobody."""
+class _Everybody:
+    """Identity: the credential is `tenant:weight`, and every band is allowed."""
 
-    feeds = follows = False
-
-    def feed(self, part: FeedPart) -> None:
-        raise AssertionError("nobody follows")
-
-    def attach(self, follower: Generation) -> None:
-        raise AssertionError("there is nobody to follow")
+    def authenticate(self, credential: str) -> Principal:
+        tenant, _, weight = credential.partition(":")
+        if not tenant:
+            raise AuthError(Reason.UNAUTHENTICATED, "no tenant")
+        return Principal(tenant, tenant, BANDS, frozenset((Permission.GENERATE,)), float(weight))
 
 
-def _no_token_text(token_id: int, logprob: TokenLogprob) -> TokenText:
-    raise AssertionError("the twin asks for no logprobs")
+class _Telemetry:
+    """Traces that are thrown away; served tokens earn retries as the pipeline has it."""
+
+    def __init__(self, node: GatewayNode) -> None:
+        self._node = node
+
+    def begin(self, request_id: str, protocol: str, traceparent: str = "") -> RequestTrace:
+        return RequestTrace(self._node, request_id, protocol)
+
+
+@cached
+def _policy() -> CompiledPolicy:
+    return CompiledPolicy(configured_policy(PostprocessConfig()))
+
+
+@cached
+def _keys() -> CacheKeys:
+    return CacheKeys(bytes.fromhex(ROOT_SECRET))
 
 
 async def _nowhere() -> tuple[str, bytes]:

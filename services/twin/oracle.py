@@ -22,6 +22,7 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 16. A choice takes tokens only from the stream that it has open.
 17. A request keeps its place: each registration tells its true age and what was emitted already.
 18. What is called back comes back: a preempted lease is returned.
+19. A cache hit is an answer to what the same tenant asked before, in the same words and settings.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import msgspec
 
-from ..answer import Delta
+from ..answer import AnswerHead, Delta
 from ..errors import MeshError
 from ..experts.sim_answers import Answer
 from ..link.messages import Acquire, CancelTicket, Fence, Grant, Preempt, Refuse, Release, Submit
@@ -37,7 +38,7 @@ from ..outcome import Reason
 from ..queue.entry import LEASED
 from ..queue.routing.picker import suits
 from ..queue.scheduler import Scheduler
-from ..request import SamplingParams, TokenFrame
+from ..request import SamplingParams, TokenFrame, Usage
 from ..sim_tokenizer import decode
 from .kernel import Simulation
 from .workload import Ask
@@ -90,6 +91,7 @@ class RequestRecord:
     ended_s: float = 0.0
     first_token_s: float | None = None
     lost_with_gateway: bool = False
+    verdict: str = ""
 
 
 def seeded(sampling: SamplingParams, index: int) -> SamplingParams:
@@ -119,6 +121,7 @@ class Oracle:
         self.sim = sim
         self.requests: dict[str, RequestRecord] = {}
         self.num_faults = 0
+        self.first: Violation | None = None
         self.small_budget = False
         self.gateways_stopped = False
         self.slots: dict[str, int] = {}
@@ -139,7 +142,9 @@ class Oracle:
         self._in_request: dict[tuple[str, int], tuple[RequestRecord, int]] = {}
 
     def broken(self, number: int, message: str) -> Violation:
-        return Violation(number, f"{message} (at {self.sim.now_s:.4f} s)")
+        violation = Violation(number, f"{message} (at {self.sim.now_s:.4f} s)")
+        self.first = self.first or violation  # a shell may swallow what is raised through it
+        return violation
 
     # the client's side ------------------------------------------------------------------------------------
 
@@ -166,15 +171,37 @@ class Oracle:
                 told = f"ends by {delta.finish!r} after {choice.seen!r}, not by {choice.finish!r}"
                 raise self.broken(2, f"{ask.request_id} {told} after {choice.text!r}")
 
-    def completed(self, ask: Ask, billed: list[int]) -> None:
-        """The request is complete; `billed` are the tokens on its bill, per choice."""
+    def began(self, ask: Ask, head: AnswerHead) -> None:
+        """The answer begins; `head.cache` says where it comes from."""
         record = self.requests[ask.request_id]
-        for choice, num_tokens in zip(record.choices, billed, strict=True):
+        if record.verdict:
+            raise self.broken(1, f"{ask.request_id} begins twice")
+        record.verdict = head.cache
+        if head.cache == "hit" and not self._asked_before(record):
+            raise self.broken(19, f"{ask.request_id} of tenant {ask.tenant} hits what its tenant never asked")
+
+    def _asked_before(self, record: RequestRecord) -> bool:
+        mine = record.ask
+        return any(
+            other is not record
+            and (other.ask.tenant, other.ask.prompt, other.ask.sampling, other.ask.choices)
+            == (mine.tenant, mine.prompt, mine.sampling, mine.choices)
+            for other in self.requests.values()
+        )
+
+    def completed(self, ask: Ask, usage: Usage) -> None:
+        """The request is complete; `usage` is its bill."""
+        record = self.requests[ask.request_id]
+        for choice in record.choices:
             if not choice.ended:
                 raise self.broken(1, f"{ask.request_id} completed without telling its client")
-            if not num_tokens == choice.num_tokens == choice.tokens_seen:
-                told = f"{num_tokens} tokens billed, {choice.tokens_seen} shown, {choice.num_tokens} answered"
-                raise self.broken(3, f"{ask.request_id}: {told}")
+        shown = sum(choice.tokens_seen for choice in record.choices)
+        right = sum(choice.num_tokens for choice in record.choices)
+        if not usage.completion_tokens == right == shown:
+            told = f"{usage.completion_tokens} tokens billed, {shown} shown, {right} answered"
+            raise self.broken(3, f"{ask.request_id}: {told}")
+        if usage.prompt_tokens != len(ask.prompt) // 4 or usage.cached_tokens > usage.prompt_tokens:
+            raise self.broken(3, f"{ask.request_id}: {usage} for {len(ask.prompt) // 4} prompt tokens")
         self._outcome(record, None)
 
     def failed(self, ask: Ask, error: MeshError) -> None:
@@ -305,7 +332,7 @@ class Oracle:
             live[message.lease_id] = None
             self._engine_of[message.lease_id] = message.engine_id
             slots = self.slots[message.engine_id]
-            if len(live) > slots + slots // 4 and (
+            if len(live) > slots + max(1, slots // 4) and (
                 self._queue_lives == 1 or self.sim.now_s > self._queue_since_s + 6
             ):
                 raise self.broken(6, f"{len(live)} leases on {message.engine_id}, which has {slots} slots")
@@ -402,6 +429,8 @@ class Oracle:
 
     def check_budget(self, burst_tokens: float, share: float) -> None:
         """Invariant 15, over all gateways together."""
-        allowed = burst_tokens + share * self.served_tokens
+        allowed = burst_tokens + share * (
+            self.served_tokens + sum(len(r.ask.prompt) // 4 for r in self.requests.values())
+        )
         if self.repeated_tokens > allowed:
             raise self.broken(15, f"{self.repeated_tokens} tokens computed again, {allowed:.0f} allowed")

@@ -10,13 +10,14 @@ from random import Random
 
 import msgspec
 
-from ..config import BandConfig, QueueConfig
+from ..config import BandConfig, CacheConfig, QueueConfig
 from ..experts.sim_model import SimTiming
 from ..request import GuidedDecoding, SamplingParams
 from ..sim_tokenizer import encode
 from . import faults
+from .cache_node import CacheNode
 from .engine_node import EngineNode
-from .gateway_node import GatewayNode
+from .gateway_node import ROOT_SECRET, GatewayNode
 from .kernel import Simulation
 from .network import Network
 from .oracle import LONG_PATIENCE_S, Oracle, right_answer
@@ -30,6 +31,8 @@ HEAL_S = 5.2
 END_S = 60.0
 """Whatever has not ended by then waits for ever."""
 SWEEP_S = 0.25
+MAX_WORK_S = 12.0
+"""Engine time of all requests of a world."""
 
 SCHEMA = (
     '{"type":"object","properties":{"city":{"type":"string"},"n":{"type":"integer"}},"required":["city","n"]}'
@@ -47,6 +50,7 @@ class World:
         self.oracle = Oracle(self.sim)
         self.network = Network(self.sim, latency_s=rng.choice((0.0002, 0.001, 0.01)))
         self.queue = QueueNode(self.sim, self.network, "queue", _queue_config(rng), self.oracle)
+        self.cache = CacheNode(self.sim, self.network, "cache", CacheConfig(root_secret=ROOT_SECRET))  # type: ignore[arg-type]
         self.engines = [
             EngineNode(
                 self.sim, self.network, f"e{number}", "queue", _timing(rng), model="sim", pool="default"
@@ -54,7 +58,7 @@ class World:
             for number in range(rng.choice((1, 2, 2, 3, 4)))
         ]
         self.gateways = [
-            GatewayNode(self.sim, self.network, f"g{number}", "queue", self.oracle, model="sim")
+            GatewayNode(self.sim, self.network, f"g{number}", self.oracle, model="sim")
             for number in range(rng.choice((1, 2, 2, 3)))
         ]
         self.oracle.small_budget = rng.random() < 0.2
@@ -62,11 +66,13 @@ class World:
             gateway.burst_tokens = 40 if self.oracle.small_budget else 2_000_000
         for engine in self.engines:
             self.oracle.slots[engine.name] = engine.timing.max_num_seqs
-        self.asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
+        asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
+        asks += [_again(rng, ask, len(asks) + i) for i, ask in enumerate(asks) if rng.random() < 0.25]
+        self.asks = _affordable(asks, [engine.timing for engine in self.engines])
         self.script = faults.draw(
             rng, TROUBLE_S, [e.name for e in self.engines], [g.name for g in self.gateways], "queue"
         )
-        self.processes = [self.queue, *self.engines, *self.gateways]
+        self.processes = [self.queue, self.cache, *self.engines, *self.gateways]
 
     def engine(self, name: str) -> EngineNode:
         return next(engine for engine in self.engines if engine.name == name)
@@ -90,6 +96,8 @@ class World:
         sim.at(HEAL_S, None, self._heal)
         while sim.now_s < END_S:
             sim.run(sim.now_s + SWEEP_S)
+            if self.oracle.first is not None:
+                raise self.oracle.first
             self._sweep()
             if sim.now_s >= last_s and self._at_rest():
                 break
@@ -197,6 +205,30 @@ def _ask(rng: Random, number: int, num_gateways: int) -> Ask:
         at_s + rng.uniform(0.0, 1.5) if rng.random() < 0.12 else None, rng.choice((1.0, 1.0, 2.0)),
     )  # fmt: skip
     return _with_stop(rng, ask) if sampling.guided is None and rng.random() < 0.3 else ask
+
+
+def _affordable(asks: list[Ask], timings: list[SimTiming]) -> list[Ask]:
+    """As many as the engines can serve in MAX_WORK_S at their slowest, so that waiting for ever is a fault."""
+    slots = sum(timing.max_num_seqs for timing in timings)
+    slowest_s = max(timing.step_s for timing in timings) + 0.01
+    left_s, kept = MAX_WORK_S, list[Ask]()
+    for ask in asks:
+        left_s -= ask.choices * (ask.sampling.max_tokens * slowest_s + len(ask.prompt) / 2000) / slots
+        if left_s > 0 or not kept:
+            kept.append(ask)
+    return kept
+
+
+def _again(rng: Random, ask: Ask, number: int) -> Ask:
+    """Somebody asks the same: mostly the same tenant and soon, sometimes another tenant or another gateway."""
+    return msgspec.structs.replace(
+        ask,
+        number=number,
+        at_s=ask.at_s + rng.choice((0.0, 0.05, 0.3, 1.0)),
+        tenant=ask.tenant if rng.random() < 0.8 else rng.choice("abc"),
+        band=rng.choice(("vip", "standard", "batch")),
+        cancel_s=None,
+    )
 
 
 def _with_stop(rng: Random, ask: Ask) -> Ask:

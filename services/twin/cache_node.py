@@ -1,0 +1,85 @@
+"""The response cache's process in the twin: the real authority and flights over a store that may be out.
+
+Rules: replaces sockets and Redis. The store outlives the process, as Redis does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..cache.authority import Authority
+from ..cache.key import CacheKey
+from ..cache.memory_store import MemoryStore
+from ..cache.store import Found, StoreStats, Ticket
+from ..config import CacheConfig
+from ..link.messages import AnyMessage
+from .kernel import Process, Simulation
+from .network import End, Network
+
+OUT_S = 0.002
+"""A store that does not answer costs its adapter's bound, not more (services/cache/store.py, invariant 4)."""
+
+
+class FailingStore:
+    """A ResponseStore that can be out: then every look-up is a miss without a ticket and nothing is kept."""
+
+    def __init__(self, clock: Process) -> None:
+        self._inner = MemoryStore(clock=clock)
+        self.out = False
+
+    async def get(self, key: CacheKey) -> Found:
+        if self.out:
+            await asyncio.sleep(OUT_S)
+            return Found()
+        return await self._inner.get(key)
+
+    async def put(self, ticket: Ticket, value: bytes, ttl_s: float) -> bool:
+        if self.out:
+            await asyncio.sleep(OUT_S)
+            return False
+        return await self._inner.put(ticket, value, ttl_s)
+
+    async def purge(self, scope: bytes) -> None:
+        await self._inner.purge(scope)
+
+    def stats(self) -> StoreStats:
+        return self._inner.stats()
+
+    async def close(self) -> None:
+        """It outlives the process."""
+
+    def come_back(self) -> None:
+        self.out = False
+
+
+class CacheNode(Process):
+    """Handler of the links that gateways open."""
+
+    def __init__(self, sim: Simulation, network: Network, name: str, config: CacheConfig) -> None:
+        super().__init__(sim, name)
+        self.network, self.config = network, config
+        self.store = FailingStore(self)
+        self._graves: list[object] = []
+        network.add(self)
+
+    def boot(self) -> None:
+        self.authority = Authority(self.store, self.config, clock=self)
+        self.authority._expire()  # type: ignore[reportPrivateUsage]  # noqa: SLF001  # what `start` does apart from listening
+        self._graves.append(self.authority)
+
+    def crash(self, restart_s: float, *, silent: bool = False) -> None:
+        """kill -9; flights are forgotten, answers are not."""
+        if not self.alive:
+            return
+        self.network.killed(self, silent=silent)
+        self.kill()
+        self.sim.at(self.sim.now_s + restart_s, None, self.start)
+
+    def link_up(self, link: End) -> None:
+        self.authority.link_up(link)  # type: ignore[arg-type]
+
+    def link_message(self, link: End, message: AnyMessage) -> None:
+        self.authority.link_message(link, message)  # type: ignore[arg-type]
+
+    def link_down(self, link: End, why: str) -> None:
+        self.authority.link_down(link, why)  # type: ignore[arg-type]
