@@ -41,6 +41,9 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
     )
     gateways: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_GATEWAYS", "1")), ge=1)
+    request_log: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
+    )
     blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
 
 
@@ -188,4 +191,10 @@ def _gateway(options: Options) -> GatewayConfig:
         grpc_port=options.grpc_port,
         replicas=options.gateways,
         keys_file=str(Path(options.keys_file).resolve()),
+        request_log=_resolved(options.request_log),
     )
+
+
+def _resolved(path: str) -> str:
+    """An absolute path for processes that start elsewhere; "" and "-" stay."""
+    return path if path in ("", "-") else str(Path(path).resolve())

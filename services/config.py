@@ -144,13 +144,15 @@ class LimitsConfig(Section):
 
 
 class GatewayConfig(Section):
-    """The gateway: where it listens and who may call."""
+    """The gateway: where it listens and who may call. `request_log` gets one JSON line per request: a file, "-" for
+    standard error, "" for none."""
 
     host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
     grpc_port: int = Field(default=9000, ge=0, le=65535)
     replicas: int = Field(default=1, ge=1)
     keys_file: str = ""
+    request_log: str = ""
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
 

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -22,6 +23,9 @@ from .names import LogLine
 from .trace import RequestTrace
 
 MAX_PENDING = 50_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""A file that grew beyond this is moved to `.1` (over the last one), so that a laptop's disk never fills
+up."""
 WRITE_EVERY_S = 0.2
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -32,6 +36,8 @@ class LineWriter:
 
     def __init__(self, path: str = "-") -> None:
         self._path = path
+        if path != "-":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._pending: deque[Callable[[], bytes]] = deque()
         self._wake = threading.Event()
         self._closing = False
@@ -78,8 +84,11 @@ class LineWriter:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 _write_all(fd, data)
+                size = os.fstat(fd).st_size
             finally:
                 os.close(fd)  # opened anew for each batch: rotation needs no signal
+            if size > MAX_FILE_BYTES:
+                os.replace(self._path, f"{self._path}.1")
         except OSError:
             self.dropped += num_lines
 

@@ -97,7 +97,7 @@ def test_lines_reach_the_file_and_survive_rotation(tmp_path: Path) -> None:
 def test_a_full_queue_and_a_bad_disk_cost_lines_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = LineWriter(str(tmp_path / "no" / "such" / "folder"))
+    writer = LineWriter(str(tmp_path))  # a folder cannot be written to
     monkeypatch.setattr(logs, "MAX_PENDING", 0)
     writer.write(lambda: b"x")
     assert writer.dropped == 1
@@ -105,6 +105,18 @@ def test_a_full_queue_and_a_bad_disk_cost_lines_and_nothing_else(
     writer.write(lambda: b"x")
     writer.close()
     assert writer.dropped == 2
+
+
+def test_a_file_that_grew_too_large_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 5)
+    path = tmp_path / "made" / "requests.jsonl"
+    writer = LineWriter(str(path))
+    for line in (b"1111111", b"2"):
+        writer.write(lambda line=line: line)
+        writer.flush()
+    writer.close()
+    assert path.read_bytes() == b"2\n"
+    assert path.with_name("requests.jsonl.1").read_bytes() == b"1111111\n"
 
 
 def test_a_line_that_cannot_be_made_is_reported_as_one(tmp_path: Path) -> None:

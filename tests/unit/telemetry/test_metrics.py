@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +14,7 @@ from services.telemetry.metrics import MAX_CHILDREN, OTHER, FamilySample, Histog
 from services.telemetry.names import ALL_METRICS, Metric
 from services.telemetry.prometheus import PrometheusPage
 from services.telemetry.queue_metrics import queue_families
+from services.telemetry.queue_watch import QueueWatch
 
 COUNTER = Metric("c_total", "counter", "A counter.", ("who",))
 GAUGE = Metric("g", "gauge", "A gauge.")
@@ -122,3 +126,23 @@ def test_the_snapshots_fields_are_the_queues_own() -> None:
 
     for plain, struct in ((BAND, BandView), (ENGINE, EngineView), (SNAPSHOT, QueueSnapshot)):
         assert plain.keys() <= set(struct.__struct_fields__)
+
+
+def test_a_queue_that_is_away_has_no_figures() -> None:
+    async def scenario() -> None:
+        answers: list[Any] = [[SNAPSHOT], ConnectionError("away"), [SNAPSHOT]]
+
+        async def fetch() -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        watch = QueueWatch(fetch)
+        seen: list[bool] = []
+        for _ in range(3):
+            await watch.fetch()
+            seen.append(bool(watch.families()))
+        assert seen == [True, False, True]
+
+    asyncio.run(scenario())
