@@ -134,7 +134,7 @@ LONG = pb.ChatRequest(model="sim", messages=[user("Hello")], sampling=pb.Samplin
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # an engine tells nobody when it is free
+        while not condition():  # an engine tells nobody when it is free
             await asyncio.sleep(0.002)
 
 
