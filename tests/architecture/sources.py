@@ -16,7 +16,7 @@ TECHNOLOGIES: dict[str, tuple[str, ...]] = {
     # package → what the name of a file that imports it must contain
     "ray": ("deployment", "ray"),
     "vllm": ("vllm",),
-    "torch": ("torch", "vllm"),
+    "torch": ("torch", "vllm", "transformers"),
     "transformers": ("hf", "transformers"),
     "tokenizers": ("hf",),
     "redis": ("redis",),
@@ -47,6 +47,9 @@ TECHNOLOGIES: dict[str, tuple[str, ...]] = {
 
 HEAVY = ("ray", "vllm", "torch", "transformers", "redis", "hiredis", "grpc")
 """What a host that only runs pure cores (the twin, a planner, a test) need not have."""
+
+COMPOSITION_ROOTS = ("services/gateway/node.py",)
+"""Files that wire adapters together, as deployments do, but without Ray: the gateway's two servers."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,14 @@ def may_import(source: Source, package: str) -> bool:
 
 def names_a_technology(source: Source) -> bool:
     """Is this an adapter or a deployment, by its name?"""
-    return source.path.parent.name == "graphs" or any(
-        source.path.stem == word or word in source.path.stem.split("_")
-        for words in TECHNOLOGIES.values()
-        for word in words
+    return (
+        source.path.parent.name == "graphs"
+        or source.name in COMPOSITION_ROOTS
+        or any(
+            source.path.stem == word or word in source.path.stem.split("_")
+            for words in TECHNOLOGIES.values()
+            for word in words
+        )
     )
 
 
