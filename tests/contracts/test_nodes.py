@@ -49,10 +49,10 @@ def _ec2_world() -> Iterator[World]:
         ec2, scaling, sqs = (boto3.client(s, region_name=REGION) for s in ("ec2", "autoscaling", "sqs"))
         image = ec2.describe_images()["Images"][0]["ImageId"]
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-        ec2.create_launch_template(LaunchTemplateName="t", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"})
+        ec2.create_launch_template(LaunchTemplateName="node", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"})
         scaling.create_auto_scaling_group(
             AutoScalingGroupName="pool", MinSize=1, MaxSize=4, DesiredCapacity=1, VPCZoneIdentifier=subnet,
-            LaunchTemplate={"LaunchTemplateName": "t", "Version": "$Latest"}, NewInstancesProtectedFromScaleIn=True,
+            LaunchTemplate={"LaunchTemplateName": "node", "Version": "$Latest"}, NewInstancesProtectedFromScaleIn=True,
             LifecycleHookSpecificationList=[{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING"}],
         )  # fmt: skip
         url = sqs.create_queue(QueueName="events", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
