@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .processes import Group, command_line, tree, wait_http
@@ -28,7 +28,9 @@ def free_port() -> int:
 class Arm:
     """One system under test. `path` is put before /v1/completions where the peer needs one."""
 
-    def __init__(self, name: str, port: int, pid: int, *, contains_engine: bool = False, pausable: bool = False) -> None:
+    def __init__(
+        self, name: str, port: int, pid: int, *, contains_engine: bool = False, pausable: bool = False
+    ) -> None:
         self.name, self.port, self.pid = name, port, pid
         self.contains_engine, self.pausable = contains_engine, pausable
 
@@ -38,10 +40,8 @@ class Arm:
 
     def _signal(self, number: int) -> None:
         for pid in tree(self.pid):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -80,7 +80,11 @@ def start_mesh(group: Group, folder: Path, step_s: float, log: Path) -> MeshArm:
         str(Path(sys.executable).with_name("expertmesh")), "run", "--graph", "sim", f"step_s={step_s}",
         "engines=2", "max_num_seqs=256", "prefill_tokens_per_s=100000000",
     ]  # fmt: skip
-    env = {"EXPERTMESH_HTTP_PORT": str(port), "EXPERTMESH_GRPC_PORT": str(grpc_port), "EXPERTMESH_API_KEY": KEY}
+    env = {
+        "EXPERTMESH_HTTP_PORT": str(port),
+        "EXPERTMESH_GRPC_PORT": str(grpc_port),
+        "EXPERTMESH_API_KEY": KEY,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     process = group.start(["env", "-C", str(folder), *command], env=env, log=log)
     wait_http(f"http://127.0.0.1:{port}/readyz", 180)

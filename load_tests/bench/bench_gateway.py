@@ -38,7 +38,16 @@ class Bench:
         print(f"    {measure:58} {arm:44} {value:10.2f}", flush=True)
 
     def client(self, arm: Arm, path: str, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "load_tests.bench.client", "--port", str(arm.port), "--key", KEY, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "load_tests.bench.client",
+            "--port",
+            str(arm.port),
+            "--key",
+            KEY,
+            *arguments,
+        ]
         if path:
             command += ["--path", path]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -62,7 +71,11 @@ class Bench:
             self.note(f"failed streams, c={concurrency}", label, out["failed"])
             return
         spent = {part: (after[part] - before[part]) / tokens * 1e6 for part in parts}
-        self.note(f"CPU µs per token, c={concurrency}, all but the engine", label, sum(v for p, v in spent.items() if p != "engine"))
+        self.note(
+            f"CPU µs per token, c={concurrency}, all but the engine",
+            label,
+            sum(v for p, v in spent.items() if p != "engine"),
+        )
         if len(spent) > 1:
             for part, value in spent.items():
                 self.note(f"CPU µs per token, c={concurrency}: {part}", label, value)
@@ -72,7 +85,9 @@ class Bench:
         if out["failed"]:
             self.note(f"failed streams, c={concurrency}", label, out["failed"])
 
-    def unary(self, arm: Arm, label: str, path: str, what: str, concurrency: int, seed: int, *arguments: str) -> None:
+    def unary(
+        self, arm: Arm, label: str, path: str, what: str, concurrency: int, seed: int, *arguments: str
+    ) -> None:
         """CPU per whole request, closed loop."""
         parts = arm.parts()
         before, from_s = {part: cpu_s(pids) for part, pids in parts.items()}, time.monotonic()
@@ -87,7 +102,11 @@ class Bench:
             self.note(f"{what}: failed", label, out["failed"])
         if done:
             spent = {part: (after[part] - before[part]) / done * 1e6 for part in parts}
-            self.note(f"{what}: CPU µs, all but the engine", label, sum(v for p, v in spent.items() if p != "engine"))
+            self.note(
+                f"{what}: CPU µs, all but the engine",
+                label,
+                sum(v for p, v in spent.items() if p != "engine"),
+            )
             if len(spent) > 1:
                 for part, value in spent.items():
                     self.note(f"{what}: CPU µs, {part}", label, value)
@@ -97,7 +116,9 @@ class Bench:
 
     def added_latency(self, mesh: Arm, seed: int) -> None:
         """TTFT and ITL through the mesh beside the engine asked directly, open loop, 70% of two engines' slots."""
-        rate = 0.7 * 128 / (50 * 0.02)  # half the slots of one engine's 256, so that the 2 cores are not the queue
+        rate = (
+            0.7 * 128 / (50 * 0.02)
+        )  # half the slots of one engine's 256, so that the 2 cores are not the queue
         rank = self.direct_rank()
         command = [
             sys.executable, "-m", "load_tests.bench.link_client", "--address", rank["address"], "--key", rank["key"],
@@ -119,7 +140,14 @@ class Bench:
 
     def direct_rank(self) -> dict[str, str]:
         if not hasattr(self, "_rank"):
-            settings = {"engine": "sim", "model_name": "sim", "sim_step_s": 0.02, "max_num_seqs": 256, "max_model_len": 131072, "sim_prefill_tokens_per_s": 1e8}
+            settings = {
+                "engine": "sim",
+                "model_name": "sim",
+                "sim_step_s": 0.02,
+                "max_num_seqs": 256,
+                "max_model_len": 131072,
+                "sim_prefill_tokens_per_s": 1e8,
+            }
             process = self.group.python("services.experts", json.dumps(settings), "{}", pipe=True)
             assert process.stdout is not None
             self._rank = json.loads(process.stdout.readline())
@@ -164,7 +192,18 @@ def phase_instant(bench: Bench, args: argparse.Namespace) -> None:
         for arm, label, path in arms:
             with arm.running():
                 bench.unary(arm, label, path, "1 KB, 16 tokens", 16, number)
-                bench.unary(arm, label, path, "220 KB, 1 token", 8, number, "--prompt-bytes", "220000", "--tokens", "1")
+                bench.unary(
+                    arm,
+                    label,
+                    path,
+                    "220 KB, 1 token",
+                    8,
+                    number,
+                    "--prompt-bytes",
+                    "220000",
+                    "--tokens",
+                    "1",
+                )
 
 
 def serve_arms(bench: Bench, step_s: float) -> list[tuple[Arm, str, str]]:
@@ -184,17 +223,25 @@ def report(bench: Bench, args: argparse.Namespace) -> str:
     lines = [
         f"# Gateway: what a token and a request cost ({date.today().isoformat()})",
         "",
-        f"Command: `python -m load_tests.bench.bench_gateway {' '.join(sys.argv[1:])}`. "
-        f"{args.rounds} rounds, arms alternating, medians (range). Host: {os.cpu_count()} cores, {cpu_model()}, "
-        f"Python {platform.python_version()}. Rows of Ray Serve contain their engine.",
+        command_and_host(args),
         "",
         "| measure | arm | median | range |",
         "| --- | --- | --- | --- |",
     ]
     for measure, by_arm in sorted(bench.rows.items()):
         for arm, values in by_arm.items():
-            lines.append(f"| {measure} | {arm} | {statistics.median(values):,.2f} | {min(values):,.2f}–{max(values):,.2f} |")
+            lines.append(
+                f"| {measure} | {arm} | {statistics.median(values):,.2f} | {min(values):,.2f}–{max(values):,.2f} |"
+            )
     return "\n".join(lines) + "\n"
+
+
+def command_and_host(args: argparse.Namespace) -> str:
+    return (
+        f"Command: `python -m load_tests.bench.bench_gateway {' '.join(sys.argv[1:])}`. {args.rounds} rounds, arms "
+        f"alternating, medians (range). Host: {os.cpu_count()} cores, {cpu_model()}, Python "
+        f"{platform.python_version()}. Rows of Ray Serve contain their engine."
+    )
 
 
 def cpu_model() -> str:
@@ -210,7 +257,9 @@ def main() -> None:
     parser.add_argument("--serve-rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[100, 300])
-    parser.add_argument("--no-serve", action="store_true", help="leave the Ray Serve peers out (they take minutes)")
+    parser.add_argument(
+        "--no-serve", action="store_true", help="leave the Ray Serve peers out (they take minutes)"
+    )
     parser.add_argument("--phases", nargs="+", default=["paced", "instant"])
     parser.add_argument("--out", type=Path, default=RESULTS / f"{date.today().isoformat()}-gateway.md")
     args = parser.parse_args()
@@ -234,4 +283,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

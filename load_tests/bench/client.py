@@ -36,8 +36,23 @@ class Load:
     def request(self, stream: bool) -> bytes:
         self.number += 1
         prompt = f"{self.args.seed}-{self.number} ".ljust(self.args.prompt_bytes, "x")
-        body = json.dumps({"model": "sim", "prompt": prompt, "max_tokens": self.args.tokens, "stream": stream, "temperature": self.args.temperature}).encode()
-        head = f"POST {self.args.path} HTTP/1.1\r\nhost: b\r\ncontent-type: application/json\r\nauthorization: Bearer {self.args.key}\r\ncontent-length: {len(body)}\r\n\r\n"
+        body = json.dumps(
+            {
+                "model": "sim",
+                "prompt": prompt,
+                "max_tokens": self.args.tokens,
+                "stream": stream,
+                "temperature": self.args.temperature,
+            }
+        ).encode()
+        lines = (
+            f"POST {self.args.path} HTTP/1.1",
+            "host: b",
+            "content-type: application/json",
+            f"authorization: Bearer {self.args.key}",
+            f"content-length: {len(body)}",
+        )
+        head = "\r\n".join(lines) + "\r\n\r\n"
         return head.encode() + body
 
     def count(self, counts: dict[int, int], number: int, now_s: float) -> None:
@@ -132,7 +147,11 @@ async def run(args: argparse.Namespace) -> None:
         ended: asyncio.Future[None] = loop.create_future()
         open_streams.add(ended)
         try:
-            await loop.create_connection(lambda: Stream(load, scheduled_s, lambda: ended.done() or ended.set_result(None)), args.host, args.port)
+            await loop.create_connection(
+                lambda: Stream(load, scheduled_s, lambda: ended.done() or ended.set_result(None)),
+                args.host,
+                args.port,
+            )
             await ended
         except OSError:
             load.failed += 1
@@ -156,9 +175,21 @@ async def run(args: argparse.Namespace) -> None:
         futures = []
         for _ in range(args.concurrency):
             futures.append(loop.create_future())
-            await loop.create_connection(lambda: Unary(load, until_s, futures[-1]), args.host, args.port)  # noqa: B023
+            await loop.create_connection(lambda: Unary(load, until_s, futures[-1]), args.host, args.port)
         await asyncio.gather(*futures)
-    print(json.dumps({"bucket_s": BUCKET_S, "tokens": load.tokens, "done": load.done, "ttft_s": load.ttft_s, "gaps_s": load.gaps_s[:: max(1, len(load.gaps_s) // 50_000)], "latency_s": load.latency_s, "failed": load.failed}))
+    print(
+        json.dumps(
+            {
+                "bucket_s": BUCKET_S,
+                "tokens": load.tokens,
+                "done": load.done,
+                "ttft_s": load.ttft_s,
+                "gaps_s": load.gaps_s[:: max(1, len(load.gaps_s) // 50_000)],
+                "latency_s": load.latency_s,
+                "failed": load.failed,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

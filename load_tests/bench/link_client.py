@@ -1,4 +1,4 @@
-"""The engine asked directly: open-loop streams over one link to a rank, no gateway, no queue. Prints JSON as client.py."""
+"""The engine asked directly: open-loop streams over one link to a rank. Prints JSON as client.py does."""
 
 from __future__ import annotations
 

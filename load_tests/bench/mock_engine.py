@@ -14,7 +14,10 @@ import sys
 import uvloop
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"id":"cmpl-mock","object":"text_completion","created":1,"model":"sim","choices":[{"index":0,"text":"bab ","logprobs":null,"finish_reason":%b}]}\n\n'
+EVENT = (
+    b'data: {"id":"cmpl-mock","object":"text_completion","created":1,"model":"sim",'
+    b'"choices":[{"index":0,"text":"bab ","logprobs":null,"finish_reason":%b}]}\n\n'
+)
 PLAIN, LAST = EVENT % b"null", EVENT % b'"length"'
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 MAX_TOKENS = re.compile(rb'"max_tokens": *(\d+)')
@@ -86,7 +89,10 @@ class Connection(asyncio.Protocol):
 
     def answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET"):
-            models = {"object": "list", "data": [{"id": "sim", "object": "model", "created": 1, "owned_by": "mock"}]}
+            models = {
+                "object": "list",
+                "data": [{"id": "sim", "object": "model", "created": 1, "owned_by": "mock"}],
+            }
             self.unary(json.dumps(models).encode())
             return
         wanted = MAX_TOKENS.search(body)
@@ -101,16 +107,28 @@ class Connection(asyncio.Protocol):
             text = "bab " * num_tokens
             usage = {"prompt_tokens": 1, "completion_tokens": num_tokens, "total_tokens": num_tokens + 1}
             choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": "length"}
-            answer = {"id": "cmpl-mock", "object": "text_completion", "created": 1, "model": "sim", "choices": [choice], "usage": usage}
+            answer = {
+                "id": "cmpl-mock",
+                "object": "text_completion",
+                "created": 1,
+                "model": "sim",
+                "choices": [choice],
+                "usage": usage,
+            }
             self.unary(json.dumps(answer).encode())
 
     def unary(self, body: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
 
 
 async def main(port: int, step_s: float) -> None:
     clock = Clock(step_s)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(clock), "127.0.0.1", port, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(clock), "127.0.0.1", port, backlog=4096
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.sleep(1e9)
 

@@ -57,7 +57,12 @@ class Group:
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(
-        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None, pipe: bool = False
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        pipe: bool = False,
     ) -> subprocess.Popen[str]:
         """Start a command; its output goes to `log`, or to a pipe that the caller reads."""
         sink = log.open("a") if log is not None else subprocess.DEVNULL

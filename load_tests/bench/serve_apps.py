@@ -21,7 +21,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-EVENT = b'data: {"id":"cmpl-mock","object":"text_completion","created":1,"model":"sim","choices":[{"index":0,"text":"bab ","logprobs":null,"finish_reason":null}]}\n\n'
+EVENT = (
+    b'data: {"id":"cmpl-mock","object":"text_completion","created":1,"model":"sim",'
+    b'"choices":[{"index":0,"text":"bab ","logprobs":null,"finish_reason":null}]}\n\n'
+)
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 2000, "ray_actor_options": {"num_cpus": 0}}
 
 

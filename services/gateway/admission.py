@@ -49,7 +49,9 @@ def check_model(principal: Principal, request: InferenceRequest, served: tuple[s
 
 def _no_model(name: str) -> RequestError:
     shown = name if len(name) <= 64 else name[:61] + "…"
-    return RequestError(Reason.MODEL_NOT_FOUND, f"the model '{shown}' does not exist or is not yours", param="model")
+    return RequestError(
+        Reason.MODEL_NOT_FOUND, f"the model '{shown}' does not exist or is not yours", param="model"
+    )
 
 
 def admit(

@@ -6,10 +6,10 @@ needed: when it is dead or slow the request goes on alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
-from ..answer import AnswerHead, AnswerTail, Delta, Responder
+from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText
 from ..cache import policy
 from ..cache.seat import Hit, Leading, Seat
 from ..cache.value import CachedAnswer, CachedChoice, replay
@@ -72,7 +72,7 @@ class CachedFlight:
             self._seat.store(answer, self.keeps_s)
 
     @contextmanager
-    def seated(self) -> Iterator[None]:
+    def seated(self) -> Generator[None]:
         """Leave the flight however the request ends. Followers fail only when the request itself is at fault."""
         try:
             yield
@@ -112,11 +112,16 @@ def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> Ca
     )
     usage = tail.usage
     return CachedAnswer(
-        choices, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, tail.confidence, generation_s
+        choices,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        tail.confidence,
+        generation_s,
     )
 
 
-def _joined_logprobs(deltas: list[Delta]) -> tuple[object, ...] | None:
+def _joined_logprobs(deltas: list[Delta]) -> tuple[TokenText, ...] | None:
     if all(delta.logprobs is None for delta in deltas):
         return None
     return tuple(entry for delta in deltas for entry in delta.logprobs or ())

@@ -67,7 +67,10 @@ class Gateway:
         async def cache_endpoint() -> tuple[str, bytes]:
             return await self._ask(cache.endpoint.remote)
 
-        self._node = GatewayNode(config, Peers(queue_endpoint, cache_endpoint, card, policy))
+        async def queue_view() -> list[dict[str, Any]]:
+            return await self._ask(queue.snapshot.remote)
+
+        self._node = GatewayNode(config, Peers(queue_endpoint, cache_endpoint, card, policy, queue_view))
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._on_data_plane(self._node.start())

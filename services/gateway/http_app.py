@@ -135,7 +135,7 @@ class HttpApp:
         wire: Exchange = scope["exchange"]
         try:
             route = self._route(scope)
-            if route.permission is not PUBLIC and route.checked_here and not trusted(route, scope):
+            if route.permission is not None and route.checked_here and not trusted(route, scope):
                 self._mesh.identity.authenticate(credential(dict(scope["headers"]))).require(route.permission)
             await route.handle(scope, receive)
         except MeshError as error:

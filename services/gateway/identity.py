@@ -106,7 +106,9 @@ class Identity:
     def authenticate(self, credential: str) -> Principal:
         """The principal behind an API key. Raises AuthError (UNAUTHENTICATED)."""
         if not credential:
-            raise AuthError(Reason.UNAUTHENTICATED, "an API key is needed: send 'Authorization: Bearer <key>'")
+            raise AuthError(
+                Reason.UNAUTHENTICATED, "an API key is needed: send 'Authorization: Bearer <key>'"
+            )
         if len(credential) > 512:
             raise AuthError(Reason.UNAUTHENTICATED, "the API key is not valid")
         principal = self._by_digest.get(digest_key(self._pepper, credential))

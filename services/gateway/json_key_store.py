@@ -24,7 +24,9 @@ def load(path: Path) -> KeyFile:
     try:
         return msgspec.json.decode(path.read_bytes(), type=KeyFile)
     except FileNotFoundError as error:
-        raise ConfigError(f"no API keys: {path} does not exist; make one with `expertmesh keys add`") from error
+        raise ConfigError(
+            f"no API keys: {path} does not exist; make one with `expertmesh keys add`"
+        ) from error
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not a key file: {error}") from error
 

@@ -27,14 +27,15 @@ from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import Policy, configured_policy
 from ..queue.client import QueueClient
 from ..telemetry.gateway import GatewayTelemetry
+from ..telemetry.queue_watch import Fetch, QueueWatch
 from . import json_key_store
 from .canary import run_canary
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .mesh import Mesh, Model
+from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
 from .readiness import CANARY_EVERY_S
-from .model_tokenizer import load_tokenizer
 from .uvicorn_server import HttpServer
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Peers(msgspec.Struct, frozen=True):
     cache: Resolve
     card: Callable[[], Awaitable[ModelCard]]
     policy: Callable[[str, float], Awaitable[Policy | None]]
+    queue_view: Fetch | None = None
 
 
 class GatewayNode:
@@ -79,19 +81,27 @@ class GatewayNode:
             keys=CacheKeys(bytes.fromhex(config.cache.root_secret.get_secret_value())),
             policy=CompiledPolicy(configured_policy(config.postprocess)),
             band_ranks={band.name: rank for rank, band in enumerate(bands)},
-            telemetry=GatewayTelemetry(self._clock),
+            telemetry=GatewayTelemetry(self._clock, config.gateway.request_log),
             openapi=openapi_document(config.gateway.limits),
         )
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
         self._grpc = GrpcServer(self.mesh)
         several = config.gateway.replicas > 1
-        self.http_port = await self._http.start(config.gateway.host, config.gateway.http_port, reuse_port=several)
-        self.grpc_port = await self._grpc.start(config.gateway.host, config.gateway.grpc_port, reuse_port=several)
+        self.http_port = await self._http.start(
+            config.gateway.host, config.gateway.http_port, reuse_port=several
+        )
+        self.grpc_port = await self._grpc.start(
+            config.gateway.host, config.gateway.grpc_port, reuse_port=several
+        )
         self.mesh.queue.start()
         self.mesh.cache.start()
         for work in (self._load_model, self._follow_policy, self._follow_keys):
             self._tasks.append(asyncio.create_task(work()))
+        if self._peers.queue_view is not None:
+            watch = QueueWatch(self._peers.queue_view)
+            self.mesh.telemetry.add(watch.families)
+            self._tasks.append(asyncio.create_task(watch.run()))
         log.info("gateway listens: http %d, grpc %d", self.http_port, self.grpc_port)
 
     async def stop(self, grace_s: float) -> None:
@@ -103,6 +113,7 @@ class GatewayNode:
         await self.mesh.cache.stop()
         await self.mesh.queue.stop()
         self.mesh.engines.stop()
+        self.mesh.telemetry.close()
 
     async def _load_model(self) -> None:
         while True:

@@ -72,19 +72,10 @@ async def serve(mesh: Mesh, call: Call) -> None:
         trace.looked_up(flight.verdict)
         head = AnswerHead(call.request_id, mesh.model.info.model, int(mesh.clock.wall_s()), flight.verdict)
         with flight.seated():
-            answer = flight.answer
-            if answer is None:
-                generation = prepare(mesh, work, head, responder, trace)
-                generation.record = [] if flight.feeds else None
-                await generation.run(flight)
-                answer = generation.hit
-            if answer is None:
-                tail = settle(mesh, work, generation)
-                responder.end(tail)
-                flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
-                mesh.readiness.proven(mesh.clock.now_s())
+            if flight.answer is not None:
+                tail = replay_answer(flight.answer, head, responder)
             else:
-                tail = replay_answer(answer, head, responder)
+                tail = await generated(mesh, work, head, flight, responder, trace)
             trace.completed(tail.usage, tail.confidence)
     except MeshError as error:
         trace.failed(error)
@@ -94,7 +85,9 @@ async def serve(mesh: Mesh, call: Call) -> None:
         raise
     except Exception as bug:  # logged whole, told briefly
         log.exception("request %s failed", call.request_id)
-        error = ServiceError(Reason.INTERNAL, f"an internal error ({type(bug).__name__}); it is logged with the request id")
+        error = ServiceError(
+            Reason.INTERNAL, f"an internal error ({type(bug).__name__}); it is logged with the request id"
+        )
         trace.failed(error)
         fail(error)
     finally:
@@ -105,7 +98,11 @@ def cancel_this_task() -> Callable[[], None]:
     """For Call.on_gone."""
     task = asyncio.current_task()
     assert task is not None
-    return lambda: task.cancel() and None
+
+    def cancel() -> None:
+        task.cancel()
+
+    return cancel
 
 
 async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, trace: RequestTrace) -> Work:
@@ -116,6 +113,27 @@ async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, 
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
     return admit(principal, request, prompts, mesh.config.limits, mesh.model.info.max_model_len, arrived_s)
+
+
+async def generated(
+    mesh: Mesh,
+    work: Work,
+    head: AnswerHead,
+    flight: CachedFlight,
+    responder: Responder,
+    trace: RequestTrace,
+) -> AnswerTail:
+    """Steps 4 to 7, or the answer of whoever generates the same already. Raises MeshError."""
+    generation = prepare(mesh, work, head, responder, trace)
+    generation.record = [] if flight.feeds else None
+    await generation.run(flight)
+    if generation.hit is not None:
+        return replay_answer(generation.hit, head, responder)
+    tail = settle(mesh, work, generation)
+    responder.end(tail)
+    flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
+    mesh.readiness.proven(mesh.clock.now_s())
+    return tail
 
 
 def prepare(

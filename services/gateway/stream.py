@@ -18,8 +18,8 @@ from ..text.tokenizer import IncrementalDecoder
 class Chain(Protocol):
     """The compiled policy (services/postprocess/chain.py). `blocked` true ends the answer."""
 
-    blocked: bool
-
+    @property
+    def blocked(self) -> bool: ...
     def push(self, text: str) -> str: ...
     def flush(self) -> str: ...
 
@@ -51,7 +51,13 @@ class TextStage:
         tools: ToolSplitter | None = None,
         score: Score | None = None,
     ) -> None:
-        self._decoder, self._stops, self._chain, self._tools, self._score = decoder, stops, chain, tools, score
+        self._decoder, self._stops, self._chain, self._tools, self._score = (
+            decoder,
+            stops,
+            chain,
+            tools,
+            score,
+        )
         self._called = False
         self.stopped = False
 

@@ -124,11 +124,18 @@ class Connection(HttpToolsProtocol):
         refusal = self._refusal or _Refused(400, "this is not a valid HTTP request")
         self.refuse(refusal.status, refusal.message, "invalid_http")
 
+    @property
+    def _answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn leaves it None until the first request
+        return cycle is not None and cycle.response_started and not cycle.response_complete
+
     def refuse(self, status: int, message: str, code: str) -> None:
         """Answer outside any request and close."""
-        if not self.transport.is_closing() and (self.cycle is None or not self.cycle.response_started):
+        if not self.transport.is_closing() and not self._answering:
             body = error_json(message, code)
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
+                body
+            )
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
@@ -230,7 +237,9 @@ class HttpServer:
         """Listen and return the port. Raises ConfigError when the port is taken."""
         self._config.load()
         sock = bind(host, port, reuse_port=reuse_port)
-        self._server = await asyncio.get_running_loop().create_server(self._connection, sock=sock, backlog=4096)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connection, sock=sock, backlog=4096
+        )
         self._sweeper = asyncio.create_task(self._sweep())
         return sock.getsockname()[1]
 
@@ -255,7 +264,7 @@ class HttpServer:
         for connection in self.connections:
             connection.shutdown()
         deadline_s = asyncio.get_running_loop().time() + grace_s
-        while self.connections and asyncio.get_running_loop().time() < deadline_s:
+        while self.connections and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.02)
         for connection in self.connections:
             connection.transport.abort()
@@ -278,4 +287,3 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         ) from error
     sock.setblocking(False)
     return sock
-

@@ -19,7 +19,7 @@ class Message(msgspec.Struct, array_like=True, gc=False, frozen=True):
 # gateway → engine ------------------------------------------------------------------------------------------
 
 
-class Submit(Message, tag=10):
+class Submit(Message, frozen=True, tag=10):
     """Start a stream. Answered by TokenFrames until one has `finish`, or by StreamFailed."""
 
     stream_id: int
@@ -27,7 +27,7 @@ class Submit(Message, tag=10):
     job: GenerateJob
 
 
-class Abort(Message, tag=11):
+class Abort(Message, frozen=True, tag=11):
     """Stop a stream and free its slot. No answer; late frames are dropped by the gateway."""
 
     stream_id: int
@@ -36,7 +36,7 @@ class Abort(Message, tag=11):
 # engine → gateway (besides TokenFrame, tag 1) --------------------------------------------------------------
 
 
-class StreamFailed(Message, tag=12):
+class StreamFailed(Message, frozen=True, tag=12):
     """The stream ended without an answer. `retryable`: another engine may do better."""
 
     stream_id: int
@@ -48,7 +48,7 @@ class StreamFailed(Message, tag=12):
 # gateway → queue -------------------------------------------------------------------------------------------
 
 
-class Acquire(Message, tag=20):
+class Acquire(Message, frozen=True, tag=20):
     """Ask for a lease. `age_s` is how long ago the request arrived (kept over re-registration and migration).
 
     `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
@@ -73,13 +73,13 @@ class Acquire(Message, tag=20):
     registered: bool = False
 
 
-class CancelTicket(Message, tag=21):
+class CancelTicket(Message, frozen=True, tag=21):
     """The client left while waiting. No answer."""
 
     ticket: int
 
 
-class Release(Message, tag=22):
+class Release(Message, frozen=True, tag=22):
     """Give a lease back. `outcome` is an Outcome or "lost"/"preempted"; token counts settle the fairness bill."""
 
     ticket: int
@@ -89,14 +89,14 @@ class Release(Message, tag=22):
     outcome: str
 
 
-class Progress(Message, tag=23):
+class Progress(Message, frozen=True, tag=23):
     """Tokens produced since the last Progress, per ticket: keeps token fairness and liveness up to date."""
 
     tickets: tuple[int, ...]
     output_tokens: tuple[int, ...]
 
 
-class Holding(Message, tag=24):
+class Holding(Message, frozen=True, tag=24):
     """After a queue restart: this lease is in use (ticket, lease, engine, epoch), do not give it away."""
 
     acquire: Acquire
@@ -109,7 +109,7 @@ class Holding(Message, tag=24):
 # queue → gateway -------------------------------------------------------------------------------------------
 
 
-class Grant(Message, tag=30):
+class Grant(Message, frozen=True, tag=30):
     """A lease on one engine slot. Fenced by (`engine_id`, `epoch`). `key` opens a link to `address`: the queue
     passes on what the engine said in EngineUp."""
 
@@ -122,7 +122,7 @@ class Grant(Message, tag=30):
     key: bytes = b""
 
 
-class Refuse(Message, tag=31):
+class Refuse(Message, frozen=True, tag=31):
     """No lease, and why (a Reason). `retry_after_s` < 0 means: no estimate."""
 
     ticket: int
@@ -131,14 +131,14 @@ class Refuse(Message, tag=31):
     retry_after_s: float = -1.0
 
 
-class Preempt(Message, tag=32):
+class Preempt(Message, frozen=True, tag=32):
     """Give the lease back now and ask again; the emitted tokens are kept by the gateway."""
 
     ticket: int
     lease_id: int
 
 
-class Fence(Message, tag=33):
+class Fence(Message, frozen=True, tag=33):
     """An engine is out: abandon every stream on (`engine_id`, `epoch` or lower) and ask again."""
 
     engine_id: str
@@ -148,7 +148,7 @@ class Fence(Message, tag=33):
 # engine → queue --------------------------------------------------------------------------------------------
 
 
-class EngineUp(Message, tag=40):
+class EngineUp(Message, frozen=True, tag=40):
     """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted.
 
     `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant)."""
@@ -166,7 +166,7 @@ class EngineUp(Message, tag=40):
     key: bytes = b""
 
 
-class EngineLoad(Message, tag=41):
+class EngineLoad(Message, frozen=True, tag=41):
     """Measured load, sent every 100 ms. `step_s` is the mean step time since the last report (0: no step),
     `tokens_total` a counter that only grows; running streams without growth mean a wedged engine."""
 
@@ -178,7 +178,7 @@ class EngineLoad(Message, tag=41):
     tokens_total: int
 
 
-class EngineDrain(Message, tag=42):
+class EngineDrain(Message, frozen=True, tag=42):
     """No new leases for this engine; running ones finish or migrate before `deadline_s` from now."""
 
     engine_id: str
@@ -188,7 +188,7 @@ class EngineDrain(Message, tag=42):
 # queue → engine --------------------------------------------------------------------------------------------
 
 
-class EngineAccepted(Message, tag=50):
+class EngineAccepted(Message, frozen=True, tag=50):
     """The epoch of this engine's registration; streams of lower epochs are fenced."""
 
     engine_id: str
@@ -198,7 +198,7 @@ class EngineAccepted(Message, tag=50):
 # gateway ↔ cache -------------------------------------------------------------------------------------------
 
 
-class CacheGet(Message, tag=60):
+class CacheGet(Message, frozen=True, tag=60):
     """Look a key up. With `lead`, a miss makes this gateway the leader of the key's flight.
 
     `person` is the tag of whoever asks (for deletion); `rank` is the band's rank, so that an urgent request does
@@ -213,7 +213,7 @@ class CacheGet(Message, tag=60):
     refresh: bool = False
 
 
-class CacheAnswer(Message, tag=61):
+class CacheAnswer(Message, frozen=True, tag=61):
     """`value` is the stored answer (hit); empty with `leader` true: generate it; `leader` false: another gateway
     generates this key already (its tokens follow in CacheFeeds, its answer in a second CacheAnswer, or a promotion
     to leader). `ttl_s` is what is left of a hit's life; `person` is the tag of whoever it was made for."""
@@ -225,7 +225,7 @@ class CacheAnswer(Message, tag=61):
     person: bytes = b""
 
 
-class CachePut(Message, tag=62):
+class CachePut(Message, frozen=True, tag=62):
     """Store an answer and end the key's flight. `ttl_s` 0 ends the flight without storing. `call_id` is that of
     the CacheGet that made the sender leader: nobody else may store."""
 
@@ -235,7 +235,7 @@ class CachePut(Message, tag=62):
     call_id: int = 0
 
 
-class CachePurge(Message, tag=63):
+class CachePurge(Message, frozen=True, tag=63):
     """Drop everything under a purge scope (hex of cache.key's scopes). Broadcast back to every gateway."""
 
     scope: str
@@ -251,21 +251,21 @@ class FeedPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cached_tokens: int = 0
 
 
-class CacheFeed(Message, tag=64):
+class CacheFeed(Message, frozen=True, tag=64):
     """Parts of a flight's answer, in order: from its leader to the cache, and from the cache to a follower."""
 
     call_id: int
     parts: tuple[FeedPart, ...]
 
 
-class CacheWant(Message, tag=65):
+class CacheWant(Message, frozen=True, tag=65):
     """Cache → leader: somebody follows. Feed every part after the first `have`, from now on at once."""
 
     call_id: int
     have: int
 
 
-class CacheLeave(Message, tag=66):
+class CacheLeave(Message, frozen=True, tag=66):
     """Gateway → cache: this call has no part in its flight any more (a leader is replaced; with a `reason` the
     flight fails for all, because the request itself is at fault). Cache → follower: the flight is over without an
     answer; with a `reason` it failed, without one go on alone."""
@@ -275,7 +275,7 @@ class CacheLeave(Message, tag=66):
     message: str = ""
 
 
-class CacheHello(Message, tag=67):
+class CacheHello(Message, frozen=True, tag=67):
     """Cache → gateway, first on every link: which cache this is and how many purges it has run. What a gateway
     kept in its own memory under another (boot, purges) may have been purged while it could not hear: it goes."""
 
@@ -286,7 +286,7 @@ class CacheHello(Message, tag=67):
 # any ↔ any -------------------------------------------------------------------------------------------------
 
 
-class Ping(Message, tag=90):
+class Ping(Message, frozen=True, tag=90):
     """Proof of life; any message is one."""
 
 

@@ -44,7 +44,13 @@ KEYS = {"acme": "key-of-acme", "rival": "key-of-rival"}
 
 def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
     """Values for tests: quick steps, small limits where a test wants them."""
-    experts = {"engine": "sim", "model_name": "sim", "sim_step_s": 0.002, "max_num_seqs": 64, "max_model_len": 4096}
+    experts = {
+        "engine": "sim",
+        "model_name": "sim",
+        "sim_step_s": 0.002,
+        "max_num_seqs": 64,
+        "max_model_len": 4096,
+    }
     return GraphConfig(
         name="test",
         gateway=GatewayConfig(
@@ -82,7 +88,9 @@ class LocalMesh:
 
     async def add_engine(self) -> Rank:
         rank = Rank(
-            SimEngine.from_config(self.config.experts), resolve_queue=self._queue, stuck_after_s=self.config.experts.stuck_after_s
+            SimEngine.from_config(self.config.experts),
+            resolve_queue=self._queue,
+            stuck_after_s=self.config.experts.stuck_after_s,
         )
         await rank.start()
         self.ranks.append(rank)
@@ -142,7 +150,14 @@ class LocalMesh:
         return json.loads(text)
 
     async def send(
-        self, method: str, path: str, data: bytes, *, tenant: str = "acme", gateway: int = 0, headers: Mapping[str, str] | None = None,
+        self,
+        method: str,
+        path: str,
+        data: bytes,
+        *,
+        tenant: str = "acme",
+        gateway: int = 0,
+        headers: Mapping[str, str] | None = None,
         receive_buffer: int = 0,
     ) -> Response:
         sock = socket.socket()
@@ -151,7 +166,12 @@ class LocalMesh:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port(gateway)))
         reader, writer = await asyncio.open_connection(sock=sock)
-        lines = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(data)}", "connection: close"]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "host: test",
+            f"content-length: {len(data)}",
+            "connection: close",
+        ]
         if tenant:
             lines.append(f"authorization: Bearer {KEYS.get(tenant, tenant)}")
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -164,7 +184,9 @@ class LocalMesh:
 class Response:
     """Status, lower-case headers, and the body as bytes or as events."""
 
-    def __init__(self, status: int, headers: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, status: int, headers: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.status, self.headers = status, headers
         self._reader, self.writer = reader, writer
 
@@ -200,7 +222,9 @@ def said(prompt: str, num_tokens: int, **sampling: Any) -> str:
 
 
 @asynccontextmanager
-async def local_mesh(tmp_path: Path, *, engines: int = 2, gateways: int = 1, **parts: Any) -> AsyncIterator[LocalMesh]:
+async def local_mesh(
+    tmp_path: Path, *, engines: int = 2, gateways: int = 1, **parts: Any
+) -> AsyncIterator[LocalMesh]:
     """A running mesh; everything is stopped at the end, whatever happened."""
     keys_file = tmp_path / "keys.json"
     for tenant, key in KEYS.items():

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from services.postprocess.policy import Policy
-
 from tests.mesh.local_mesh import LocalMesh, local_mesh, said
 
 CHAT = {"model": "sim", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12}
@@ -36,7 +35,9 @@ def test_every_answer_names_its_request(tmp_path: Path) -> None:
 def test_generate_is_as_plain_as_promised(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:
-            assert await mesh.json("/generate", {"prompt": "Hi you", "max_tokens": 9}) == {"response": said("Hi you", 9)}
+            assert await mesh.json("/generate", {"prompt": "Hi you", "max_tokens": 9}) == {
+                "response": said("Hi you", 9)
+            }
 
     asyncio.run(main())
 
@@ -102,7 +103,9 @@ def test_identical_requests_share_one_generation(tmp_path: Path, gateways: int) 
 
             texts = await asyncio.gather(*(ask(number) for number in range(60)))
             assert set(texts) == {said("All ask this", 50, temperature=0.0)}
-            assert engine_calls(mesh) - made <= 50 + 2 * gateways, "one generation, and at most a canary per gateway"
+            assert engine_calls(mesh) - made <= 50 + 2 * gateways, (
+                "one generation, and at most a canary per gateway"
+            )
 
     asyncio.run(main())
 
@@ -164,6 +167,7 @@ def test_confidence_is_between_zero_and_one_on_request(tmp_path: Path) -> None:
 def test_a_vip_does_not_wait_behind_batch_work_which_later_finishes(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path, engines=1, experts={"max_num_seqs": 4}) as mesh:
+
             async def batch(number: int) -> str:
                 body = {"model": "sim", "prompt": f"batch {number}", "max_tokens": 300}
                 answer = await mesh.json("/v1/completions", body, headers={"x-priority-band": "batch"})
@@ -185,13 +189,17 @@ def test_a_vip_does_not_wait_behind_batch_work_which_later_finishes(tmp_path: Pa
 def test_a_reader_that_does_not_read_is_bounded(tmp_path: Path) -> None:
     async def main() -> None:
         limits = {"stream_buffer_bytes": 8192}
-        async with local_mesh(tmp_path, limits=limits, experts={"sim_step_s": 0.0, "max_model_len": 400_000, "sim_kv_tokens": 1_000_000}) as mesh:
+        async with local_mesh(
+            tmp_path,
+            limits=limits,
+            experts={"sim_step_s": 0.0, "max_model_len": 400_000, "sim_kv_tokens": 1_000_000},
+        ) as mesh:
             body = {"model": "sim", "prompt": "x", "max_tokens": 300_000, "stream": True}
             response = await mesh.post("/v1/completions", body, receive_buffer=4096)
             assert response.status == 200
             response.writer.transport.pause_reading()
             async with asyncio.timeout(60):
-                while len(mesh.gateways[0].mesh.queue._tickets):  # noqa: SLF001
+                while len(mesh.gateways[0].mesh.queue._tickets):
                     await asyncio.sleep(0.01)
             assert mesh.ranks[0].engine.sample_load().running == 0
             response.hang_up()
@@ -202,7 +210,12 @@ def test_a_reader_that_does_not_read_is_bounded(tmp_path: Path) -> None:
 BAD: list[tuple[str, Any, int, str | None]] = [
     ("not json", b"{", 400, None),
     ("nan", b'{"model":"sim","messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, None),
-    ("huge number", b'{"model":"sim","messages":[{"role":"user","content":"x"}],"temperature":1e999}', 400, None),
+    (
+        "huge number",
+        b'{"model":"sim","messages":[{"role":"user","content":"x"}],"temperature":1e999}',
+        400,
+        None,
+    ),
     ("deep", b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, None),
     ("lone surrogate", b'{"model":"sim","messages":[{"role":"user","content":"\\ud800"}]}', 400, None),
     ("bytes that are no utf-8", b'{"model":"sim","messages":[{"role":"user","content":"\xff"}]}', 400, None),
@@ -268,7 +281,11 @@ def test_the_engines_dead_the_answer_is_honest(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path, engines=1) as mesh:
             await mesh.ranks[0].stop()
-            response = await mesh.post("/v1/completions", {"model": "sim", "prompt": "x", "max_tokens": 5}, headers={"x-request-deadline-ms": "300"})
+            response = await mesh.post(
+                "/v1/completions",
+                {"model": "sim", "prompt": "x", "max_tokens": 5},
+                headers={"x-request-deadline-ms": "300"},
+            )
             assert response.status in (503, 504)
             assert b'"error"' in await response.read()
 

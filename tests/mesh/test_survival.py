@@ -11,7 +11,6 @@ import pytest
 
 from services.experts.rank import Rank
 from services.experts.sim_engine import SimEngine
-
 from tests.mesh.local_mesh import LocalMesh, local_mesh, said
 
 TOKENS = 60
@@ -47,7 +46,9 @@ async def drain(rank: Rank) -> None:
 FAULTS = {"kill": kill, "wedge": wedge, "crash": crash, "drain": drain}
 
 
-async def stream_with_fault(mesh: LocalMesh, body: dict[str, Any], fault: str, after_events: int = 15) -> list[dict[str, Any]]:
+async def stream_with_fault(
+    mesh: LocalMesh, body: dict[str, Any], fault: str, after_events: int = 15
+) -> list[dict[str, Any]]:
     """Stream a completion and break its engine after some events."""
     response = await mesh.post("/v1/completions", {"model": "sim", "stream": True, **body})
     assert response.status == 200, await response.read()
@@ -80,7 +81,9 @@ def test_a_plain_stream_loses_and_repeats_nothing(tmp_path: Path, fault: str) ->
 def test_all_choices_of_one_request_survive(tmp_path: Path, fault: str) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:
-            events = await stream_with_fault(mesh, {"prompt": "Three of you", "max_tokens": TOKENS, "n": 3}, fault, 40)
+            events = await stream_with_fault(
+                mesh, {"prompt": "Three of you", "max_tokens": TOKENS, "n": 3}, fault, 40
+            )
             for choice in range(3):
                 assert text_of(events, choice) == said("Three of you", TOKENS)
 
@@ -106,7 +109,9 @@ def test_log_probabilities_stay_in_step_with_tokens(tmp_path: Path) -> None:
         async with local_mesh(tmp_path) as mesh:
             body = {"prompt": "How sure", "max_tokens": TOKENS, "logprobs": 2}
             events = await stream_with_fault(mesh, body, "kill")
-            tokens = [t for e in events for c in e["choices"] if c["logprobs"] for t in c["logprobs"]["tokens"]]
+            tokens = [
+                t for e in events for c in e["choices"] if c["logprobs"] for t in c["logprobs"]["tokens"]
+            ]
             assert "".join(tokens) == said("How sure", TOKENS)
             assert len(tokens) == TOKENS
 
@@ -116,16 +121,27 @@ def test_log_probabilities_stay_in_step_with_tokens(tmp_path: Path) -> None:
 def test_a_json_schema_is_still_obeyed(tmp_path: Path) -> None:
     schema = {
         "type": "object",
-        "properties": {"city": {"type": "string"}, "n": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}, "minItems": 6}},
+        "properties": {
+            "city": {"type": "string"},
+            "n": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string"}, "minItems": 6},
+        },
         "required": ["city", "n", "tags"],
     }
 
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:
             form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-            body = {"model": "sim", "messages": [{"role": "user", "content": "Where"}], "max_tokens": 200, "response_format": form}
+            body = {
+                "model": "sim",
+                "messages": [{"role": "user", "content": "Where"}],
+                "max_tokens": 200,
+                "response_format": form,
+            }
             alone = await mesh.json("/v1/chat/completions", body, headers={"cache-control": "no-store"})
-            response = await mesh.post("/v1/chat/completions", {**body, "stream": True}, headers={"cache-control": "no-store"})
+            response = await mesh.post(
+                "/v1/chat/completions", {**body, "stream": True}, headers={"cache-control": "no-store"}
+            )
             text, seen = "", 0
             async for event in response.events():
                 text += event["choices"][0]["delta"].get("content") or ""
@@ -141,6 +157,7 @@ def test_a_json_schema_is_still_obeyed(tmp_path: Path) -> None:
 def test_many_streams_over_several_deaths(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path, engines=3) as mesh:
+
             async def one(number: int) -> None:
                 body = {"model": "sim", "prompt": f"stream {number}", "max_tokens": 150}
                 answer = await mesh.json("/v1/completions", body, headers={"cache-control": "no-store"})
@@ -151,7 +168,7 @@ def test_many_streams_over_several_deaths(tmp_path: Path) -> None:
                 for _ in range(3):
                     await asyncio.sleep(0.08)
                     await kill(busy_rank(mesh))
-                    mesh.ranks = [rank for rank in mesh.ranks if not rank._stopped]  # noqa: SLF001
+                    mesh.ranks = [rank for rank in mesh.ranks if not rank._stopped]
                     await mesh.add_engine()
 
             await asyncio.gather(faults(), *(one(number) for number in range(40)))
@@ -162,6 +179,7 @@ def test_many_streams_over_several_deaths(tmp_path: Path) -> None:
 def test_the_queue_may_die_under_load(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path, experts={"max_num_seqs": 4}) as mesh:
+
             async def one(number: int) -> None:
                 body = {"model": "sim", "prompt": f"wait {number}", "max_tokens": 40}
                 answer = await mesh.json("/v1/completions", body, headers={"cache-control": "no-store"})
@@ -179,7 +197,9 @@ def test_the_queue_may_die_under_load(tmp_path: Path) -> None:
 def test_a_client_that_leaves_frees_its_slot(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path, engines=1) as mesh:
-            response = await mesh.post("/v1/completions", {"model": "sim", "prompt": "x", "max_tokens": 4000, "stream": True})
+            response = await mesh.post(
+                "/v1/completions", {"model": "sim", "prompt": "x", "max_tokens": 4000, "stream": True}
+            )
             async for _ in response.events():
                 break
             assert len(mesh.ranks[0].streams) == 1

@@ -1,0 +1,204 @@
+"""One choice of a request while it generates: its flow and its text, driven by the queue and by an engine.
+
+Rules: a shell. It runs the effects that flow.py decides and hands texts on; per token it is a chain of plain calls:
+mux → on_frame → flow.accept → text.push → responder.delta. No task, no await, no timer per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..answer import Delta, TokenText
+from ..clock import Clock
+from ..errors import MeshError
+from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFailed, Submit
+from ..outcome import Outcome
+from ..request import FinishReason, TokenFrame, TokenLogprob
+from .flow import (
+    AskLease,
+    ChoiceFlow,
+    CloseStream,
+    DropTicket,
+    Effect,
+    Failed,
+    Finished,
+    OpenStream,
+    ReturnLease,
+)
+from .mux import Receiver
+from .stream import TextStage
+
+MOVES = frozenset(("lost", "preempted"))
+
+
+class Leases(Protocol):
+    """The queue as a choice uses it (services/queue/client.py)."""
+
+    def acquire(self, acquire: Acquire, holder: Choice) -> None: ...
+    def cancel(self, ticket: int) -> None: ...
+    def release(self, release: Release) -> None: ...
+    def progress(self, ticket: int, num_tokens: int) -> None: ...
+
+
+class Engines(Protocol):
+    """The engines as a choice uses them (mux.py)."""
+
+    def open(self, grant: Grant, submit: Submit, receiver: Receiver) -> None: ...
+    def close(self, engine_id: str, stream_id: int) -> None: ...
+
+
+class Observer(Protocol):
+    """What wants to know (services/telemetry/trace.py)."""
+
+    def leased(self, queue_wait_s: float) -> None: ...
+    def migrated(self, why: str) -> None: ...
+    def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None: ...
+
+
+class Owner(Protocol):
+    """The request that a choice belongs to (generation.py)."""
+
+    clock: Clock
+    leases: Leases
+    engines: Engines
+    observer: Observer
+    want_logprobs: bool
+    token_text: Callable[[int, TokenLogprob], TokenText]
+
+    def deltas(self, delta: Delta) -> None: ...
+    def finished(self, choice: Choice) -> None: ...
+    def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None: ...
+
+
+class Choice:
+    """One choice. Implements mux.Receiver and the queue client's holder.
+
+    `plain`: nothing but text is said (no log-probabilities, no tools), which is what nearly every token is.
+    """
+
+    __slots__ = (
+        "_counted", "_feed", "_generation", "_last_text", "_now_s", "_pending_logprobs", "_pending_tokens", "_plain",
+        "_progress", "_text", "finish", "flow", "index",
+    )  # fmt: skip
+
+    def __init__(self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage) -> None:
+        self._generation, self.index, self.flow, self._text = generation, index, flow, text
+        self.finish: FinishReason | None = None
+        self._now_s = generation.clock.now_s
+        self._counted, self._progress = generation.observer.tokens, generation.leases.progress
+        self._feed: Callable[[FeedPart], None] | None = None
+        self._plain = not generation.want_logprobs and not text.has_tools
+        self._last_text = ""
+        self._pending_tokens = 0
+        self._pending_logprobs: list[TokenText] = []
+
+    def feed_to(self, feed: Callable[[FeedPart], None] | None) -> None:
+        """Others may follow this choice's tokens."""
+        self._feed = feed
+
+    # from the queue ----------------------------------------------------------------------------------------
+
+    def on_grant(self, grant: Grant) -> None:
+        self._generation.observer.leased(grant.queue_wait_s)
+        self.apply(self.flow.on_grant(grant, self._generation.clock.now_s()))
+
+    def on_refuse(self, refuse: Refuse) -> None:
+        self.apply(self.flow.on_refuse(refuse, self._generation.clock.now_s()))
+
+    def on_preempt(self, lease_id: int) -> None:
+        self.apply(self.flow.on_preempt(lease_id, self._generation.clock.now_s()))
+
+    # from the engine ---------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: TokenFrame) -> None:
+        flow = self.flow
+        had = len(flow.emitted)
+        ids = flow.accept(frame)
+        now_s = self._now_s()
+        if ids is None:  # a token is missing: the engine is incoherent
+            self.apply(flow.on_lost(now_s))
+            return
+        num_ids = len(ids)
+        self._counted(num_ids, now_s, self.index)
+        if flow.grant is not None:
+            self._progress(flow.ticket, num_ids)
+            if self._feed is not None:
+                self._feed(FeedPart(self.index, ids, frame.finish, frame.logprobs, frame.cached_tokens))
+        text, used = self._text.push(ids)
+        if used < num_ids:
+            del flow.emitted[had + used :]
+        self._pending_tokens += used
+        if frame.logprobs is not None:
+            repeated = max(0, had - frame.index) if frame.index >= 0 else 0
+            self._note_logprobs(ids[:used], frame.logprobs[repeated:])
+        if self._text.stopped:
+            self._finish(text, flow.on_stop())
+        elif frame.finish is not None:
+            self._finish(text, flow.on_finish(frame.finish))
+        elif text:
+            if self._plain:
+                self._generation.deltas(Delta(self.index, text, None, None, (), self._pending_tokens))
+                self._pending_tokens = 0
+            else:
+                self._say(text, None)
+
+    def on_stream_failed(self, failed: StreamFailed) -> None:
+        self.apply(self.flow.on_stream_failed(failed, self._generation.clock.now_s()))
+
+    def on_lost(self, *, contacted: bool) -> None:
+        self.apply(self.flow.on_lost(self._generation.clock.now_s(), contacted=contacted))
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def apply(self, effects: Sequence[Effect]) -> None:
+        """Run effects in order."""
+        leases, engines = self._generation.leases, self._generation.engines
+        for effect in effects:
+            match effect:
+                case AskLease(acquire):
+                    leases.acquire(acquire, self)
+                case OpenStream(grant, submit):
+                    engines.open(grant, submit, self)
+                case CloseStream(engine_id, stream_id):
+                    engines.close(engine_id, stream_id)
+                case ReturnLease(release):
+                    leases.release(release)
+                    if release.outcome in MOVES:
+                        self._generation.observer.migrated(release.outcome)
+                case DropTicket(ticket):
+                    leases.cancel(ticket)
+                case Finished(finish):
+                    self._end(finish)
+                case Failed(error, outcome):
+                    self._generation.failed(self, error, outcome)
+
+    def _finish(self, text: str, effects: list[Effect]) -> None:
+        self._last_text = text
+        self.apply(effects)
+
+    def _end(self, finish: str) -> None:
+        text = self._last_text + self._text.flush()
+        self.finish = self._text.finish_reason("length" if finish == "length" else "stop")
+        self._say(text, self.finish)
+        self._generation.finished(self)
+
+    def _note_logprobs(self, ids: tuple[int, ...], logprobs: Sequence[TokenLogprob]) -> None:
+        for token_id, logprob in zip(ids, logprobs, strict=False):
+            self._text.note_logprob(logprob.logprob)
+            if self._generation.want_logprobs:
+                self._pending_logprobs.append(self._generation.token_text(token_id, logprob))
+
+    def _say(self, text: str, finish: FinishReason | None) -> None:
+        generation = self._generation
+        logprobs = tuple(self._pending_logprobs) if generation.want_logprobs else None
+        text, tool_calls = self._text.split_tools(text, last=finish is not None)
+        if finish == "stop" and self._text.called_tools:
+            finish = self.finish = "tool_calls"
+        if text or tool_calls or finish or logprobs:
+            generation.deltas(Delta(self.index, text, finish, logprobs, tool_calls, self._pending_tokens))
+            self._pending_tokens = 0
+            self._pending_logprobs = []
+
+    def confidence(self) -> float:
+        return self._text.confidence()
