@@ -22,7 +22,9 @@ def _one(pattern: str, body: str) -> str:
 
 def tables(folder: Path) -> str:
     """The two tables as Markdown."""
-    text = (folder / "variables.tf").read_text(encoding="utf-8") + (folder / "outputs.tf").read_text(encoding="utf-8")
+    text = (folder / "variables.tf").read_text(encoding="utf-8") + (folder / "outputs.tf").read_text(
+        encoding="utf-8"
+    )
     rows: dict[str, list[str]] = {"variable": [], "output": []}
     for kind, name, body in _BLOCK.findall(text):
         about = _one(r'^  description\s*= "(.*)"$', body)
@@ -33,8 +35,20 @@ def tables(folder: Path) -> str:
         needed = "no" if re.search(r"^  default\s*=", body, re.M) else "yes"
         rows[kind].append(f"| `{name}` | {what} | {needed} | {about} |")
     return "\n".join(
-        ["## Inputs", "", "| name | type | required | meaning |", "| --- | --- | --- | --- |", *rows["variable"], ""]
-        + ["## Outputs", "", "| name | meaning |", "| --- | --- |", *rows["output"], ""]
+        [
+            "## Inputs",
+            "",
+            "| name | type | required | meaning |",
+            "| --- | --- | --- | --- |",
+            *rows["variable"],
+            "",
+            "## Outputs",
+            "",
+            "| name | meaning |",
+            "| --- | --- |",
+            *rows["output"],
+            "",
+        ]
     )
 
 

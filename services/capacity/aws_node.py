@@ -23,11 +23,15 @@ class AwsNode:
         self._region, self._endpoint_url = region, endpoint_url
 
     def _client(self, service: str) -> Any:
-        return boto3.client(service, region_name=self._region, endpoint_url=self._endpoint_url, config=BOTO_CONFIG)
+        return boto3.client(
+            service, region_name=self._region, endpoint_url=self._endpoint_url, config=BOTO_CONFIG
+        )
 
     def secret(self, arn: str) -> str:
         """A secret's text. Keep it out of logs and command lines."""
-        return str(guarded(lambda: self._client("secretsmanager").get_secret_value(SecretId=arn))["SecretString"])
+        return str(
+            guarded(lambda: self._client("secretsmanager").get_secret_value(SecretId=arn))["SecretString"]
+        )
 
     def fetch_model(self, model: ModelFacts, root: Path) -> tuple[Fetch, ...]:
         """Bring a model's files below `root`, and return what was fetched. A file appears under its name only
@@ -38,12 +42,16 @@ class AwsNode:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + "/")
         for page in guarded(lambda: list(pages)):
             objects += [S3Object(o["Key"], o["Size"]) for o in page.get("Contents", [])]
-        present = {str(p.relative_to(root)): p.stat().st_size for p in (root / model.name).rglob("*") if p.is_file()}
+        present = {
+            str(p.relative_to(root)): p.stat().st_size for p in (root / model.name).rglob("*") if p.is_file()
+        }
         plan = fetch_plan(model, objects, present)
         missing = sum(f.num_bytes for f in plan)
         root.mkdir(parents=True, exist_ok=True)
         if missing > (free := shutil.disk_usage(root).free):
-            raise NodesError(f"model {model.name} needs {missing} bytes, {root} has {free}: use a larger volume or instance store")
+            raise NodesError(
+                f"model {model.name} needs {missing} bytes, {root} has {free}: use a larger volume or instance store"
+            )
         with ThreadPoolExecutor(_STREAMS) as pool:
             list(pool.map(lambda f: self._fetch_one(s3, bucket, f, root), plan))
         return plan
@@ -58,15 +66,30 @@ class AwsNode:
 
     def point_head_at(self, zone_id: str, record: str, address: str) -> None:
         """The head's name points at this node from now on (within its 10 s of TTL)."""
-        change = {"Action": "UPSERT", "ResourceRecordSet": {"Name": record, "Type": "A", "TTL": 10, "ResourceRecords": [{"Value": address}]}}
-        guarded(lambda: self._client("route53").change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": [change]}))
+        change = {
+            "Action": "UPSERT",
+            "ResourceRecordSet": {
+                "Name": record,
+                "Type": "A",
+                "TTL": 10,
+                "ResourceRecords": [{"Value": address}],
+            },
+        }
+        guarded(
+            lambda: self._client("route53").change_resource_record_sets(
+                HostedZoneId=zone_id, ChangeBatch={"Changes": [change]}
+            )
+        )
 
     def joined(self, asg: str, hook: str, instance_id: str) -> None:
         """Tell Auto Scaling that this node serves. A hook that no longer waits is fine (a reboot)."""
         try:
             guarded(
                 lambda: self._client("autoscaling").complete_lifecycle_action(
-                    AutoScalingGroupName=asg, LifecycleHookName=hook, InstanceId=instance_id, LifecycleActionResult="CONTINUE"
+                    AutoScalingGroupName=asg,
+                    LifecycleHookName=hook,
+                    InstanceId=instance_id,
+                    LifecycleActionResult="CONTINUE",
                 )
             )
         except NodesError as error:

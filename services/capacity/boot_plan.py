@@ -78,9 +78,13 @@ class NodeFacts(_Facts):
         """The head's section of the configuration, from what Terraform knows of the pools."""
         pools = _Pools.model_validate_json(f'{{"pools": {self.pools or "{}"}}}').pools
         return CapacityConfig(
-            region=self.region, node_events_queue_url=self.node_events_queue_url, pools=pools,
-            drain=DrainConfig(drain_seconds=self.drain_seconds, graceful_shutdown_timeout_s=self.graceful_shutdown_timeout_s),
-        )  # fmt: skip
+            region=self.region,
+            node_events_queue_url=self.node_events_queue_url,
+            pools=pools,
+            drain=DrainConfig(
+                drain_seconds=self.drain_seconds, graceful_shutdown_timeout_s=self.graceful_shutdown_timeout_s
+            ),
+        )
 
 
 class _Pools(_Facts):
@@ -147,7 +151,9 @@ class Fetch:
 _SAFE_PART = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+=@-]*$")
 
 
-def fetch_plan(model: ModelFacts, objects: Iterable[S3Object], present: Mapping[str, int]) -> tuple[Fetch, ...]:
+def fetch_plan(
+    model: ModelFacts, objects: Iterable[S3Object], present: Mapping[str, int]
+) -> tuple[Fetch, ...]:
     """What is missing of a model, the largest first (they end last). `present`: sizes by relative path.
 
     A key that would leave the model's directory raises ValueError: whoever can write to the bucket must not

@@ -1,9 +1,9 @@
 """The node's four services (systemd runs them; Terraform's user data writes the units):
 
-  prepare   secrets to /run, weights to the instance store; on the head, its name
-  ray       becomes `ray start --block`
-  join      waits until this node is healthy, then answers the join hook
-  watch     asks the metadata service every two seconds, and drains this node when it must go
+prepare   secrets to /run, weights to the instance store; on the head, its name
+ray       becomes `ray start --block`
+join      waits until this node is healthy, then answers the join hook
+watch     asks the metadata service every two seconds, and drains this node when it must go
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def say(event: str, **fields: object) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def prepare(facts: NodeFacts, identity: Identity, aws: AwsNode, run: Path = RUN, models: Path = MODELS) -> None:
+def prepare(
+    facts: NodeFacts, identity: Identity, aws: AwsNode, run: Path = RUN, models: Path = MODELS
+) -> None:
     """Everything that must be there before Ray starts. Repeatable."""
     token = aws.secret(facts.ray_token_secret_arn)
     password = aws.secret(facts.redis.secret_arn) if facts.redis else None
@@ -42,7 +44,13 @@ def prepare(facts: NodeFacts, identity: Identity, aws: AwsNode, run: Path = RUN,
     for model in facts.models if facts.tier in ("spot", "fallback", "vip") else ():
         started_s = time.monotonic()
         fetched = aws.fetch_model(model, models)
-        say("weights", model=model.name, files=len(fetched), bytes=sum(f.num_bytes for f in fetched), seconds=round(time.monotonic() - started_s, 1))
+        say(
+            "weights",
+            model=model.name,
+            files=len(fetched),
+            bytes=sum(f.num_bytes for f in fetched),
+            seconds=round(time.monotonic() - started_s, 1),
+        )
         aws.joining_takes_longer(facts.asg, facts.hooks.join, identity.instance_id)
     if facts.is_head and facts.head_zone_id:
         aws.point_head_at(facts.head_zone_id, facts.head_host, identity.private_ip)
@@ -73,12 +81,17 @@ def ray_is_healthy(facts: NodeFacts, run: Path = RUN) -> bool:
     try:
         socket.create_connection((facts.head_host, facts.gcs_port), timeout=2).close()
         words = [str(Path(sys.executable).with_name("ray")), "health-check", "--address", facts.gcs_address]
-        return subprocess.run(words, env=environment, capture_output=True, timeout=15, check=False).returncode == 0
+        return (
+            subprocess.run(words, env=environment, capture_output=True, timeout=15, check=False).returncode
+            == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def join(facts: NodeFacts, identity: Identity, aws: AwsNode, healthy: Callable[[NodeFacts], bool] = ray_is_healthy) -> None:
+def join(
+    facts: NodeFacts, identity: Identity, aws: AwsNode, healthy: Callable[[NodeFacts], bool] = ray_is_healthy
+) -> None:
     """Answer the join hook once Ray is healthy. Auto Scaling's own time-out ends the wait."""
     while not healthy(facts):
         time.sleep(POLL_S)
@@ -90,7 +103,13 @@ class Watcher:
     """Turns this node's interruption into one drain of this node; the head hears of it through the queue too.
     A rebalance is left to the head, which brings up a replacement first."""
 
-    def __init__(self, facts: NodeFacts, identity: Identity, drain: Callable[[float], None], wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        facts: NodeFacts,
+        identity: Identity,
+        drain: Callable[[float], None],
+        wall_s: Callable[[], float],
+    ) -> None:
         self._facts, self._identity, self._drain, self._wall_s = facts, identity, drain, wall_s
         self._drained: Notice | None = None
 
@@ -116,7 +135,9 @@ def watch(facts: NodeFacts, identity: Identity, imds: Imds, run: Path = RUN) -> 
     """Never returns."""
     environment = json.loads((run / "ray.json").read_text(encoding="utf-8"))
     ray = RayDrain(facts.gcs_address, environment)
-    watcher = Watcher(facts, identity, lambda within_s: ray.drain_here(within_s, "spot interruption"), time.time)
+    watcher = Watcher(
+        facts, identity, lambda within_s: ray.drain_here(within_s, "spot interruption"), time.time
+    )
     while True:
         try:
             watcher.look(imds.notices(identity.instance_id))

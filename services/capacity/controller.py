@@ -44,13 +44,28 @@ class Controller:
     """All pools of one installation. `demand()` gives the nodes wanted by pool."""
 
     def __init__(
-        self, config: CapacityConfig, nodes: Nodes, queue: NoticeQueue | None, mesh: MeshDrain, clock: Clock, demand: Callable[[], Mapping[str, int]]
+        self,
+        config: CapacityConfig,
+        nodes: Nodes,
+        queue: NoticeQueue | None,
+        mesh: MeshDrain,
+        clock: Clock,
+        demand: Callable[[], Mapping[str, int]],
     ) -> None:
-        self._config, self._nodes, self._queue, self._mesh, self._clock, self._demand = config, nodes, queue, mesh, clock, demand
+        self._config, self._nodes, self._queue, self._mesh, self._clock, self._demand = (
+            config,
+            nodes,
+            queue,
+            mesh,
+            clock,
+            demand,
+        )
         self._state = drain.State()
         self._memory = pool_plan.Memory()
         self._retry: list[drain.Effect] = []
-        self._replacing: dict[str, frozenset[str]] = {}  # node -> nodes that served when its replacement was asked for
+        self._replacing: dict[
+            str, frozenset[str]
+        ] = {}  # node -> nodes that served when its replacement was asked for
         self.failures: list[str] = []
 
     @property
@@ -79,7 +94,9 @@ class Controller:
         try:
             for received in self._queue.receive(wait_s):
                 if received.notice is not None:
-                    self._tell(drain.Noticed(received.notice, received.notice.remaining_s(self._clock.wall_s())))
+                    self._tell(
+                        drain.Noticed(received.notice, received.notice.remaining_s(self._clock.wall_s()))
+                    )
                 self._queue.acknowledge(received.receipt)
         except NodesError as error:
             self.failures.append(f"queue: {error}")
@@ -88,7 +105,11 @@ class Controller:
         """What became of the nodes that are on their way."""
         there = {i: v for v in views.values() for i in (*v.starting, *v.serving, *v.leaving)}
         for instance_id, node in list(self._state.nodes.items()):
-            if node.phase is not drain.Phase.SERVING and instance_id not in there and node.asked_s + 1 < self._clock.now_s():
+            if (
+                node.phase is not drain.Phase.SERVING
+                and instance_id not in there
+                and node.asked_s + 1 < self._clock.now_s()
+            ):
                 self._tell(drain.Gone(instance_id))
                 self._replacing.pop(instance_id, None)
             elif node.phase is drain.Phase.DRAINING and self._mesh.is_empty(instance_id):
@@ -101,8 +122,12 @@ class Controller:
 
     def _resize(self, views: Mapping[str, PoolView]) -> None:
         """Nodes that we drain count as leaving, though Auto Scaling still calls them in service."""
-        going = {i for i, n in self._state.nodes.items() if n.phase in (drain.Phase.DRAINING, drain.Phase.DRAINED)}
-        seen = {name: _without(views[p.asg], going) for name, p in self._config.pools.items() if p.asg in views}
+        going = {
+            i for i, n in self._state.nodes.items() if n.phase in (drain.Phase.DRAINING, drain.Phase.DRAINED)
+        }
+        seen = {
+            name: _without(views[p.asg], going) for name, p in self._config.pools.items() if p.asg in views
+        }
         self._memory, actions = pool_plan.plan(
             self._memory, self._config.pools, seen, self._demand(), self._clock.now_s(), self._config.scale
         )
@@ -147,8 +172,9 @@ def _without(view: PoolView, going: set[str]) -> PoolView:
     leaving = tuple(dict.fromkeys((*view.leaving, *(i for i in view.serving if i in going))))
     # Auto Scaling's desired size no longer counts what it is terminating itself; ours still does.
     return PoolView(
-        view.asg, view.desired, view.starting, tuple(i for i in view.serving if i not in going),
+        view.asg,
+        view.desired,
+        view.starting,
+        tuple(i for i in view.serving if i not in going),
         tuple(i for i in leaving if i not in view.leaving),
-    )  # fmt: skip
-
-
+    )

@@ -16,11 +16,11 @@ import ray
 from ray import serve
 from ray.util.state import list_actors
 
+from ..clock import SystemClock
 from .controller import Controller, MeshDrainError
 from .nodes import Nodes, NoticeQueue
 from .ray_drain import DrainRefused, RayDrain
 from .settings import CapacityConfig
-from ..clock import SystemClock
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ def build_ports(config: CapacityConfig) -> tuple[Nodes, NoticeQueue | None]:
     from .ec2_nodes import Ec2Nodes
     from .sqs_events import SqsNoticeQueue
 
-    queue = SqsNoticeQueue(config.node_events_queue_url, config.region) if config.node_events_queue_url else None
+    queue = (
+        SqsNoticeQueue(config.node_events_queue_url, config.region) if config.node_events_queue_url else None
+    )
     return Ec2Nodes(config.region), queue
 
 
@@ -120,7 +122,10 @@ class Capacity:
 
     def status(self) -> dict[str, Any]:
         """What is on its way out, and what failed in the last round."""
-        nodes = {key: {"phase": node.phase.name.lower(), "deadline_s": node.deadline_s} for key, node in self._controller.state.nodes.items()}
+        nodes = {
+            key: {"phase": node.phase.name.lower(), "deadline_s": node.deadline_s}
+            for key, node in self._controller.state.nodes.items()
+        }
         return {"nodes": nodes, "failures": list(self._controller.failures), "demand": dict(self._demand)}
 
     def check_health(self) -> None:
@@ -129,7 +134,9 @@ class Capacity:
             raise RuntimeError(f"the capacity loop has not come round for {silent_s:.0f} s")
 
     def _loop(self) -> None:
-        while not self._stop.wait(self._config.period_s if self._config.node_events_queue_url is None else 0.1):
+        while not self._stop.wait(
+            self._config.period_s if self._config.node_events_queue_url is None else 0.1
+        ):
             try:
                 self._controller.step(wait_s=min(self._config.period_s, 20.0))
             except Exception:  # a bug in one round must not end the loop; it shows in the log and the status

@@ -158,7 +158,9 @@ def decide(state: State, event: Event, now_s: float, policy: DrainConfig) -> tup
         case Noticed(notice, remaining_s):
             node, effects = _noticed(node, notice, remaining_s, now_s, policy)
         case ScaleIn():
-            node, effects = _begin(replace(node, terminate_when_drained=True), key, None, now_s, preempted=False)
+            node, effects = _begin(
+                replace(node, terminate_when_drained=True), key, None, now_s, preempted=False
+            )
         case ReplacementReady():
             waiting = node.phase is Phase.AWAITING_REPLACEMENT
             node, effects = _begin(node, key, None, now_s, preempted=True) if waiting else (node, ())
@@ -169,7 +171,9 @@ def decide(state: State, event: Event, now_s: float, policy: DrainConfig) -> tup
     return _with(state, key, node), effects
 
 
-def _noticed(node: NodeState, notice: Notice, remaining_s: float | None, now_s: float, policy: DrainConfig) -> tuple[NodeState, tuple[Effect, ...]]:
+def _noticed(
+    node: NodeState, notice: Notice, remaining_s: float | None, now_s: float, policy: DrainConfig
+) -> tuple[NodeState, tuple[Effect, ...]]:
     key = notice.instance_id
     match notice.signal:
         case Signal.INTERRUPTION:
@@ -190,15 +194,24 @@ def _noticed(node: NodeState, notice: Notice, remaining_s: float | None, now_s: 
             return node, ()  # the node answers its own join hook, when it is healthy
 
 
-def _begin(node: NodeState, key: str, within_s: float | None, now_s: float, *, preempted: bool) -> tuple[NodeState, tuple[Effect, ...]]:
+def _begin(
+    node: NodeState, key: str, within_s: float | None, now_s: float, *, preempted: bool
+) -> tuple[NodeState, tuple[Effect, ...]]:
     """Start the drain, or tighten the one that runs."""
     if node.phase is Phase.DRAINED:
         return node, ()
     deadline_s = None if within_s is None else now_s + within_s
     if node.phase is Phase.DRAINING:
-        if within_s is None or deadline_s is None or (node.deadline_s is not None and deadline_s >= node.deadline_s):
+        if (
+            within_s is None
+            or deadline_s is None
+            or (node.deadline_s is not None and deadline_s >= node.deadline_s)
+        ):
             return node, ()
-        return replace(node, deadline_s=deadline_s), (MigrateStreams(key, within_s), DrainNode(key, within_s, preempted))
+        return replace(node, deadline_s=deadline_s), (
+            MigrateStreams(key, within_s),
+            DrainNode(key, within_s, preempted),
+        )
     node = replace(node, phase=Phase.DRAINING, deadline_s=deadline_s)
     if within_s is None:
         return node, (Cordon(key), DrainNode(key, None, preempted))
@@ -227,7 +240,9 @@ def _tick(state: State, now_s: float, policy: DrainConfig) -> tuple[State, tuple
         if node.phase is Phase.DRAINING and node.deadline_s is not None and now_s >= node.deadline_s:
             nodes[key], more = _drained(node, key)
             effects += more
-        elif node.phase is Phase.AWAITING_REPLACEMENT and now_s - node.asked_s >= policy.replacement_patience_s:
+        elif (
+            node.phase is Phase.AWAITING_REPLACEMENT and now_s - node.asked_s >= policy.replacement_patience_s
+        ):
             nodes[key] = replace(node, phase=Phase.SERVING)
     return (State(MappingProxyType(nodes)), tuple(effects)) if nodes != dict(state.nodes) else (state, ())
 

@@ -13,7 +13,15 @@ from services.capacity.nodes import NodesError, PoolView
 from services.capacity.notices import Hook
 
 _T = TypeVar("_T")
-_RETRYABLE = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "ResourceContention", "ScalingActivityInProgress", "InternalFailure", "ServiceUnavailable"}
+_RETRYABLE = {
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "ResourceContention",
+    "ScalingActivityInProgress",
+    "InternalFailure",
+    "ServiceUnavailable",
+}
 # Short time-outs: a notice leaves two minutes, and one hung call must not eat them.
 BOTO_CONFIG = Config(connect_timeout=3, read_timeout=25, retries={"mode": "standard", "max_attempts": 3})
 
@@ -33,19 +41,29 @@ class Ec2Nodes:
     """Auto Scaling groups of one region. `endpoint_url` is for a fake on loopback."""
 
     def __init__(self, region: str, endpoint_url: str | None = None) -> None:
-        self._autoscaling: Any = boto3.client("autoscaling", region_name=region, endpoint_url=endpoint_url, config=BOTO_CONFIG)
+        self._autoscaling: Any = boto3.client(
+            "autoscaling", region_name=region, endpoint_url=endpoint_url, config=BOTO_CONFIG
+        )
 
     def view(self, asgs: tuple[str, ...]) -> dict[str, PoolView]:
         found: dict[str, PoolView] = {}
         for start in range(0, len(asgs), 50):  # a call names 50 groups at most
             names = list(asgs[start : start + 50])
-            page = guarded(lambda names=names: self._autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=names))
+            page = guarded(
+                lambda names=names: self._autoscaling.describe_auto_scaling_groups(
+                    AutoScalingGroupNames=names
+                )
+            )
             for group in page["AutoScalingGroups"]:
                 found[group["AutoScalingGroupName"]] = _view(group)
         return found
 
     def set_desired(self, asg: str, size: int) -> None:
-        guarded(lambda: self._autoscaling.set_desired_capacity(AutoScalingGroupName=asg, DesiredCapacity=size, HonorCooldown=False))
+        guarded(
+            lambda: self._autoscaling.set_desired_capacity(
+                AutoScalingGroupName=asg, DesiredCapacity=size, HonorCooldown=False
+            )
+        )
 
     def answer_hook(self, instance_id: str, hook: Hook) -> None:
         try:

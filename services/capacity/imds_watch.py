@@ -9,7 +9,13 @@ from __future__ import annotations
 import http.client
 from dataclasses import dataclass
 
-from services.capacity.notices import MAX_BODY_BYTES, BadNotice, Notice, parse_instance_action, parse_rebalance
+from services.capacity.notices import (
+    MAX_BODY_BYTES,
+    BadNotice,
+    Notice,
+    parse_instance_action,
+    parse_rebalance,
+)
 
 _ACTION = "/latest/meta-data/spot/instance-action"
 _REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
@@ -40,7 +46,13 @@ class Imds:
 
     def identity(self) -> Identity:
         """Raises ImdsUnavailable where a document is missing."""
-        names = ("instance-id", "placement/availability-zone", "instance-type", "local-ipv4", "instance-life-cycle")
+        names = (
+            "instance-id",
+            "placement/availability-zone",
+            "instance-type",
+            "local-ipv4",
+            "instance-life-cycle",
+        )
         said: list[str] = []
         for name in names:
             body = self.get(f"/latest/meta-data/{name}")

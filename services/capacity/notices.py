@@ -76,10 +76,16 @@ def parse_event(body: bytes | str) -> Notice | None:
     detail = cast("dict[str, Any]", event["detail"]) if isinstance(event.get("detail"), dict) else {}
     match event.get("source"), event.get("detail-type"):
         case "aws.ec2", "EC2 Spot Instance Interruption Warning":
-            return Notice(Signal.INTERRUPTION, _instance(detail.get("instance-id")), _time(event.get("time")) + NOTICE_LIFE_S)
+            return Notice(
+                Signal.INTERRUPTION,
+                _instance(detail.get("instance-id")),
+                _time(event.get("time")) + NOTICE_LIFE_S,
+            )
         case "aws.ec2", "EC2 Instance Rebalance Recommendation":
             return Notice(Signal.REBALANCE, _instance(detail.get("instance-id")))
-        case "aws.autoscaling", ("EC2 Instance-launch Lifecycle Action" | "EC2 Instance-terminate Lifecycle Action") as kind:
+        case "aws.autoscaling", (
+            "EC2 Instance-launch Lifecycle Action" | "EC2 Instance-terminate Lifecycle Action"
+        ) as kind:
             signal = Signal.LAUNCHING if "launch" in kind else Signal.TERMINATING
             return Notice(signal, _instance(detail.get("EC2InstanceId")), None, _hook(detail))
         case _:
@@ -87,8 +93,12 @@ def parse_event(body: bytes | str) -> Notice | None:
 
 
 def _hook(detail: dict[str, Any]) -> Hook:
-    asg, name, token = (detail.get(k) for k in ("AutoScalingGroupName", "LifecycleHookName", "LifecycleActionToken"))
-    if not (isinstance(asg, str) and isinstance(name, str) and isinstance(token, str) and asg and name and token):
+    asg, name, token = (
+        detail.get(k) for k in ("AutoScalingGroupName", "LifecycleHookName", "LifecycleActionToken")
+    )
+    if not (
+        isinstance(asg, str) and isinstance(name, str) and isinstance(token, str) and asg and name and token
+    ):
         raise BadNotice("a lifecycle action lacks its group, hook or token")
     return Hook(asg, name, token)
 

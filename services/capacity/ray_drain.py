@@ -45,8 +45,12 @@ class RayDrain:
         try:
             done = subprocess.run(
                 self.command(node_id, within_s, preempted, why),
-                env=environment, capture_output=True, text=True, timeout=self.timeout_s, check=False,
-            )  # fmt: skip
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout_s,
+                check=False,
+            )
         except subprocess.TimeoutExpired as error:
             raise DrainRefused(f"ray drain-node took more than {self.timeout_s:.0f} s") from error
         if done.returncode != 0:

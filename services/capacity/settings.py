@@ -46,9 +46,13 @@ class PoolConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_size > self.max_size:
-            raise ValueError(f"set min_size of {self.asg} to max_size ({self.max_size}) or less, not {self.min_size}")
+            raise ValueError(
+                f"set min_size of {self.asg} to max_size ({self.max_size}) or less, not {self.min_size}"
+            )
         if self.floor > self.ceiling:
-            raise ValueError(f"raise max_size of {self.asg}: its floor of {self.floor} nodes does not fit below {self.max_size}")
+            raise ValueError(
+                f"raise max_size of {self.asg}: its floor of {self.floor} nodes does not fit below {self.max_size}"
+            )
         if self.tier is Tier.VIP and self.on_demand_percentage < 100:
             raise ValueError(f"set on_demand_percentage of {self.asg} to 100: a VIP pool is never on spot")
         return self
@@ -68,7 +72,9 @@ class DrainConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.graceful_shutdown_timeout_s + self.replica_start_s >= self.drain_seconds:
-            raise ValueError("lower graceful_shutdown_timeout_s or replica_start_s: together they must stay below drain_seconds")
+            raise ValueError(
+                "lower graceful_shutdown_timeout_s or replica_start_s: together they must stay below drain_seconds"
+            )
         return self
 
 
@@ -99,7 +105,9 @@ class CapacityConfig(BaseModel):
         for name, pool in self.pools.items():
             target = self.pools.get(pool.fallback) if pool.fallback else None
             if pool.fallback and (target is None or target.tier is not Tier.FALLBACK):
-                raise ValueError(f"point fallback of pool {name} at a pool of tier fallback, not at {pool.fallback!r}")
+                raise ValueError(
+                    f"point fallback of pool {name} at a pool of tier fallback, not at {pool.fallback!r}"
+                )
             if target is not None and target.group_nodes != pool.group_nodes:
                 raise ValueError(f"give pool {name} and its fallback {pool.fallback} the same group_nodes")
         return self

@@ -17,12 +17,16 @@ class SqsNoticeQueue:
 
     def __init__(self, queue_url: str, region: str, endpoint_url: str | None = None) -> None:
         self._queue_url = queue_url
-        self._sqs: Any = boto3.client("sqs", region_name=region, endpoint_url=endpoint_url, config=BOTO_CONFIG)
+        self._sqs: Any = boto3.client(
+            "sqs", region_name=region, endpoint_url=endpoint_url, config=BOTO_CONFIG
+        )
 
     def receive(self, wait_s: float) -> tuple[Received, ...]:
         answer = guarded(
             lambda: self._sqs.receive_message(
-                QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=int(max(0.0, min(20.0, wait_s)))
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=10,
+                WaitTimeSeconds=int(max(0.0, min(20.0, wait_s))),
             )
         )
         return tuple(Received(_read(m["Body"]), m["ReceiptHandle"]) for m in answer.get("Messages", []))

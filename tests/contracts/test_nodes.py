@@ -17,14 +17,18 @@ from services.capacity.memory_nodes import MemoryNodes, MemoryNoticeQueue
 from services.capacity.nodes import Nodes, NodesError, NoticeQueue
 from services.capacity.notices import Hook, Signal
 
-ADAPTERS = ["memory"] + (["ec2"] if importlib.util.find_spec("moto") and importlib.util.find_spec("boto3") else [])
+ADAPTERS = ["memory"] + (
+    ["ec2"] if importlib.util.find_spec("moto") and importlib.util.find_spec("boto3") else []
+)
 REGION = "eu-central-1"
 EVENT = json.dumps(
     {
-        "source": "aws.ec2", "detail-type": "EC2 Spot Instance Interruption Warning", "time": "2026-10-21T12:00:00Z",
+        "source": "aws.ec2",
+        "detail-type": "EC2 Spot Instance Interruption Warning",
+        "time": "2026-10-21T12:00:00Z",
         "detail": {"instance-id": "i-0123456789abcdef0", "instance-action": "terminate"},
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,27 @@ def _ec2_world() -> Iterator[World]:
         ec2, scaling, sqs = (boto3.client(s, region_name=REGION) for s in ("ec2", "autoscaling", "sqs"))
         image = ec2.describe_images()["Images"][0]["ImageId"]
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-        ec2.create_launch_template(LaunchTemplateName="node", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"})
+        ec2.create_launch_template(
+            LaunchTemplateName="node", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"}
+        )
         scaling.create_auto_scaling_group(
-            AutoScalingGroupName="pool", MinSize=1, MaxSize=4, DesiredCapacity=1, VPCZoneIdentifier=subnet,
-            LaunchTemplate={"LaunchTemplateName": "node", "Version": "$Latest"}, NewInstancesProtectedFromScaleIn=True,
-            LifecycleHookSpecificationList=[{"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING"}],
-        )  # fmt: skip
+            AutoScalingGroupName="pool",
+            MinSize=1,
+            MaxSize=4,
+            DesiredCapacity=1,
+            VPCZoneIdentifier=subnet,
+            LaunchTemplate={"LaunchTemplateName": "node", "Version": "$Latest"},
+            NewInstancesProtectedFromScaleIn=True,
+            LifecycleHookSpecificationList=[
+                {"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING"}
+            ],
+        )
         url = sqs.create_queue(QueueName="events", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
-        yield World(Ec2Nodes(REGION), SqsNoticeQueue(url, REGION), lambda body: sqs.send_message(QueueUrl=url, MessageBody=body))
+        yield World(
+            Ec2Nodes(REGION),
+            SqsNoticeQueue(url, REGION),
+            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
+        )
 
 
 @pytest.fixture(params=ADAPTERS)

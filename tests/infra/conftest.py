@@ -46,10 +46,15 @@ def tf_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     cache = home / "plugin-cache"
     cache.mkdir()
     return {
-        **kept, "TF_CLI_CONFIG_FILE": str(write_cli_config(home)), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1",
-        "TF_PLUGIN_CACHE_DIR": str(cache), "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local",
+        **kept,
+        "TF_CLI_CONFIG_FILE": str(write_cli_config(home)),
+        "TF_IN_AUTOMATION": "1",
+        "CHECKPOINT_DISABLE": "1",
+        "TF_PLUGIN_CACHE_DIR": str(cache),
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +68,12 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """moto with our patches, in a process of its own that ends with this one."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "fake_aws.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(tmp_path_factory.mktemp("fake") / "log").open("w"), text=True, env=env
+        [sys.executable, str(HERE / "fake_aws.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path_factory.mktemp("fake") / "log").open("w"),
+        text=True,
+        env=env,
     )
     assert process.stdout is not None and process.stdin is not None
     url = process.stdout.readline().strip()

@@ -68,7 +68,13 @@ def _reservation_create(self: Any) -> ActionResult:
 def _reservation_describe(self: Any) -> ActionResult:
     known = _reservations.get((self.current_account, self.region), {})
     wanted = self._get_param("CapacityReservationIds", [])
-    return ActionResult({"CapacityReservations": [r for r in known.values() if not wanted or r["CapacityReservationId"] in wanted]})
+    return ActionResult(
+        {
+            "CapacityReservations": [
+                r for r in known.values() if not wanted or r["CapacityReservationId"] in wanted
+            ]
+        }
+    )
 
 
 def _reservation_cancel(self: Any) -> ActionResult:
@@ -102,7 +108,9 @@ def _placement_describe(self: Any) -> ActionResult:
     known = _placement.get((self.current_account, self.region), {})
     wanted: list[str] = self._get_param("GroupNames", [])
     if missing := [name for name in wanted if name not in known]:
-        raise EC2ClientError("InvalidPlacementGroup.Unknown", f"The Placement Group '{missing[0]}' is unknown.")
+        raise EC2ClientError(
+            "InvalidPlacementGroup.Unknown", f"The Placement Group '{missing[0]}' is unknown."
+        )
     return ActionResult({"PlacementGroups": [g for n, g in known.items() if not wanted or n in wanted]})
 
 
@@ -218,7 +226,9 @@ _rotation_days: dict[str, int] = {}
 
 
 def _rotation_on(self: Any) -> str:
-    _rotation_days[self._get_param("KeyId").rsplit("/", 1)[-1]] = self._get_param("RotationPeriodInDays") or 365
+    _rotation_days[self._get_param("KeyId").rsplit("/", 1)[-1]] = (
+        self._get_param("RotationPeriodInDays") or 365
+    )
     return _rotation_enable(self)
 
 
@@ -226,7 +236,11 @@ def _rotation_status(self: Any) -> str:
     """Real AWS says the period too."""
     key_id = self._get_param("KeyId").rsplit("/", 1)[-1]
     on = self.kms_backend.get_key_rotation_status(key_id)
-    return json.dumps({"KeyRotationEnabled": on, "RotationPeriodInDays": _rotation_days.get(key_id, 365)} if on else {"KeyRotationEnabled": on})
+    return json.dumps(
+        {"KeyRotationEnabled": on, "RotationPeriodInDays": _rotation_days.get(key_id, 365)}
+        if on
+        else {"KeyRotationEnabled": on}
+    )
 
 
 _zone_create = Route53.create_hosted_zone
@@ -235,7 +249,9 @@ _zone_create = Route53.create_hosted_zone
 def _zone_with_vpc(self: Any) -> Any:
     """A zone that is made with a VPC is private, whether or not the request says so."""
     ask = self._get_param
-    self._get_bool_param = lambda name, default=False: bool(ask("VPC.VPCId")) if name == "HostedZoneConfig.PrivateZone" else default
+    self._get_bool_param = lambda name, default=False: (
+        bool(ask("VPC.VPCId")) if name == "HostedZoneConfig.PrivateZone" else default
+    )
     return _zone_create(self)
 
 
@@ -265,7 +281,9 @@ def _replication_get(self: Any) -> Any:
         {**rule, "Priority": int(rule["Priority"]), "Filter": rule.get("Filter") or {"Prefix": ""}}
         for rule in replication["Rule"]
     ]
-    return self.serialized(ActionResult({"ReplicationConfiguration": {"Role": replication["Role"], "Rules": rules}}))
+    return self.serialized(
+        ActionResult({"ReplicationConfiguration": {"Role": replication["Role"], "Rules": rules}})
+    )
 
 
 _template_create = EC2Response.create_launch_template
@@ -278,7 +296,9 @@ def _template_without_own_tags(self: Any) -> ActionResult:
     for version in template.versions:
         specs = version.data.get("TagSpecifications")
         if specs:
-            version.data["TagSpecifications"] = [s for s in specs if s.get("ResourceType") != "launch-template"]
+            version.data["TagSpecifications"] = [
+                s for s in specs if s.get("ResourceType") != "launch-template"
+            ]
     return result
 
 

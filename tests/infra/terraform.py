@@ -81,15 +81,29 @@ class Terraform:
     def start(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
         """Begin a command; its output goes to `log`."""
         with log.open("wb") as out:
-            return subprocess.Popen(["terraform", *words], cwd=self.folder, env=dict(self.env), stdout=out, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                ["terraform", *words],
+                cwd=self.folder,
+                env=dict(self.env),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
 
     def run(self, *words: str, expect: int = 0, timeout_s: float = 540) -> str:
         """Run to the end and return what it said. Fails the test on another exit status than `expect`."""
         done = subprocess.run(
-            ["terraform", *words], cwd=self.folder, env=dict(self.env), capture_output=True, text=True, timeout=timeout_s, check=False
+            ["terraform", *words],
+            cwd=self.folder,
+            env=dict(self.env),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         said = done.stdout + done.stderr
-        assert done.returncode == expect, f"terraform {' '.join(words)} in {self.folder.name}: {done.returncode}\n{said[-6000:]}"
+        assert done.returncode == expect, (
+            f"terraform {' '.join(words)} in {self.folder.name}: {done.returncode}\n{said[-6000:]}"
+        )
         return said
 
     def init(self) -> None:

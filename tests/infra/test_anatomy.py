@@ -14,8 +14,18 @@ from tests.infra.terraform import ENVIRONMENTS, MODULES, SOURCE
 _VARIABLE = re.compile(r'^variable "(\w+)" \{\n(.*?)^\}', re.M | re.S)
 _OUTPUT = re.compile(r'^output "(\w+)" \{\n(.*?)^\}', re.M | re.S)
 ISSUE_MODULES = {
-    "network", "kms", "iam", "security", "storage", "redis", "node_pool", "spot_events", "edge", "observability", "ray_cluster",
-}  # fmt: skip
+    "network",
+    "kms",
+    "iam",
+    "security",
+    "storage",
+    "redis",
+    "node_pool",
+    "spot_events",
+    "edge",
+    "observability",
+    "ray_cluster",
+}
 FOLDERS = [SOURCE / "modules" / m for m in MODULES] + [SOURCE / "environments" / e for e in ENVIRONMENTS]
 
 
@@ -42,7 +52,9 @@ def test_variables_are_typed_described_and_validated(folder: Path) -> None:
         boolean = re.search(r"^  type\s+= bool$", body, re.M)
         assert boolean or "validation {" in body, f"{name} is not validated"
         for message in re.findall(r'error_message = "(.*)"', body):
-            assert re.match(r"(Set|Give|List|Name|Write|Lower|Begin|Point|Remove) ", message), f"{name}: say what to do: {message}"
+            assert re.match(r"(Set|Give|List|Name|Write|Lower|Begin|Point|Remove) ", message), (
+                f"{name}: say what to do: {message}"
+            )
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
@@ -77,9 +89,16 @@ def test_no_policy_allows_every_action() -> None:
 def test_environments_hold_values_only() -> None:
     for environment in ENVIRONMENTS:
         text = (SOURCE / "environments" / environment / "main.tf").read_text(encoding="utf-8")
-        assert "resource " not in text and " ? " not in text, f"{environment} decides something; modules do that"
+        assert "resource " not in text and " ? " not in text, (
+            f"{environment} decides something; modules do that"
+        )
 
 
 def test_readmes_list_every_input_and_output() -> None:
-    done = subprocess.run([sys.executable, str(SOURCE.parent / "module_docs.py"), "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(SOURCE.parent / "module_docs.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout

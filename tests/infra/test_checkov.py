@@ -12,17 +12,17 @@ import pytest
 # Checks that we do not follow, and why. They count as neither passed nor failed; everything else must pass
 # or lower the rate below.
 SKIPPED = {
-    "CKV_AWS_18": "the access-log bucket cannot log to itself, and copies are written by S3 alone; the others do log",
-    "CKV_AWS_25": "false alarm: nodes reach nodes on 1024-65535, the rule names a group and no range; RDP is not listening",
-    "CKV_AWS_144": "replication is in replica.tf, on buckets in a for_each that checkov does not join; test_buckets asserts it",
-    "CKV_AWS_145": "the sealed buckets' encryption is a resource of its own in a for_each; access logs take S3's keys only",
-    "CKV_AWS_150": "deletion protection follows `protect`: on in prod, off where things must be able to go away",
-    "CKV_AWS_192": "the rule group against Log4j is there, in a dynamic block that checkov does not expand; test_both_rate_rules counts it",
-    "CKV2_AWS_5": "groups are attached in other modules, which checkov does not join; test_only_443_is_open looks at the result",
-    "CKV2_AWS_50": "failover follows `replicas`: on in prod, off in dev's single node",
-    "CKV2_AWS_57": "secrets are replaced by raising `generation`: Ray and Redis take a new value at a node's start only",
-    "CKV2_AWS_62": "nobody listens to bucket events: the mesh finds weights and logs by name",
-    "CKV2_AWS_76": "as CKV_AWS_192: the load balancer has the firewall, its rules are dynamic",
+    "CKV_AWS_18": "the access-log bucket cannot log to itself, and copies are written by S3 alone; the others do log",  # noqa: E501
+    "CKV_AWS_25": "false alarm: nodes reach nodes on 1024-65535, the rule names a group and no range; RDP is not listening",  # noqa: E501
+    "CKV_AWS_144": "replication is in replica.tf, on buckets in a for_each that checkov does not join; test_buckets asserts it",  # noqa: E501
+    "CKV_AWS_145": "the sealed buckets' encryption is a resource of its own in a for_each; access logs take S3's keys only",  # noqa: E501
+    "CKV_AWS_150": "deletion protection follows `protect`: on in prod, off where things must be able to go away",  # noqa: E501
+    "CKV_AWS_192": "the rule group against Log4j is there, in a dynamic block that checkov does not expand; test_both_rate_rules counts it",  # noqa: E501
+    "CKV2_AWS_5": "groups are attached in other modules, which checkov does not join; test_only_443_is_open looks at the result",  # noqa: E501
+    "CKV2_AWS_50": "failover follows `replicas`: on in prod, off in dev's single node",  # noqa: E501
+    "CKV2_AWS_57": "secrets are replaced by raising `generation`: Ray and Redis take a new value at a node's start only",  # noqa: E501
+    "CKV2_AWS_62": "nobody listens to bucket events: the mesh finds weights and logs by name",  # noqa: E501
+    "CKV2_AWS_76": "as CKV_AWS_192: the load balancer has the firewall, its rules are dynamic",  # noqa: E501
 }
 LEAST_RATE = 0.95
 
@@ -32,12 +32,31 @@ def report(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> dict[str, ob
     out = tmp_path_factory.mktemp("checkov")
     done = subprocess.run(
         [
-            sys.executable, "-m", "checkov.main", "--directory", str(tree), "--framework", "terraform", "--skip-path", "tests",
-            "--skip-check", ",".join(SKIPPED), "--output", "json", "--quiet", "--compact", "--soft-fail", "--skip-download",
+            sys.executable,
+            "-m",
+            "checkov.main",
+            "--directory",
+            str(tree),
+            "--framework",
+            "terraform",
+            "--skip-path",
+            "tests",
+            "--skip-check",
+            ",".join(SKIPPED),
+            "--output",
+            "json",
+            "--quiet",
+            "--compact",
+            "--soft-fail",
+            "--skip-download",
             "--skip-results-upload",
         ],
-        capture_output=True, text=True, timeout=420, check=False, cwd=out,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=420,
+        check=False,
+        cwd=out,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout)
     return said[0] if isinstance(said, list) else said
@@ -51,7 +70,9 @@ def test_rate(report: dict[str, object]) -> None:
     assert isinstance(results, dict)
     names = sorted({f"{c['check_id']} {c['resource']}" for c in results["failed_checks"]})
     rate = passed / (passed + failed)
-    print(f"checkov: {passed} passed, {failed} failed ({rate:.1%}); skipped with a reason: {', '.join(sorted(SKIPPED))}")
+    print(
+        f"checkov: {passed} passed, {failed} failed ({rate:.1%}); skipped with a reason: {', '.join(sorted(SKIPPED))}"
+    )
     assert passed > 200 and rate >= LEAST_RATE, "\n".join(names)
     assert int(summary["parsing_errors"]) == 0
 

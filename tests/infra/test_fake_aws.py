@@ -42,14 +42,22 @@ def test_second_plan_is_empty(applied: Terraform) -> None:
 def test_launch_templates(aws: Any) -> None:
     ec2 = aws("ec2")
     templates = ec2.describe_launch_templates()["LaunchTemplates"]
-    assert {t["LaunchTemplateName"] for t in templates} == {f"{NAME}-{p}" for p in ("head", "gateway", "gpu-spot", "gpu-fallback", "gpu-vip")}
+    assert {t["LaunchTemplateName"] for t in templates} == {
+        f"{NAME}-{p}" for p in ("head", "gateway", "gpu-spot", "gpu-fallback", "gpu-vip")
+    }
     for template in templates:
-        versions = ec2.describe_launch_template_versions(LaunchTemplateId=template["LaunchTemplateId"], Versions=["$Latest"])
+        versions = ec2.describe_launch_template_versions(
+            LaunchTemplateId=template["LaunchTemplateId"], Versions=["$Latest"]
+        )
         data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
         assert data["MetadataOptions"]["HttpTokens"] == "required", "IMDSv2 only"
         assert data["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
         for mapping in data["BlockDeviceMappings"]:
-            assert mapping["Ebs"]["Encrypted"] is True and mapping["Ebs"]["VolumeType"] == "gp3" and mapping["Ebs"]["KmsKeyId"]
+            assert (
+                mapping["Ebs"]["Encrypted"] is True
+                and mapping["Ebs"]["VolumeType"] == "gp3"
+                and mapping["Ebs"]["KmsKeyId"]
+            )
         cards = data["NetworkInterfaces"]
         assert all(card.get("AssociatePublicIpAddress") in (False, None) for card in cards)
         assert len(cards) > 1 or cards[0]["AssociatePublicIpAddress"] is False
@@ -59,18 +67,27 @@ def test_no_machine_has_a_public_address(aws: Any) -> None:
     reservations = aws("ec2").describe_instances()["Reservations"]
     instances = [i for r in reservations for i in r["Instances"]]
     assert instances
-    groups = aws("ec2").describe_subnets(Filters=[{"Name": "tag:Tier", "Values": ["public", "private", "data"]}])["Subnets"]
+    groups = aws("ec2").describe_subnets(
+        Filters=[{"Name": "tag:Tier", "Values": ["public", "private", "data"]}]
+    )["Subnets"]
     assert len(groups) == 9 and not any(s["MapPublicIpOnLaunch"] for s in groups)
 
 
 def test_only_443_is_open(aws: Any, applied: Terraform) -> None:
     vpc = applied.json("output", "-json")["vpc_id"]["value"]
     rules = aws("ec2").describe_security_group_rules()["SecurityGroupRules"]
-    ours = {g["GroupId"]: g for g in aws("ec2").describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["SecurityGroups"]}
+    ours = {
+        g["GroupId"]: g
+        for g in aws("ec2").describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [vpc]}])[
+            "SecurityGroups"
+        ]
+    }
     open_ports = {
         (r["FromPort"], r["ToPort"])
         for r in rules
-        if r["GroupId"] in ours and not r["IsEgress"] and (r.get("CidrIpv4") == "0.0.0.0/0" or r.get("CidrIpv6"))
+        if r["GroupId"] in ours
+        and not r["IsEgress"]
+        and (r.get("CidrIpv4") == "0.0.0.0/0" or r.get("CidrIpv6"))
     }
     assert open_ports == {(443, 443)}
     default = next(g for g in ours.values() if g["GroupName"] == "default")
@@ -79,7 +96,9 @@ def test_only_443_is_open(aws: Any, applied: Terraform) -> None:
 
 def test_the_door(aws: Any, applied: Terraform) -> None:
     elb = aws("elbv2")
-    listeners = elb.describe_listeners(LoadBalancerArn=applied.json("output", "-json")["load_balancer_arn"]["value"])["Listeners"]
+    listeners = elb.describe_listeners(
+        LoadBalancerArn=applied.json("output", "-json")["load_balancer_arn"]["value"]
+    )["Listeners"]
     assert [(x["Port"], x["Protocol"], x["SslPolicy"]) for x in listeners] == [(443, "HTTPS", TLS_13)]
     groups = {g["TargetGroupName"]: g for g in elb.describe_target_groups()["TargetGroups"]}
     assert groups[f"{NAME}-grpc"]["ProtocolVersion"] == "GRPC"
@@ -88,55 +107,89 @@ def test_the_door(aws: Any, applied: Terraform) -> None:
 def test_both_rate_rules(aws: Any) -> None:
     waf = aws("wafv2")
     acl = next(a for a in waf.list_web_acls(Scope="REGIONAL")["WebACLs"] if a["Name"] == NAME)
-    rules = {r["Name"]: r for r in waf.get_web_acl(Name=NAME, Scope="REGIONAL", Id=acl["Id"])["WebACL"]["Rules"]}
+    rules = {
+        r["Name"]: r for r in waf.get_web_acl(Name=NAME, Scope="REGIONAL", Id=acl["Id"])["WebACL"]["Rules"]
+    }
     address = rules["rate-per-address"]["Statement"]["RateBasedStatement"]
     key = rules["rate-per-key"]["Statement"]["RateBasedStatement"]
     assert address["AggregateKeyType"] == "IP" and address["Limit"] == 2000
-    assert key["AggregateKeyType"] == "CUSTOM_KEYS" and key["CustomKeys"][0]["Header"]["Name"] == "authorization" and key["Limit"] == 6000
+    assert (
+        key["AggregateKeyType"] == "CUSTOM_KEYS"
+        and key["CustomKeys"][0]["Header"]["Name"] == "authorization"
+        and key["Limit"] == 6000
+    )
     assert sum("ManagedRuleGroupStatement" in r["Statement"] for r in rules.values()) == 4
     assert rules["rate-per-address"]["Priority"] < rules["AWSManagedRulesCommonRuleSet"]["Priority"]
 
 
 def test_pools(aws: Any) -> None:
-    groups = {g["AutoScalingGroupName"]: g for g in aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]}
+    groups = {
+        g["AutoScalingGroupName"]: g
+        for g in aws("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    }
     vip, spot = groups[f"{NAME}-gpu-vip"], groups[f"{NAME}-gpu-spot"]
     share = vip["MixedInstancesPolicy"]["InstancesDistribution"]
-    assert share["OnDemandPercentageAboveBaseCapacity"] == 100 and not vip["CapacityRebalance"], "VIP without spot"
+    assert share["OnDemandPercentageAboveBaseCapacity"] == 100 and not vip["CapacityRebalance"], (
+        "VIP without spot"
+    )
     assert len(vip["VPCZoneIdentifier"].split(",")) == 1
     assert spot["CapacityRebalance"] is True
-    assert spot["MixedInstancesPolicy"]["InstancesDistribution"]["SpotAllocationStrategy"] == "price-capacity-optimized"
+    assert (
+        spot["MixedInstancesPolicy"]["InstancesDistribution"]["SpotAllocationStrategy"]
+        == "price-capacity-optimized"
+    )
     assert len(spot["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"]) >= 10
     assert len(spot["VPCZoneIdentifier"].split(",")) == 3
     assert all(g["NewInstancesProtectedFromScaleIn"] for g in groups.values())
     for name in groups:
-        hooks = {h["LifecycleHookName"]: h for h in aws("autoscaling").describe_lifecycle_hooks(AutoScalingGroupName=name)["LifecycleHooks"]}
+        hooks = {
+            h["LifecycleHookName"]: h
+            for h in aws("autoscaling").describe_lifecycle_hooks(AutoScalingGroupName=name)["LifecycleHooks"]
+        }
         assert hooks["join"]["DefaultResult"] == "ABANDON" and hooks["drain"]["DefaultResult"] == "CONTINUE"
         assert hooks["drain"]["HeartbeatTimeout"] <= 120
     reservations = aws("ec2").describe_capacity_reservations()["CapacityReservations"]
-    assert [(r["InstanceType"], r["TotalInstanceCount"], r["InstanceMatchCriteria"]) for r in reservations] == [("p5.48xlarge", 2, "targeted")]
+    assert [
+        (r["InstanceType"], r["TotalInstanceCount"], r["InstanceMatchCriteria"]) for r in reservations
+    ] == [("p5.48xlarge", 2, "targeted")]
 
 
 def test_buckets(aws: Any) -> None:
     home, away = aws("s3"), aws("s3", REPLICA_REGION)
     names = {b["Name"]: b for b in home.list_buckets()["Buckets"]}
-    kinds = {kind: next(n for n in names if n.startswith(f"{NAME}-{kind}-") and n.endswith(REGION)) for kind in ("models", "sessions", "logs", "access")}
+    kinds = {
+        kind: next(n for n in names if n.startswith(f"{NAME}-{kind}-") and n.endswith(REGION))
+        for kind in ("models", "sessions", "logs", "access")
+    }
     for kind, bucket in kinds.items():
-        algorithm = home.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
+        algorithm = home.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][
+            0
+        ]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
         assert algorithm == ("AES256" if kind == "access" else "aws:kms")
         assert home.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
         assert all(home.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
         policy = json.loads(home.get_bucket_policy(Bucket=bucket)["Policy"])
-        assert any(s["Effect"] == "Deny" and s.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false" for s in policy["Statement"])
+        assert any(
+            s["Effect"] == "Deny"
+            and s.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false"
+            for s in policy["Statement"]
+        )
         if kind != "access":
             rule = home.get_bucket_replication(Bucket=bucket)["ReplicationConfiguration"]["Rules"][0]
             copy = rule["Destination"]["Bucket"].rsplit(":", 1)[-1]
-            assert copy.endswith(REPLICA_REGION) and away.get_bucket_versioning(Bucket=copy)["Status"] == "Enabled"
+            assert (
+                copy.endswith(REPLICA_REGION)
+                and away.get_bucket_versioning(Bucket=copy)["Status"] == "Enabled"
+            )
 
 
 def test_secrets_never_reach_the_state(aws: Any, applied: Terraform) -> None:
     manager = aws("secretsmanager")
     state = (applied.folder / "terraform.tfstate").read_text(encoding="utf-8")
-    values = [manager.get_secret_value(SecretId=s["ARN"])["SecretString"] for s in manager.list_secrets()["SecretList"]]
+    values = [
+        manager.get_secret_value(SecretId=s["ARN"])["SecretString"]
+        for s in manager.list_secrets()["SecretList"]
+    ]
     assert len(values) == 2 and all(len(v) >= 43 for v in values)
     assert not any(v in state for v in values)
 
@@ -151,15 +204,33 @@ def test_roles_spell_out_their_actions(aws: Any) -> None:
 @pytest.mark.parametrize(
     ("detail_type", "source", "detail"),
     [
-        ("EC2 Spot Instance Interruption Warning", "aws.ec2", {"instance-id": "i-0123456789abcdef0", "instance-action": "terminate"}),
+        (
+            "EC2 Spot Instance Interruption Warning",
+            "aws.ec2",
+            {"instance-id": "i-0123456789abcdef0", "instance-action": "terminate"},
+        ),
         ("EC2 Instance Rebalance Recommendation", "aws.ec2", {"instance-id": "i-0123456789abcdef0"}),
         (
-            "EC2 Instance-terminate Lifecycle Action", "aws.autoscaling",
-            {"AutoScalingGroupName": f"{NAME}-gpu-spot", "LifecycleHookName": "drain", "LifecycleActionToken": "t", "EC2InstanceId": "i-0123456789abcdef0"},
+            "EC2 Instance-terminate Lifecycle Action",
+            "aws.autoscaling",
+            {
+                "AutoScalingGroupName": f"{NAME}-gpu-spot",
+                "LifecycleHookName": "drain",
+                "LifecycleActionToken": "t",
+                "EC2InstanceId": "i-0123456789abcdef0",
+            },
         ),
     ],
-)  # fmt: skip
-def test_events_reach_the_watcher(aws: Any, applied: Terraform, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, detail_type: str, source: str, detail: dict[str, str]) -> None:
+)
+def test_events_reach_the_watcher(
+    aws: Any,
+    applied: Terraform,
+    cloud: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    detail_type: str,
+    source: str,
+    detail: dict[str, str],
+) -> None:
     """EventBridge → the rule made by Terraform → SQS → our reader."""
     from services.capacity.sqs_events import SqsNoticeQueue
 
@@ -170,7 +241,9 @@ def test_events_reach_the_watcher(aws: Any, applied: Terraform, cloud: Cloud, mo
     queue = SqsNoticeQueue(url, REGION, cloud.url)
     for received in queue.receive(0):
         queue.acknowledge(received.receipt)  # Auto Scaling's own events of the apply
-    aws("events").put_events(Entries=[{"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail)}])
+    aws("events").put_events(
+        Entries=[{"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail)}]
+    )
     received = queue.receive(5)
     assert [r.notice.instance_id for r in received if r.notice] == ["i-0123456789abcdef0"]
     for message in received:
@@ -182,9 +255,13 @@ def test_sizes_change_in_place(aws: Any, applied: Terraform) -> None:
     """A new size updates the group; a size that the controller set stays."""
     scaling = aws("autoscaling")
     scaling.set_desired_capacity(AutoScalingGroupName=f"{NAME}-gpu-spot", DesiredCapacity=4)
-    said = applied.run("apply", "-auto-approve", "-no-color", "-input=false", "-parallelism=40", "-var=gpu_spot_max_size=8")
+    said = applied.run(
+        "apply", "-auto-approve", "-no-color", "-input=false", "-parallelism=40", "-var=gpu_spot_max_size=8"
+    )
     assert "0 added" in said and "0 destroyed" in said and "1 changed" in said
-    group = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[f"{NAME}-gpu-spot"])["AutoScalingGroups"][0]
+    group = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[f"{NAME}-gpu-spot"])[
+        "AutoScalingGroups"
+    ][0]
     assert (group["MaxSize"], group["DesiredCapacity"]) == (8, 4)
 
 
@@ -210,6 +287,13 @@ def test_bad_values_are_one_clear_error(tree: Path, tf_env: dict[str, str], clou
     terraform = Terraform(folder, {**tf_env, "AWS_ENDPOINT_URL": cloud.url})
     terraform.init()
     words = ["plan", "-no-color", "-input=false", "-lock=false", '-var=zones=["a"]']
-    done = subprocess.run(["terraform", *words], cwd=folder, env=dict(terraform.env), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["terraform", *words],
+        cwd=folder,
+        env=dict(terraform.env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1 and done.stderr.count("Error:") == 1
     assert "Give 2 or more zones" in done.stderr

@@ -29,7 +29,11 @@ remaining = st.floats(0, 300, allow_nan=False)
 events = st.one_of(
     st.builds(lambda i, r: d.Noticed(Notice(Signal.INTERRUPTION, i, 1.0), r), ids, remaining),
     st.builds(lambda i: d.Noticed(Notice(Signal.REBALANCE, i), None), ids),
-    st.builds(lambda i, t: d.Noticed(Notice(Signal.TERMINATING, i, None, Hook("g", "drain", t)), None), ids, st.sampled_from("ab")),
+    st.builds(
+        lambda i, t: d.Noticed(Notice(Signal.TERMINATING, i, None, Hook("g", "drain", t)), None),
+        ids,
+        st.sampled_from("ab"),
+    ),
     st.builds(d.ScaleIn, ids),
     st.builds(d.ReplacementReady, ids),
     st.builds(d.Drained, ids),
@@ -77,14 +81,31 @@ def test_drain_rules(history: list[tuple[float, d.Event]]) -> None:
 
 @settings(max_examples=60)
 @given(
-    group=st.integers(1, 4), low=st.integers(0, 6), high=st.integers(0, 12), demand=st.integers(-3, 40),
-    desired=st.integers(0, 12), serving=st.integers(0, 12), gap_s=st.floats(0, 2000, allow_nan=False),
-)  # fmt: skip
-def test_plan_rules(group: int, low: int, high: int, demand: int, desired: int, serving: int, gap_s: float) -> None:
+    group=st.integers(1, 4),
+    low=st.integers(0, 6),
+    high=st.integers(0, 12),
+    demand=st.integers(-3, 40),
+    desired=st.integers(0, 12),
+    serving=st.integers(0, 12),
+    gap_s=st.floats(0, 2000, allow_nan=False),
+)
+def test_plan_rules(
+    group: int, low: int, high: int, demand: int, desired: int, serving: int, gap_s: float
+) -> None:
     ceiling = (low + high + group) // group * group
     pools = {
-        "spot": PoolConfig(asg="s", tier=Tier.SPOT, min_size=low, max_size=ceiling + group, on_demand_percentage=0, group_nodes=group, fallback="fall"),
-        "fall": PoolConfig(asg="f", tier=Tier.FALLBACK, min_size=0, max_size=ceiling + group, group_nodes=group),
+        "spot": PoolConfig(
+            asg="s",
+            tier=Tier.SPOT,
+            min_size=low,
+            max_size=ceiling + group,
+            on_demand_percentage=0,
+            group_nodes=group,
+            fallback="fall",
+        ),
+        "fall": PoolConfig(
+            asg="f", tier=Tier.FALLBACK, min_size=0, max_size=ceiling + group, group_nodes=group
+        ),
     }
     desired = max(desired, serving)
     views = {
@@ -103,6 +124,9 @@ def test_plan_rules(group: int, low: int, high: int, demand: int, desired: int, 
                 assert pool.floor <= action.size <= pool.ceiling and action.size % group == 0  # 1
                 assert action.size > now  # 3
     grown = {a.asg: a.size for a in actions if isinstance(a, SetDesired)}
-    done = {n: PoolView(v.asg, grown.get(v.asg, v.desired), v.starting, v.serving, v.leaving) for n, v in views.items()}
+    done = {
+        n: PoolView(v.asg, grown.get(v.asg, v.desired), v.starting, v.serving, v.leaving)
+        for n, v in views.items()
+    }
     _, more = plan(memory, pools, done, {"spot": demand}, gap_s, policy)
     assert not [a for a in more if isinstance(a, SetDesired)]  # 5

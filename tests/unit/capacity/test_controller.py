@@ -38,16 +38,30 @@ class World:
         self.config = CapacityConfig.model_validate(
             {
                 "pools": {
-                    "spot": {"asg": "s", "tier": "spot", "min_size": 0, "max_size": 6, "on_demand_percentage": 0, "fallback": "fall"},
+                    "spot": {
+                        "asg": "s",
+                        "tier": "spot",
+                        "min_size": 0,
+                        "max_size": 6,
+                        "on_demand_percentage": 0,
+                        "fallback": "fall",
+                    },
                     "fall": {"asg": "f", "tier": "fallback", "min_size": 0, "max_size": 6},
                 }
             }
         )
-        self.nodes, self.queue, self.mesh, self.clock = MemoryNodes(), MemoryNoticeQueue(), FakeMesh(), VirtualClock()
+        self.nodes, self.queue, self.mesh, self.clock = (
+            MemoryNodes(),
+            MemoryNoticeQueue(),
+            FakeMesh(),
+            VirtualClock(),
+        )
         self.nodes.add_group("s", 0, 6)
         self.nodes.add_group("f", 0, 6)
         self.demand = dict(demand)
-        self.controller = Controller(self.config, self.nodes, self.queue, self.mesh, self.clock, lambda: self.demand)
+        self.controller = Controller(
+            self.config, self.nodes, self.queue, self.mesh, self.clock, lambda: self.demand
+        )
 
     def step(self, after_s: float = 5.0) -> None:
         self.clock.advance(after_s)
@@ -99,8 +113,13 @@ def test_a_terminating_node_keeps_auto_scaling_waiting_until_it_is_empty() -> No
     world.step()
     victim = world.spot()[0]
     world.tell(
-        "EC2 Instance-terminate Lifecycle Action", "aws.autoscaling", EC2InstanceId=victim, AutoScalingGroupName="s", LifecycleHookName="drain", LifecycleActionToken="t"
-    )  # fmt: skip
+        "EC2 Instance-terminate Lifecycle Action",
+        "aws.autoscaling",
+        EC2InstanceId=victim,
+        AutoScalingGroupName="s",
+        LifecycleHookName="drain",
+        LifecycleActionToken="t",
+    )
     world.step()
     assert world.nodes.answered == []
     world.mesh.empty.add(victim)

@@ -32,7 +32,11 @@ def test_a_notice_of_thirty_ten_and_no_seconds() -> None:
 
 
 def test_said_twice_done_once() -> None:
-    _, said = run((0.0, d.Noticed(INTERRUPTION, 120.0)), (1.0, d.Noticed(INTERRUPTION, 119.0)), (2.0, d.Noticed(INTERRUPTION, 118.0)))
+    _, said = run(
+        (0.0, d.Noticed(INTERRUPTION, 120.0)),
+        (1.0, d.Noticed(INTERRUPTION, 119.0)),
+        (2.0, d.Noticed(INTERRUPTION, 118.0)),
+    )
     assert said[1:] == [(), ()]
 
 
@@ -42,7 +46,12 @@ def test_a_rebalance_waits_for_the_replacement() -> None:
 
 
 def test_a_rebalance_without_a_replacement_changes_nothing() -> None:
-    state, said = run((0.0, d.Noticed(Notice(Signal.REBALANCE, I), None)), (899.0, d.Tick()), (900.0, d.Tick()), (901.0, d.ReplacementReady(I)))
+    state, said = run(
+        (0.0, d.Noticed(Notice(Signal.REBALANCE, I), None)),
+        (899.0, d.Tick()),
+        (900.0, d.Tick()),
+        (901.0, d.ReplacementReady(I)),
+    )
     assert said[1:] == [(), (), ()]
     assert state.nodes[I].phase is d.Phase.SERVING
 
@@ -54,24 +63,39 @@ def test_an_interruption_overtakes_a_rebalance() -> None:
 
 def test_an_interruption_gives_a_quiet_drain_a_deadline() -> None:
     _, said = run((0.0, d.ScaleIn(I)), (5.0, d.Noticed(INTERRUPTION, 60.0)))
-    assert said == [(d.Cordon(I), d.DrainNode(I, None, False)), (d.MigrateStreams(I, 50.0), d.DrainNode(I, 50.0, True))]
+    assert said == [
+        (d.Cordon(I), d.DrainNode(I, None, False)),
+        (d.MigrateStreams(I, 50.0), d.DrainNode(I, 50.0, True)),
+    ]
 
 
 def test_the_hook_is_answered_when_the_node_has_drained() -> None:
     notice = Notice(Signal.TERMINATING, I, None, HOOK)
-    _, said = run((0.0, d.Noticed(notice, None)), (30.0, d.Drained(I)), (31.0, d.Drained(I)), (32.0, d.Noticed(notice, None)), (200.0, d.Tick()))
+    _, said = run(
+        (0.0, d.Noticed(notice, None)),
+        (30.0, d.Drained(I)),
+        (31.0, d.Drained(I)),
+        (32.0, d.Noticed(notice, None)),
+        (200.0, d.Tick()),
+    )
     assert said[1] == (d.AnswerHook(I, HOOK),)
     assert said[2:] == [(), (), ()]
 
 
 def test_the_hook_is_answered_at_the_deadline_at_the_latest() -> None:
-    _, said = run((0.0, d.Noticed(Notice(Signal.TERMINATING, I, None, HOOK), None)), (104.0, d.Tick()), (105.0, d.Tick()))
+    _, said = run(
+        (0.0, d.Noticed(Notice(Signal.TERMINATING, I, None, HOOK), None)),
+        (104.0, d.Tick()),
+        (105.0, d.Tick()),
+    )
     assert said[1:] == [(), (d.AnswerHook(I, HOOK),)]
 
 
 def test_a_hook_that_comes_after_the_drain_is_answered_at_once() -> None:
     notice = Notice(Signal.TERMINATING, I, None, HOOK)
-    _, said = run((0.0, d.Noticed(INTERRUPTION, 120.0)), (20.0, d.Drained(I)), (21.0, d.Noticed(notice, None)))
+    _, said = run(
+        (0.0, d.Noticed(INTERRUPTION, 120.0)), (20.0, d.Drained(I)), (21.0, d.Noticed(notice, None))
+    )
     assert said[1:] == [(), (d.AnswerHook(I, HOOK),)]
 
 

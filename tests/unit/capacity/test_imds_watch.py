@@ -27,9 +27,12 @@ class FakeImds(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.documents: dict[str, str] = {
-            "instance-id": I, "placement/availability-zone": "eu-central-1a", "instance-type": "g6.xlarge", "local-ipv4": "10.0.0.9",
+            "instance-id": I,
+            "placement/availability-zone": "eu-central-1a",
+            "instance-type": "g6.xlarge",
+            "local-ipv4": "10.0.0.9",
             "instance-life-cycle": "spot",
-        }  # fmt: skip
+        }
         self.token, self.tokens_given, self.status = "t1", 0, 200
 
 
@@ -53,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Be quiet."""
 
 
@@ -88,7 +91,7 @@ def test_quiet_then_rebalance_then_interruption(fake: FakeImds) -> None:
 def test_a_revoked_token_is_renewed(fake: FakeImds) -> None:
     watch = imds(fake)
     assert watch.notices(I) == ()
-    fake.token = "t2"  # noqa: S105
+    fake.token = "t2"
     assert watch.notices(I) == () and fake.tokens_given == 2
 
 
@@ -126,7 +129,19 @@ def test_the_watcher_drains_once_and_tries_again_when_ray_refuses(fake: FakeImds
 def test_the_words_of_the_drain() -> None:
     ray = RayDrain("10.0.0.1:6380", {})
     assert ray.command("ab", 50.7, True, "spot")[2:] == [
-        "ray.scripts.scripts", "drain-node", "--address", "10.0.0.1:6380", "--node-id", "ab", "--reason", "DRAIN_NODE_REASON_PREEMPTION",
-        "--reason-message", "spot", "--deadline-remaining-seconds", "50",
-    ]  # fmt: skip
-    assert "--deadline-remaining-seconds" not in ray.command("ab", None, False, "scale-in") and "--node-id" not in ray.command(None, 0.0, True, "x")
+        "ray.scripts.scripts",
+        "drain-node",
+        "--address",
+        "10.0.0.1:6380",
+        "--node-id",
+        "ab",
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        "50",
+    ]
+    assert "--deadline-remaining-seconds" not in ray.command(
+        "ab", None, False, "scale-in"
+    ) and "--node-id" not in ray.command(None, 0.0, True, "x")

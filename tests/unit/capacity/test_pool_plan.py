@@ -11,7 +11,9 @@ from services.capacity.settings import CapacityConfig, PoolConfig, ScaleConfig, 
 
 POLICY = ScaleConfig()
 POOLS = {
-    "spot": PoolConfig(asg="s", tier=Tier.SPOT, min_size=2, max_size=10, on_demand_percentage=0, fallback="fallback"),
+    "spot": PoolConfig(
+        asg="s", tier=Tier.SPOT, min_size=2, max_size=10, on_demand_percentage=0, fallback="fallback"
+    ),
     "fallback": PoolConfig(asg="f", tier=Tier.FALLBACK, min_size=0, max_size=6),
 }
 
@@ -20,7 +22,9 @@ def view(asg: str, desired: int, serving: int) -> PoolView:
     return PoolView(asg, desired, (), tuple(f"{asg}{n}" for n in range(serving)), ())
 
 
-def look(memory: Memory, spot: PoolView, fallback: PoolView, demand: int, now_s: float) -> tuple[Memory, tuple[Action, ...]]:
+def look(
+    memory: Memory, spot: PoolView, fallback: PoolView, demand: int, now_s: float
+) -> tuple[Memory, tuple[Action, ...]]:
     return plan(memory, POOLS, {"spot": spot, "fallback": fallback}, {"spot": demand}, now_s, POLICY)
 
 
@@ -91,8 +95,12 @@ def test_bad_pools_are_refused(bad: dict[str, object]) -> None:
 
 def test_bad_sections_are_refused() -> None:
     with pytest.raises(ValidationError, match="together they must stay below"):
-        CapacityConfig.model_validate({"drain": {"drain_seconds": 60, "graceful_shutdown_timeout_s": 40, "replica_start_s": 20}})
+        CapacityConfig.model_validate(
+            {"drain": {"drain_seconds": 60, "graceful_shutdown_timeout_s": 40, "replica_start_s": 20}}
+        )
     with pytest.raises(ValidationError):
         CapacityConfig.model_validate({"drain": {"drain_seconds": 111}})
     with pytest.raises(ValidationError, match="point fallback"):
-        CapacityConfig.model_validate({"pools": {"s": {"asg": "s", "tier": "spot", "min_size": 0, "max_size": 1, "fallback": "x"}}})
+        CapacityConfig.model_validate(
+            {"pools": {"s": {"asg": "s", "tier": "spot", "min_size": 0, "max_size": 1, "fallback": "x"}}}
+        )
