@@ -12,17 +12,17 @@ import pytest
 # Checks that we do not follow, and why. They count as neither passed nor failed; everything else must pass
 # or lower the rate below.
 SKIPPED = {
-    "CKV_AWS_18": "the access-log bucket cannot log to itself, and copies are written by S3 alone; the others do log",  # noqa: E501
+    "CKV_AWS_18": "the access-log bucket cannot log to itself, and copies are written by S3 alone; the others do log",
     "CKV_AWS_25": "false alarm: nodes reach nodes on 1024-65535, the rule names a group and no range; RDP is not listening",  # noqa: E501
     "CKV_AWS_144": "replication is in replica.tf, on buckets in a for_each that checkov does not join; test_buckets asserts it",  # noqa: E501
     "CKV_AWS_145": "the sealed buckets' encryption is a resource of its own in a for_each; access logs take S3's keys only",  # noqa: E501
-    "CKV_AWS_150": "deletion protection follows `protect`: on in prod, off where things must be able to go away",  # noqa: E501
+    "CKV_AWS_150": "deletion protection follows `protect`: on in prod, off where things must be able to go away",
     "CKV_AWS_192": "the rule group against Log4j is there, in a dynamic block that checkov does not expand; test_both_rate_rules counts it",  # noqa: E501
     "CKV2_AWS_5": "groups are attached in other modules, which checkov does not join; test_only_443_is_open looks at the result",  # noqa: E501
-    "CKV2_AWS_50": "failover follows `replicas`: on in prod, off in dev's single node",  # noqa: E501
+    "CKV2_AWS_50": "failover follows `replicas`: on in prod, off in dev's single node",
     "CKV2_AWS_57": "secrets are replaced by raising `generation`: Ray and Redis take a new value at a node's start only",  # noqa: E501
-    "CKV2_AWS_62": "nobody listens to bucket events: the mesh finds weights and logs by name",  # noqa: E501
-    "CKV2_AWS_76": "as CKV_AWS_192: the load balancer has the firewall, its rules are dynamic",  # noqa: E501
+    "CKV2_AWS_62": "nobody listens to bucket events: the mesh finds weights and logs by name",
+    "CKV2_AWS_76": "as CKV_AWS_192: the load balancer has the firewall, its rules are dynamic",
 }
 LEAST_RATE = 0.95
 
