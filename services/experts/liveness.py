@@ -7,8 +7,9 @@ nothing: a wedged vLLM goes on answering 200, and so does its event loop (archit
 2. Progress is a token, or a finished step (prefill steps of a long prompt give no token).
 3. With work and no progress for longer than the allowance, the engine is STUCK. It stays so: only a new engine
    starts again, because ranks that lost a collective never find back to one another.
-4. The allowance is `stuck_after_s`, or `STEP_FACTOR` times the longest step seen lately where that is more: a
-   prefill step on one CPU core lasts seconds and is no fault. The memory of a long step halves every minute.
+4. The allowance is `stuck_after_s`, or `STEP_FACTOR` times the full prefill step of the warm-up where that is more
+   (on one CPU core such a step lasts seconds and is no fault), or as many times the longest step seen lately. The
+   memory of a long step halves every minute; the warm-up's is kept.
 5. An engine that knows itself dead (`lost`) is STUCK at once.
 6. Time in which we ourselves did not look does not count (a starved process must not blame its engine).
 """
@@ -51,8 +52,8 @@ class LivenessState:
 
 
 def begin(stuck_after_s: float, period_s: float, now_s: float, warmup_step_s: float = 0.0) -> LivenessState:
-    """The state of an engine that just proved itself by a token. `warmup_step_s` is its longest warm-up step."""
-    return LivenessState(stuck_after_s, period_s, now_s, now_s, longest_step_s=warmup_step_s)
+    """The state of an engine that just proved itself by a token. `warmup_step_s` is what a full step took then."""
+    return LivenessState(max(stuck_after_s, STEP_FACTOR * warmup_step_s), period_s, now_s, now_s)
 
 
 def observe(state: LivenessState, sample: EngineLoadSample, now_s: float) -> LivenessState:

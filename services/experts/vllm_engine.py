@@ -170,14 +170,14 @@ class VllmEngine:
         return AsyncLLM.from_engine_args(engine_args(self._config, self._place), stat_loggers=[_NoLogger])
 
     async def _warm_up(self) -> None:
-        """Generate, so that the first client meets a warm engine. One prompt fills a whole prefill step: how long
-        that takes is how long an engine may be silent and yet be healthy."""
-        assert self._info is not None
-        assert self._llm is not None
+        """Generate, so that the first client meets a warm engine. The second prompt fills one prefill step and asks
+        for one token: the load sample that follows says how long a full step takes, and so how long this engine may
+        be silent and yet be healthy."""
+        assert self._info is not None and self._llm is not None
         longest = min(
             self._llm.vllm_config.scheduler_config.max_num_batched_tokens, self._info.max_model_len - 4
         )
-        for length in (1, max(1, longest)):
+        for prompt, answer in ((1, 2), (max(1, longest), 1)):
             done: asyncio.Future[TokenFrame | StreamError] = asyncio.get_running_loop().create_future()
 
             def sink(
@@ -187,17 +187,24 @@ class VllmEngine:
                 if ended and not done.done():
                     done.set_result(item)
 
-            params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
-            prompt = [i % self._info.vocab_size for i in range(length)]
-            self.submit(0, GenerateJob("warm-up", pack_ids(prompt), params, cache_salt="warm-up"), sink)
+            self.sample_load()
+            params = SamplingParams(max_tokens=answer, temperature=0.0, ignore_eos=True)
+            ids = pack_ids(i % self._info.vocab_size for i in range(prompt))
+            self.submit(0, GenerateJob("warm-up", ids, params, cache_salt="warm-up"), sink)
             item = await done
             if isinstance(item, StreamError):
                 raise ConfigError(f"the engine started but cannot generate: {item.message}")
+            # A step's statistics come right behind its tokens.
+            await asyncio.sleep(0)
 
     def _refusal(self, stream_id: int, job: GenerateJob) -> StreamError | None:
         assert self._info is not None
         if self._router.lost or self._llm is None:
             return StreamError(stream_id, Reason.ENGINE_LOST, self._router.lost or "stopped", True)
+        if job.adapter:
+            return StreamError(
+                stream_id, Reason.MODEL_NOT_FOUND, f"no adapter {job.adapter} is loaded", False
+            )
         prompt, emitted = count_ids(job.prompt_ids), count_ids(job.emitted_ids)
         if not prompt:
             return StreamError(stream_id, Reason.INVALID_FIELD, "the prompt is empty", False)

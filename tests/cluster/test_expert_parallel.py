@@ -68,14 +68,14 @@ def alone(jobs: list[GenerateJob]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def group(alone: list[list[int]]) -> Iterator[list[RankProcess]]:
-    """Two ranks, a core each. Starts after the single rank has gone."""
+def group() -> Iterator[list[RankProcess]]:
+    """Two ranks, a core each. Tests name it after `alone`, so that it starts when the single rank has gone."""
     with Ranks(config(2)) as ranks:
         yield ranks
 
 
 def test_two_ranks_give_the_tokens_of_one(
-    group: list[RankProcess], jobs: list[GenerateJob], alone: list[list[int]]
+    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
 ) -> None:
     async def one_by_one(clients: list[EngineClient]) -> list[Answer]:
         return [await clients[i % 2].ask(job) for i, job in enumerate(jobs)]
@@ -84,7 +84,7 @@ def test_two_ranks_give_the_tokens_of_one(
 
 
 def test_two_ranks_give_the_same_tokens_to_many_at_once(
-    group: list[RankProcess], jobs: list[GenerateJob], alone: list[list[int]]
+    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
 ) -> None:
     async def at_once(clients: list[EngineClient]) -> list[Answer]:
         return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(jobs)))
@@ -93,7 +93,7 @@ def test_two_ranks_give_the_same_tokens_to_many_at_once(
 
 
 def test_a_stream_goes_on_in_the_other_rank(
-    group: list[RankProcess], jobs: list[GenerateJob], alone: list[list[int]]
+    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
 ) -> None:
     moved = [
         GenerateJob(job.request_id, job.prompt_ids, job.sampling, pack_ids(ids[:13]), cache_salt="test")

@@ -54,10 +54,16 @@ def test_a_prefill_step_without_a_token_is_progress() -> None:
 
 
 def test_long_steps_widen_the_allowance_and_are_forgotten() -> None:
-    state = observe(begin(1.0, PERIOD_S, 0.0, warmup_step_s=2.0), sample(running=0), PERIOD_S)
+    state = observe(begin(1.0, PERIOD_S, 0.0), sample(step_s=2.0), PERIOD_S)
     assert state.allowance_s > 0.99 * 2.0 * STEP_FACTOR
     later = watch(state, [sample(running=0)] * 3000, PERIOD_S)
     assert later.allowance_s == 1.0
+
+
+def test_the_full_step_of_the_warm_up_is_never_forgotten() -> None:
+    state = begin(1.0, PERIOD_S, 0.0, warmup_step_s=2.0)
+    later = watch(state, [sample(running=0)] * 3000)
+    assert later.allowance_s == 2.0 * STEP_FACTOR
 
 
 def test_time_when_nobody_looked_is_no_evidence() -> None:
