@@ -142,6 +142,7 @@ def _set_environment(verbose: bool) -> None:
     )
     os.environ.pop("RAY_ADDRESS", None)  # a neighbour's cluster is none of ours
     for name, value in (  # what the operator set stays
+        ("RAY_worker_niceness", "0"),  # Ray's 15 would starve the engines beside anything else that runs
         ("HF_HUB_OFFLINE", "1"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("VLLM_LOGGING_LEVEL", "INFO" if verbose else "WARNING"),
