@@ -4,11 +4,117 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="The digital twin: the mesh's own code on a virtual clock.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from ..twin.plan import PlanReport
+
+app = typer.Typer(
+    help="The digital twin: the mesh's own code on a virtual clock.", invoke_without_command=True
+)
+
+Trace = Annotated[
+    Path | None, typer.Option(help="JSON lines: at_s, prompt_tokens, output_tokens, tenant, band.")
+]
+Pools = Annotated[
+    str, typer.Option(help="name=COUNT@PRICE_PER_HOUR[!INTERRUPTIONS_PER_HOUR], comma-separated.")
+]
+Timing = Annotated[
+    Path | None, typer.Option(help="JSON: pool name (or `default`) to timing, as `twin calibrate` prints it.")
+]
+
+
+@app.callback()
+def twin(
+    context: typer.Context,
+    trace: Trace = None,
+    pools: Pools = "default=1@0",
+    timing: Timing = None,
+    ttft_s: Annotated[float, typer.Option(help="SLO: seconds to the first token.")] = 2.0,
+    tpot_s: Annotated[float, typer.Option(help="SLO: mean seconds per further token.")] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+) -> None:
+    """Without a command and with --trace: what a workload would meet on the given pools, and what it costs."""
+    if context.invoked_subcommand is not None:
+        return
+    if trace is None:
+        typer.echo(context.get_help())
+        raise typer.Exit()
+    _plan(trace, pools, timing, ttft_s, tpot_s, as_json)
+
+
+def _plan(trace: Path, pools: str, timing: Path | None, ttft_s: float, tpot_s: float, as_json: bool) -> None:
+    import msgspec
+
+    from ..errors import ConfigError
+    from ..experts.sim_model import SimTiming
+    from ..twin import plan
+
+    try:
+        timings = (
+            {} if timing is None else msgspec.json.decode(timing.read_bytes(), type=dict[str, SimTiming])
+        )
+        with trace.open("rb") as lines:
+            rows = plan.parse_trace(lines)
+        report = plan.plan(rows, plan.parse_pools(pools, timings), plan.Slo(ttft_s, tpot_s))
+    except (ConfigError, OSError, msgspec.MsgspecError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode() if as_json else _table(report))
+
+
+def _table(report: PlanReport) -> str:
+    lines = [
+        f"{report.requests} requests in {report.duration_s:.0f} s: goodput {report.goodput_per_s:.2f}/s, "
+        f"{report.output_tokens_per_s:.0f} output tokens/s, cost {report.cost:.2f} "
+        f"({report.cost_per_million_tokens:.2f} per million output tokens)",
+        "",
+        "band      requests completed    good  ttft p50  ttft p99  tpot p50   e2e p99",
+    ]
+    lines += [
+        f"{b.band:9s} {b.requests:8d} {b.completed:9d} {b.good_share:7.1%} {b.ttft_p50_s:8.3f}s {b.ttft_p99_s:8.3f}s "
+        f"{b.tpot_p50_s:8.4f}s {b.e2e_p99_s:8.2f}s"
+        for b in report.bands
+    ]
+    lines += ["", "pool      engines    busy  filled     tokens  interruptions      cost"]
+    lines += [
+        f"{p.name:9s} {p.engines:7d} {p.busy_share:7.1%} {p.filled_share:7.1%} {p.tokens:10d} {p.interruptions:14d} "
+        f"{p.cost:9.2f}"
+        for p in report.pools
+    ]
+    return "\n".join(lines)
+
+
+@app.command()
+def calibrate(
+    samples: Annotated[
+        Path, typer.Argument(help="JSON lines: streams, prefill_tokens, step_s of real steps.")
+    ],
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Slots of the real engine.")] = 16,
+    kv_tokens: Annotated[int, typer.Option(min=16, help="Its KV cache in tokens.")] = 1_000_000,
+) -> None:
+    """Fit the simulated engine's timing to measurements; prints it for --timing, and the error of the fit."""
+    import msgspec
+
+    from ..errors import ConfigError
+    from ..experts.sim_model import SimTiming
+    from ..twin.calibrate import StepSample, calibrate
+
+    try:
+        lines = [line for line in samples.read_bytes().splitlines() if line.strip()]
+        rows = [msgspec.json.decode(line, type=StepSample) for line in lines]
+        fit = calibrate(rows, SimTiming(max_num_seqs=max_num_seqs, kv_tokens=kv_tokens))
+    except (ConfigError, OSError, msgspec.MsgspecError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(msgspec.json.format(msgspec.json.encode({"default": fit.timing})).decode())
+    typer.echo(
+        f"error: mean {fit.mean_error:.1%}, worst {fit.max_error:.1%} over {fit.num_samples} samples",
+        err=True,
+    )
 
 
 @app.command()

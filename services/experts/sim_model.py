@@ -66,6 +66,8 @@ class SimModel:
         self.slow = 1.0
         self.preemptions = 0
         self.tokens_total = 0
+        self.busy_s = 0.0  # time in steps, and that time weighted by the streams in it
+        self.seq_s = 0.0
         self._streams: dict[int, SimStream] = {}
         self._waiting: deque[SimStream] = deque()
         self._prefilling: dict[int, SimStream] = {}
@@ -145,6 +147,8 @@ class SimModel:
         )
         self._step_s_sum += seconds * self.slow
         self._num_steps += 1
+        self.busy_s += seconds * self.slow
+        self.seq_s += seconds * self.slow * (num_decoding + len(self._prefilling))
         return seconds * self.slow
 
     def end_step(self) -> None:

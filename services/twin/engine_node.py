@@ -6,6 +6,8 @@ Its address names the incarnation, so that a gateway with an old lease does not 
 
 from __future__ import annotations
 
+import msgspec
+
 from ..experts.rank import Rank
 from ..experts.sim_engine import SimEngine
 from ..experts.sim_model import SimTiming
@@ -16,6 +18,14 @@ from .redial import TwinRedial, TwinServer
 
 HEALTH_EVERY_S = 0.5
 RESTART_S = 0.5
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """`busy_s` in steps; `seq_s` weighted by the streams in them; tokens produced."""
+
+    busy_s: float = 0.0
+    seq_s: float = 0.0
+    tokens: int = 0
 
 
 class EngineNode(Process):
@@ -36,6 +46,7 @@ class EngineNode(Process):
         self.network, self.queue, self.timing, self.model, self.pool = network, queue, timing, model, pool
         self.slow = 1.0
         self.draining = False
+        self._before = Usage()
         network.add(self)
 
     def boot(self) -> None:
@@ -45,8 +56,8 @@ class EngineNode(Process):
         self.rank = rank = Rank(
             self.engine, engine_id=self.name, resolve_queue=_nowhere, key=b"twin", pool=self.pool, clock=self
         )
-        rank._server = TwinServer(f"{self.name}#{self.incarnation}")  # type: ignore[assignment]  # noqa: SLF001
-        rank._redial = TwinRedial(self.network, self, self.queue, rank)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        rank._server = TwinServer(f"{self.name}#{self.incarnation}")  # type: ignore[assignment]
+        rank._redial = TwinRedial(self.network, self, self.queue, rank)  # type: ignore[assignment,arg-type]
         self.loop.create_task(rank.start())
         self.after(HEALTH_EVERY_S, self._check_health)
 
@@ -63,12 +74,19 @@ class EngineNode(Process):
 
     def running(self) -> list[tuple[str, int]]:
         """Streams now, as (gateway, stream id)."""
-        links = self.rank.streams._links  # type: ignore[reportPrivateUsage]  # noqa: SLF001
+        links = self.rank.streams._links  # type: ignore[reportPrivateUsage]
         return [(link.name, stream_id) for link, mine in links.items() for stream_id in mine]
 
     def num_computing(self) -> int:
         """Streams inside the engine."""
         return self.engine.num_streams
+
+    def usage(self) -> Usage:
+        """Work of all its lives so far."""
+        model, before = self.engine._model, self._before  # type: ignore[reportPrivateUsage]
+        return Usage(
+            before.busy_s + model.busy_s, before.seq_s + model.seq_s, before.tokens + model.tokens_total
+        )
 
     # faults -----------------------------------------------------------------------------------------------
 
@@ -82,6 +100,7 @@ class EngineNode(Process):
         """kill -9 (or the host's end, `silent`), and a new process later."""
         if not self.alive:
             return
+        self._before = self.usage()
         self.network.killed(self, silent=silent)
         self.kill()
         self.sim.at(self.sim.now_s + restart_s, None, self._restart)

@@ -118,7 +118,7 @@ def apply(world: World, fault: Fault) -> None:
             network.cut(fault.subject, fault.other)
         case "slow_link":
             network.slow[fault.subject] = fault.factor
-            sim.at(end_s, None, network.slow.pop, fault.subject, None)
+            sim.at(end_s, None, network.speed_up, fault.subject)
         case "repeats":
             network.repeat_share = fault.factor
             sim.at(end_s, None, network.stop_repeating)

@@ -61,9 +61,9 @@ class GatewayNode(Process):
         self.mux = EngineMux(self.link_name, self._dial)
         self.client = QueueClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
         self.client.name = self.link_name  # the real one is random
-        self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]
         self.cache = CacheClient(config, _nowhere, self.link_name, self)
-        self.cache._redial = TwinRedial(self.network, self, "cache", self.cache)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        self.cache._redial = TwinRedial(self.network, self, "cache", self.cache)  # type: ignore[assignment,arg-type]
         self.mesh = Mesh(
             config=GatewayConfig(), cache_config=config, clock=self, identity=_Everybody(),  # type: ignore[arg-type]
             queue=self, engines=self, cache=self.cache, keys=_keys(), policy=_policy(),  # type: ignore[arg-type]

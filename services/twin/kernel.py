@@ -6,13 +6,16 @@ process has died since, and waits while the process is stopped (SIGSTOP), as tim
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from asyncio.events import _set_running_loop as set_running_loop  # type: ignore[reportPrivateUsage]  # no public way
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from .loop import ProcessLoop
+
+set_running_loop: Callable[[asyncio.AbstractEventLoop | None], None] = asyncio.events._set_running_loop  # type: ignore[reportPrivateUsage]
+"""There is no public way to run a handler "inside" a loop that does no I/O."""
 
 Call = Callable[..., None]
 

@@ -1,8 +1,11 @@
 """An asyncio event loop on virtual time, one per process of the twin: real shells run in it unchanged.
 
 Rules: timers, futures and tasks only. There is no I/O (the twin's network replaces sockets) and nothing ever blocks;
-what needs a thread or a socket raises NotImplementedError, which is the point: it would not be deterministic.
+work for a thread is done in place; what needs a socket raises NotImplementedError, which is the point: it would not be deterministic.
 """
+
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# AbstractEventLoop promises TimerHandle and a generic create_task; a Timer of ours quacks like one and costs a third.
 
 from __future__ import annotations
 
@@ -12,6 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .kernel import Process
+
+
+THREAD_S = 0.001
+"""What work in a thread takes."""
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 class Timer:
@@ -56,17 +72,17 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> Timer:  # type: ignore[override]
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> Timer:
         return self._at(self._process.sim.now_s, callback, args)
 
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: object = None
-    ) -> Timer:  # type: ignore[override]
+    ) -> Timer:
         return self._at(self._process.sim.now_s + max(0.0, delay), callback, args)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: object = None
-    ) -> Timer:  # type: ignore[override]
+    ) -> Timer:
         return self._at(max(when, self._process.sim.now_s), callback, args)
 
     def _at(self, when_s: float, callback: Callable[..., object], args: tuple[Any, ...]) -> Timer:
@@ -79,8 +95,17 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     def create_task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: object = None
-    ) -> asyncio.Task[Any]:  # type: ignore[override]
+    ) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self)
+
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """No thread: pure work is done at once, and its result comes a moment later, as from a thread."""
+        future = self.create_future()
+        try:
+            self.call_later(THREAD_S, _settle, future, func(*args), None)
+        except Exception as error:
+            self.call_later(THREAD_S, _settle, future, None, error)
+        return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Tasks of killed processes are dropped without a word; errors in tasks are looked for by the twin."""

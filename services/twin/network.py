@@ -231,6 +231,10 @@ class Network:
             if end.connected:
                 self.hang_up(end, "reset")
 
+    def speed_up(self, name: str) -> None:
+        """The host's links are as quick as others again."""
+        self.slow.pop(name, None)
+
     def stop_repeating(self) -> None:
         self.repeat_share = 0.0
 

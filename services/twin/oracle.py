@@ -27,7 +27,8 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
 import msgspec
 
 from ..answer import AnswerHead, Delta
@@ -177,17 +178,22 @@ class Oracle:
         if record.verdict:
             raise self.broken(1, f"{ask.request_id} begins twice")
         record.verdict = head.cache
-        if head.cache == "hit" and not self._asked_before(record):
+        if head.cache == "hit" and not self._same(record):
             raise self.broken(19, f"{ask.request_id} of tenant {ask.tenant} hits what its tenant never asked")
 
-    def _asked_before(self, record: RequestRecord) -> bool:
-        mine = record.ask
-        return any(
-            other is not record
-            and (other.ask.tenant, other.ask.prompt, other.ask.sampling, other.ask.choices)
-            == (mine.tenant, mine.prompt, mine.sampling, mine.choices)
+    def _same(self, record: RequestRecord) -> list[RequestRecord]:
+        """The other requests that may share its answer."""
+        mine = (record.ask.tenant, record.ask.prompt, record.ask.sampling, record.ask.choices)
+        return [
+            other
             for other in self.requests.values()
-        )
+            if other is not record
+            and (other.ask.tenant, other.ask.prompt, other.ask.sampling, other.ask.choices) == mine
+        ]
+
+    def _looks_poisonous(self, record: RequestRecord) -> bool:
+        """Two engines died under it, or under whoever generates its answer, without a token."""
+        return any(choice.fruitless >= 2 for one in (record, *self._same(record)) for choice in one.choices)
 
     def completed(self, ask: Ask, usage: Usage) -> None:
         """The request is complete; `usage` is its bill."""
@@ -214,7 +220,7 @@ class Oracle:
             Reason.DEADLINE_EXCEEDED: impatient
             and self.sim.now_s >= record.arrived_s + ask.patience_s - LATE_S,
             Reason.DEADLINE_UNREACHABLE: impatient,
-            Reason.POISON_REQUEST: self.num_faults >= 2 and any(c.fruitless >= 2 for c in record.choices),
+            Reason.POISON_REQUEST: self.num_faults >= 2 and self._looks_poisonous(record),
             Reason.ENGINE_LOST: self.small_budget and self.num_faults >= 1,
         }
         if not caused.get(error.reason, False):

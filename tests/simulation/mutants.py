@@ -213,43 +213,86 @@ _emit = stream_table.StreamTable._emit
 
 MUTANTS = (
     Mutant("a repeated frame is taken twice", ((ChoiceFlow, "accept", accept_without_index),)),
-    Mutant("a resubmission counts a token twice", ((flow_module, "resubmission", resubmission_with_one_too_many),)),
-    Mutant("a lost engine's lease is kept", ((ChoiceFlow, "on_lost", without(ChoiceFlow.on_lost, ReturnLease)),)),
-    Mutant("a preempted lease is kept", ((ChoiceFlow, "on_preempt", without(ChoiceFlow.on_preempt, ReturnLease)),)),
-    Mutant("a preempted stream runs on", ((ChoiceFlow, "on_preempt", without(ChoiceFlow.on_preempt, CloseStream)),)),
+    Mutant(
+        "a resubmission counts a token twice",
+        ((flow_module, "resubmission", resubmission_with_one_too_many),),
+    ),
+    Mutant(
+        "a lost engine's lease is kept", ((ChoiceFlow, "on_lost", without(ChoiceFlow.on_lost, ReturnLease)),)
+    ),
+    Mutant(
+        "a preempted lease is kept",
+        ((ChoiceFlow, "on_preempt", without(ChoiceFlow.on_preempt, ReturnLease)),),
+    ),
+    Mutant(
+        "a preempted stream runs on",
+        ((ChoiceFlow, "on_preempt", without(ChoiceFlow.on_preempt, CloseStream)),),
+    ),
     Mutant("a preemption is ignored", ((ChoiceFlow, "on_preempt", empty),)),
-    Mutant("an abandoned choice keeps its lease", ((ChoiceFlow, "_abandon", without(ChoiceFlow._abandon, ReturnLease)),)),
-    Mutant("an abandoned choice keeps its stream", ((ChoiceFlow, "_abandon", without(ChoiceFlow._abandon, CloseStream)),)),
-    Mutant("a finished choice keeps its lease", ((ChoiceFlow, "on_finish", without(ChoiceFlow.on_finish, ReturnLease)),)),
-    Mutant("a lost choice does not ask again", ((ChoiceFlow, "on_lost", without(ChoiceFlow.on_lost, AskLease)),)),
+    Mutant(
+        "an abandoned choice keeps its lease",
+        ((ChoiceFlow, "_abandon", without(ChoiceFlow._abandon, ReturnLease)),),
+    ),
+    Mutant(
+        "an abandoned choice keeps its stream",
+        ((ChoiceFlow, "_abandon", without(ChoiceFlow._abandon, CloseStream)),),
+    ),
+    Mutant(
+        "a finished choice keeps its lease",
+        ((ChoiceFlow, "on_finish", without(ChoiceFlow.on_finish, ReturnLease)),),
+    ),
+    Mutant(
+        "a lost choice does not ask again", ((ChoiceFlow, "on_lost", without(ChoiceFlow.on_lost, AskLease)),)
+    ),
     Mutant("a resumption asks as a newcomer", ((ChoiceFlow, "_ask", ask_as_newcomer),)),
     Mutant("a resumption hides what was emitted", ((ChoiceFlow, "_ask", ask_without_emitted),)),
     Mutant("one death is called poison", ((migrate, "POISON_LOSSES", 1),)),
-    Mutant("progress does not clear a request of poison", ((migrate.LossRecord, "lost", progress_counts_as_none),)),
+    Mutant(
+        "progress does not clear a request of poison",
+        ((migrate.LossRecord, "lost", progress_counts_as_none),),
+    ),
     Mutant("the retry budget never ends", ((migrate.RetryBudget, "spend", lambda self, num_tokens: True),)),
     Mutant("a fence is ignored by the gateway", ((EngineMux, "fence", nothing),)),
     Mutant("a lost engine's streams are forgotten", ((EnginePeer, "lose", lose_and_forget_streams),)),
     Mutant("an abort is not sent", ((EnginePeer, "abort", abort_locally),)),
     Mutant("an aborted stream is still listened to", ((EnginePeer, "abort", abort_only_remotely),)),
-    Mutant("waiting tickets are not told to a new queue", ((client.QueueClient, "_register_again", register_again_never),)),
-    Mutant("a returned lease stays in the client's books", ((client.QueueClient, "release", release_only_when_linked),)),
+    Mutant(
+        "waiting tickets are not told to a new queue",
+        ((client.QueueClient, "_register_again", register_again_never),),
+    ),
+    Mutant(
+        "a returned lease stays in the client's books",
+        ((client.QueueClient, "release", release_only_when_linked),),
+    ),
     Mutant("leases never expire", ((leases.LeaseBook, "expired", none_due(leases.LeaseBook.expired)),)),
-    Mutant("lease numbers begin anew with each queue", ((leases.LeaseBook, "__init__", lease_book_from_zero),)),
-    Mutant("an engine that comes back keeps its epoch", ((fleet.Fleet, "register", register_without_new_epoch),)),
+    Mutant(
+        "lease numbers begin anew with each queue", ((leases.LeaseBook, "__init__", lease_book_from_zero),)
+    ),
+    Mutant(
+        "an engine that comes back keeps its epoch", ((fleet.Fleet, "register", register_without_new_epoch),)
+    ),
     Mutant("an engine that comes back is not fenced", ((fleet.Fleet, "register", register_without_fencing),)),
     Mutant("fenced leases are not ended", ((scheduler.Scheduler, "_abandon", nothing),)),
     Mutant("the reserve is not looked at", ((dispatch, "_below_reserve", nothing),)),
     Mutant("loans are never called back", ((dispatch, "_reclaim", nothing),)),
     Mutant("a loan is called back in silence", ((state.QueueState, "call_back", call_back_without_telling),)),
-    Mutant("an engine takes any number of streams", ((engines.EngineState, "has_room", lambda self, *_, **__: self.up),)),
+    Mutant(
+        "an engine takes any number of streams",
+        ((engines.EngineState, "has_room", lambda self, *_, **__: self.up),),
+    ),
     Mutant("a granted request stays in the queue", ((state.QueueState, "grant", grant_without_unqueueing),)),
     Mutant("a lease takes no room", ((state.QueueState, "attach", attach_without_counting),)),
-    Mutant("a registration told twice is queued twice", ((scheduler.Scheduler, "_acquire", acquire_known_again),)),
+    Mutant(
+        "a registration told twice is queued twice", ((scheduler.Scheduler, "_acquire", acquire_known_again),)
+    ),
     Mutant("a returned lease is not heard", ((scheduler.Scheduler, "_release", nothing),)),
     Mutant("who steps aside is forgotten", ((bands.Bands, "add", add_newcomers_only),)),
     Mutant("slots are counted twice when given back", ((pools.Pools, "give", nothing),)),
-    Mutant("an engine works on for a gateway that is gone", ((stream_table.StreamTable, "link_down", link_down_without_abort),)),
+    Mutant(
+        "an engine works on for a gateway that is gone",
+        ((stream_table.StreamTable, "link_down", link_down_without_abort),),
+    ),
     Mutant("an aborted stream is computed on", ((stream_table.StreamTable, "_abort", abort_without_engine),)),
     Mutant("frames go to the wrong stream", ((stream_table.StreamTable, "_emit", emit_to_wrong_stream),)),
     Mutant("half a stop string is shown", ((stops.StopMatcher, "_held_chars", lambda self, text: 0),)),
-)  # fmt: skip
+)
