@@ -6,6 +6,7 @@ Locust's own entry for the whole request, TTFT and every gap are reported as req
 
 from __future__ import annotations
 
+import socket
 import time
 from itertools import count
 from typing import Any, ClassVar
@@ -20,6 +21,19 @@ from .answer_reader import AnswerReader, refused
 
 _ENCODE = msgspec.json.Encoder().encode
 _NUMBERS = count()
+
+
+def _client(url: str) -> HTTPClient:
+    """A client that sends at once. It writes head and body apart, and with Nagle's algorithm the body then
+    waits for the head's acknowledgement: 40 ms that users of other clients never see."""
+    client = HTTPClient.from_url(url, network_timeout=300.0, connection_timeout=10.0)
+    pool: Any = client._connection_pool  # pyright: ignore[reportPrivateUsage]  # its hook has no public way in
+    pool.after_connect = _send_at_once
+    return client
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class MeshUser(User):
@@ -40,7 +54,7 @@ class MeshUser(User):
         self._headers = {"authorization": f"Bearer {options.api_key}", "content-type": "application/json"}
         if options.band:
             self._headers["x-priority-band"] = options.band
-        self._client = HTTPClient.from_url(environment.host, network_timeout=300.0, connection_timeout=10.0)
+        self._client = _client(environment.host)
 
     def on_stop(self) -> None:
         self._client.close()
