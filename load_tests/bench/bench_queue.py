@@ -25,6 +25,8 @@ TENANTS = 1_000
 ENGINES = 8
 SLOTS = 64
 ROUNDS = 20_000
+SERVICE_S = 1.5 / (ENGINES * SLOTS)
+"""Between two returns of leases: a stream holds its slot for 1.5 s."""
 UNBOUNDED = 1 << 40
 
 
@@ -78,7 +80,9 @@ class DecisionBench:
 
     def preempted(self, gateway: str, message: Preempt) -> None:
         self.held = [h for h in self.held if h[1].lease_id != message.lease_id]
-        self.decide("release", FromGateway(gateway, Release(message.ticket, message.lease_id, 100, 5, "preempted")))
+        self.decide(
+            "release", FromGateway(gateway, Release(message.ticket, message.lease_id, 100, 5, "preempted"))
+        )
 
     def acquire(self) -> None:
         self.ticket += 1
@@ -95,7 +99,10 @@ class DecisionBench:
         index = self.rng.randrange(len(self.held))
         self.held[index], self.held[-1] = self.held[-1], self.held[index]
         gateway, grant = self.held.pop()
-        self.decide("release and grant", FromGateway(gateway, Release(grant.ticket, grant.lease_id, 100, 60, "completed")))
+        self.decide(
+            "release and grant",
+            FromGateway(gateway, Release(grant.ticket, grant.lease_id, 100, 60, "completed")),
+        )
 
     def housekeeping(self) -> None:
         """What 100 ms bring: load reports, progress of all gateways, two ticks."""
@@ -144,8 +151,8 @@ def decisions() -> None:
     for i in range(ROUNDS):
         bench.release()
         bench.acquire()
-        bench.now_s += 1e-4
-        if i % 500 == 0:
+        bench.now_s += SERVICE_S
+        if i % round(0.1 / SERVICE_S) == 0:
             bench.housekeeping()
     for kind in sorted(bench.wall, key=lambda k: -len(bench.wall[k])):
         print(line(kind + ", 100,000 waiting", bench.wall[kind], bench.cpu[kind]))
