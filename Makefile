@@ -62,7 +62,7 @@ lint: $(STAMPS)/dev ## ruff, pyright, import contracts
 
 proto: $(STAMPS)/dev ## services/api/_generated from proto/
 	@$(PY) -m grpc_tools.protoc -I proto --python_out=services/api/_generated \
-	    --pyi_out=services/api/_generated --grpc_python_out=services/api/_generated \
+	    --pyi_out=services/api/_generated \
 	    $$(cd proto && find . -name '*.proto')
 
 clean: ## forget the environment, the dev key and all caches of tools (the prepared model is kept)

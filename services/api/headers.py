@@ -24,7 +24,6 @@ HEADERS = frozenset(
 """Every header that changes how a request is handled, apart from the credential."""
 
 _BAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,128}")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 MIN_DEADLINE_S = 0.001
 """Less time than this is none."""
@@ -93,10 +92,15 @@ def _cache_wish(cache_control: str) -> CacheWish:
 
 
 def idempotency_wish(key: str) -> str:
-    """A well-formed idempotency key, or "" when none was given."""
-    if key and not _IDEMPOTENCY.fullmatch(key):
-        raise _refused("idempotency-key", key, "1 to 128 printable ASCII characters")
-    return key
+    """Refused by name: answering a repeated request once needs a store of answers by key that the mesh does
+    not have, and a client that asks for it must not believe that it got it."""
+    if key:
+        raise RequestError(
+            Reason.UNSUPPORTED_FIELD,
+            "idempotency-key is not supported by this server",
+            param="idempotency-key",
+        )
+    return ""
 
 
 def _refused(name: str, value: str, rule: str) -> RequestError:

@@ -123,8 +123,8 @@ def completion_request(
     logprobs = body.logprobs
     if logprobs is not None:
         logprobs = check_int(logprobs, "logprobs", 0, limits.max_logprobs, 0)
-        if body.echo:
-            raise unsupported("echo", "together with logprobs is not supported by this server")
+    if body.echo:
+        raise unsupported("echo")
     guided = guided_decoding(body, response_format, limits)
     return InferenceRequest(
         kind="completion",
@@ -140,7 +140,6 @@ def completion_request(
         n=n,
         stream=stream,
         include_usage=include_usage,
-        echo=body.echo or False,
         person=check_annotations(body),
         band=band_wish(body, wishes.band),
         deadline_s=wishes.deadline_s,

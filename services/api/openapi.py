@@ -29,7 +29,6 @@ _HEADER_TEXTS = {
     "x-priority-band": "The wished priority band; the key decides what is allowed.",
     "x-request-timeout-s": "Time left for the whole answer, in seconds.",
     "x-request-deadline-ms": "Time left for the whole answer, in milliseconds; the shorter one counts.",
-    "idempotency-key": "The same key and request within the server's window are answered, and billed, once.",
     "cache-control": "no-cache, no-store, max-age=0, or sampled: a stored answer from a temperature above 0 will do.",
 }
 
@@ -122,7 +121,6 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
             "type": "number",
             **between(MIN_DEADLINE_S * 1000, limits.max_deadline_s * 1000),
         },
-        "idempotency-key": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
         "cache-control": {"type": "string", "maxLength": 1024},
     }
 
@@ -141,7 +139,7 @@ def _post(headers: dict[str, Json], body: str, answer: str, operation: str, stre
                 "description": _HEADER_TEXTS[name],
                 "schema": headers[name],
             }
-            for name in sorted(HEADERS)
+            for name in sorted(HEADERS & _HEADER_TEXTS.keys())
         ],
         "requestBody": {
             "required": True,

@@ -82,6 +82,7 @@ def sampling_bounds(limits: LimitsConfig) -> Bounds:
         "tools": {"maxItems": limits.max_tools},
         "modalities": {"maxItems": 1, "minItems": 1, "items": {"enum": ["text"]}},
         "store": {"enum": [False, None]},
+        "echo": {"enum": [False, None]},
         "best_of": between(1, limits.max_n),
     }
 
