@@ -8,15 +8,18 @@ RequestTrace.tokens costs. Nothing here can fail a request.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from ..clock import Clock
-from . import names
+from . import names, otel_sdk
 from .logs import LineWriter, request_line
 from .metrics import FamilySample, Metrics, merged
 from .names import Step
 from .otel import Tracer
 from .prometheus import PrometheusPage
+from .siblings import Siblings
 from .trace import RequestTrace
 
 log = logging.getLogger(__name__)
@@ -27,14 +30,22 @@ Snapshot = Callable[[], Iterable[FamilySample]]
 
 
 class GatewayTelemetry:
-    """One per gateway process. `request_log` is a file, "-" for standard error, or "" for no lines."""
+    """One per gateway process. `request_log` is a file, "-" for standard error, or "" for no lines; `shared`
+    is the folder where gateways behind the same port keep their figures (siblings.py), None for a gateway
+    alone."""
 
-    def __init__(self, clock: Clock, request_log: str = "") -> None:
+    def __init__(self, clock: Clock, request_log: str = "", shared: Path | None = None) -> None:
         self._clock = clock
+        otel_sdk.setup()
         self._tracer = Tracer(clock)
         self.metrics = Metrics(names.GATEWAY_METRICS)
         self.writer = LineWriter(request_log) if request_log else None
-        self._page = PrometheusPage(self._snapshot)
+        self._page = PrometheusPage(self._snapshot, of_process=shared is None)
+        self._siblings = (
+            Siblings(shared, f"{os.getpid()}", self.metrics.snapshot) if shared is not None else None
+        )
+        if self._siblings is not None:
+            self._siblings.start()
         self._more: list[Snapshot] = []
         self._in_progress = self.metrics.number(names.IN_PROGRESS)
         self._times: dict[tuple[str, str], _Times] = {}
@@ -59,14 +70,17 @@ class GatewayTelemetry:
         return self._page.render()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left; take our figures away from siblings."""
+        if self._siblings is not None:
+            self._siblings.close()
         if self.writer is not None:
             self.writer.close()
 
     def _snapshot(self) -> Iterable[FamilySample]:
         if self.writer is not None:
             self.metrics.number(names.LOG_DROPPED).value = self.writer.dropped
-        return merged([self.metrics.snapshot(), *(tuple(more()) for more in self._more)])
+        ours = [self.metrics.snapshot()] if self._siblings is None else self._siblings.families()
+        return merged([*ours, *(tuple(more()) for more in self._more)])
 
     def _ended(self, trace: RequestTrace) -> None:
         self._in_progress.value -= 1

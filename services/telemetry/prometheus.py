@@ -1,7 +1,7 @@
 """The Prometheus page, by the client library: our own numbers, and what it knows about the process.
 
-Rules: the one file that knows prometheus_client. Each gateway process has a page of its own, on its own port;
-Prometheus scrapes every one of them (docs/telemetry.md), sums are made there and not here.
+Rules: the one file that knows prometheus_client. Each process counts for itself; sums are made in queries and
+not here (docs/telemetry.md).
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class PrometheusPage:
     """Renders what `snapshot` returns at the moment of the scrape. Takes about a millisecond per 100
     children."""
 
-    def __init__(self, snapshot: Callable[[], Iterable[FamilySample]]) -> None:
+    def __init__(self, snapshot: Callable[[], Iterable[FamilySample]], *, of_process: bool = True) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Ours(snapshot))
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
+        if of_process:  # pointless where each scrape may reach another process
+            for collector in (ProcessCollector, PlatformCollector, GCCollector):
+                collector(registry=self._registry)
 
     def render(self) -> bytes:
         """The page, in Prometheus's text format 0.0.4."""
