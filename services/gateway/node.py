@@ -19,7 +19,7 @@ from ..api.openapi import openapi_document
 from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
 from ..clock import Clock, SystemClock
-from ..config import GraphConfig
+from ..config import GatewayConfig, GraphConfig
 from ..errors import ConfigError, MeshError
 from ..experts.engine import ModelCard
 from ..link.asyncio_link import Resolve
@@ -28,6 +28,7 @@ from ..postprocess.policy import Policy, configured_policy
 from ..queue.client import QueueClient
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.queue_watch import Fetch, QueueWatch
+from ..telemetry.siblings import shared_folder
 from . import json_key_store
 from .canary import run_canary
 from .grpc_server import GrpcServer
@@ -81,7 +82,9 @@ class GatewayNode:
             keys=CacheKeys(bytes.fromhex(config.cache.root_secret.get_secret_value())),
             policy=CompiledPolicy(configured_policy(config.postprocess)),
             band_ranks={band.name: rank for rank, band in enumerate(bands)},
-            telemetry=GatewayTelemetry(self._clock, config.gateway.request_log),
+            telemetry=GatewayTelemetry(
+                self._clock, config.gateway.request_log, shared_figures(config.gateway)
+            ),
             openapi=openapi_document(config.gateway.limits),
         )
         self._keys_mtime = self._keys_path.stat().st_mtime
@@ -165,3 +168,8 @@ class GatewayNode:
                     log.info("API keys were read again")
             except (OSError, ConfigError) as error:
                 log.error("API keys stay as they were: %s", error)
+
+
+def shared_figures(config: GatewayConfig) -> Path | None:
+    """Where gateways that share a port keep their figures for each other's metrics page; None for one alone."""
+    return shared_folder(config.http_port) if config.replicas > 1 else None
