@@ -11,7 +11,8 @@ mock_provider "aws" {
   }
 }
 
-# Mock providers know no ephemeral resources; the module that makes the token is set aside here.
+# The module that makes the token is set aside here (and tests/infra lays a stand-in over it: mock providers know
+# no ephemeral resources).
 override_module {
   target  = module.ray_token
   outputs = { arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:mesh/ray-token-abc", version_id = "v1" }

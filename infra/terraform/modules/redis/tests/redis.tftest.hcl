@@ -4,7 +4,8 @@ mock_provider "aws" {
   }
 }
 
-# Mock providers know no ephemeral resources; the module that makes the password is set aside here.
+# The module that makes the password is set aside here (and tests/infra lays a stand-in over it: mock providers know
+# no ephemeral resources).
 override_module {
   target  = module.password
   outputs = { arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:mesh/redis-abc", version_id = "v1" }
