@@ -67,10 +67,13 @@ def _plan(trace: Path, pools: str, timing: Path | None, ttft_s: float, tpot_s: f
 
 
 def _table(report: PlanReport) -> str:
-    lines = [
+    head = (
         f"{report.requests} requests in {report.duration_s:.0f} s: goodput {report.goodput_per_s:.2f}/s, "
         f"{report.output_tokens_per_s:.0f} output tokens/s, cost {report.cost:.2f} "
-        f"({report.cost_per_million_tokens:.2f} per million output tokens)",
+        f"({report.cost_per_million_tokens:.2f} per million output tokens)"
+    )
+    lines = [
+        head,
         "",
         "band      requests completed    good  ttft p50  ttft p99  tpot p50   e2e p99",
     ]

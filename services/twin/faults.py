@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain", "partition",
-    "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats", "cache_kill",
-    "store_out",
+    "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats",
+    "cache_kill", "store_out",
 ]  # fmt: skip
 
 

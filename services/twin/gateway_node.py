@@ -15,7 +15,7 @@ from ..config import CacheConfig, GatewayConfig, PostprocessConfig
 from ..errors import AuthError, ClientGone
 from ..experts.engine import EngineInfo
 from ..gateway import pipeline
-from ..gateway.generation import Choice
+from ..gateway.choice import Choice
 from ..gateway.identity import Permission, Principal
 from ..gateway.mesh import Mesh, Model
 from ..gateway.migrate import RetryBudget

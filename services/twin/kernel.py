@@ -54,9 +54,8 @@ class Process:
         self.incarnation += 1
         self.alive, self.stopped = True, False
         self.sim.note(self.name, "starts")
-        set_running_loop(self.loop)
+        self.sim.enter(self)
         self.boot()
-        set_running_loop(None)
 
     def kill(self) -> None:
         """Gone at once; its pending events vanish."""
@@ -80,9 +79,8 @@ class Process:
         incarnation = self.incarnation
         for call, args in backlog:
             if self.alive and self.incarnation == incarnation:
-                set_running_loop(self.loop)
+                self.sim.enter(self)
                 call(*args)
-        set_running_loop(None)
 
     def after(self, delay_s: float, call: Call, *args: Any) -> None:
         """Call in this process, `delay_s` from now."""
@@ -90,7 +88,7 @@ class Process:
 
 
 class Simulation:
-    """The event queue. `after_event` is called after every event: the invariants."""
+    """The event queue. The oracle checks from within the events themselves (oracle.py)."""
 
     def __init__(self, seed: int, *, keep_log: bool = False) -> None:
         self.now_s = 0.0
@@ -98,9 +96,9 @@ class Simulation:
         self.num_events = 0
         self.log: list[str] = []
         self.keep_log = keep_log
-        self.after_event: Call | None = None
         self._heap: list[tuple[float, int, Process | None, int, Call, tuple[Any, ...]]] = []
         self._seq = 0
+        self._inside: Process | None = None
 
     def at(self, when_s: float, process: Process | None, call: Call, *args: Any) -> None:
         """Call at `when_s`, unless `process` has died by then."""
@@ -110,7 +108,14 @@ class Simulation:
 
     def run(self, until_s: float) -> None:
         """Events up to `until_s`."""
-        heap, check = self._heap, self.after_event
+        try:
+            self._run(until_s)
+        finally:
+            self.enter(None)  # also when an invariant broke: the thread has no running loop after us
+        self.now_s = max(self.now_s, until_s)
+
+    def _run(self, until_s: float) -> None:
+        heap = self._heap
         while heap and heap[0][0] <= until_s:
             when_s, _, process, incarnation, call, args = heapq.heappop(heap)
             self.now_s = when_s
@@ -120,13 +125,16 @@ class Simulation:
                 if process.stopped:
                     process.backlog.append((call, args))
                     continue
-                set_running_loop(process.loop)
+                if process is not self._inside:
+                    self.enter(process)
             self.num_events += 1
             call(*args)
-            set_running_loop(None)
-            if check is not None:
-                check()
-        self.now_s = max(self.now_s, until_s)
+
+    def enter(self, process: Process | None) -> None:
+        """What happens now happens inside `process`: its loop is the running one."""
+        if process is not self._inside:
+            self._inside = process
+            set_running_loop(None if process is None else process.loop)
 
     def note(self, who: str, what: object) -> None:
         """A line of the event log; kept only when replaying a failure, since texts cost more than events."""

@@ -1,7 +1,8 @@
 """An asyncio event loop on virtual time, one per process of the twin: real shells run in it unchanged.
 
 Rules: timers, futures and tasks only. There is no I/O (the twin's network replaces sockets) and nothing ever blocks;
-work for a thread is done in place; what needs a socket raises NotImplementedError, which is the point: it would not be deterministic.
+work for a thread is done in place; what needs a socket raises NotImplementedError, which is the point: it would not
+be deterministic.
 """
 
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false

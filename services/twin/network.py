@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..link.messages import AnyMessage, Fence, Grant, Preempt, Refuse
 from ..request import TokenFrame
-from .kernel import Process, Simulation, set_running_loop
+from .kernel import Process, Simulation
 
 DEAD_AFTER_S = 1.0
 REPEATABLE = (TokenFrame, Grant, Refuse, Preempt, Fence)
@@ -111,9 +111,9 @@ class Network:
         near.peer, far.peer = far, near
         near.name, far.name = server.link_name, client.link_name
         self._ends[near] = self._ends[far] = None
-        set_running_loop(server.loop)
+        self.sim.enter(server)
         far.handler.link_up(far)
-        set_running_loop(client.loop)
+        self.sim.enter(client)
         near.handler.link_up(near)
 
     def _reachable(self, client: Process, server: Process) -> bool:
@@ -139,9 +139,8 @@ class Network:
         if peer.owner.stopped:
             peer.owner.backlog.append((self._deliver, (peer, frame)))
         else:
-            set_running_loop(peer.owner.loop)
+            self.sim.enter(peer.owner)
             self._deliver(peer, frame)
-            set_running_loop(None)
 
     def _deliver(self, end: End, frame: list[AnyMessage]) -> None:
         handler = end.handler
@@ -149,9 +148,9 @@ class Network:
             if not end.connected or not end.owner.alive:
                 return
             handler.link_message(end, message)
-            if self.repeat_share and isinstance(message, REPEATABLE) and end.connected:
-                if self.sim.rng.random() < self.repeat_share:
-                    handler.link_message(end, message)
+            repeatable = self.repeat_share and isinstance(message, REPEATABLE) and end.connected
+            if repeatable and self.sim.rng.random() < self.repeat_share:
+                handler.link_message(end, message)
 
     # Ending ----------------------------------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Network:
                 end.arrival_s(self.sim.now_s + delay), peer.owner, self._down, peer, "closed by the peer"
             )
         if end.owner.alive and end.incarnation == end.owner.incarnation:
-            set_running_loop(end.owner.loop)
+            self.sim.enter(end.owner)
             end.handler.link_down(end, why)
 
     def _down(self, end: End, why: str) -> None:

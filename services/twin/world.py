@@ -37,7 +37,21 @@ MAX_WORK_S = 12.0
 SCHEMA = (
     '{"type":"object","properties":{"city":{"type":"string"},"n":{"type":"integer"}},"required":["city","n"]}'
 )
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "while", "seven", "wizards", "quietly", "fix", "boxes"]
+WORDS = (
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "seven",
+    "wizards",
+    "fix",
+    "boxes",
+)
 
 
 class World:
