@@ -27,7 +27,12 @@ variables {
   log_kms_key_arn    = "arn:aws:kms:eu-central-1:123456789012:key/logs"
 }
 
-run "one_door_tls_13" {
+# One run for all: provider 5.100 crashes when it reads a mocked web ACL back from an earlier run's state.
+run "one_door_tls_13_both_rates_and_a_public_name" {
+  variables {
+    rate_limits = { per_address = 100, per_key = 500, window_s = 60 }
+    public_dns  = { zone_id = "Z123", name = "api.example.org" }
+  }
   assert {
     condition     = aws_lb_listener.https.port == 443 && aws_lb_listener.https.ssl_policy == "ELBSecurityPolicy-TLS13-1-3-2021-06"
     error_message = "One listener, on 443, TLS 1.3 alone."
@@ -39,12 +44,6 @@ run "one_door_tls_13" {
   assert {
     condition     = aws_lb_target_group.grpc.protocol_version == "GRPC" && aws_lb_target_group.http.protocol == "HTTPS"
     error_message = "gRPC stays gRPC, and gateways are reached over TLS."
-  }
-}
-
-run "both_rates_and_the_managed_rules" {
-  variables {
-    rate_limits = { per_address = 100, per_key = 500, window_s = 60 }
   }
   assert {
     condition = anytrue([for r in aws_wafv2_web_acl.this.rule : r.name == "rate-per-address"
@@ -63,12 +62,6 @@ run "both_rates_and_the_managed_rules" {
   assert {
     condition     = toset(flatten([for f in aws_wafv2_web_acl_logging_configuration.this.redacted_fields : f.single_header[*].name])) == toset(["authorization", "cookie"])
     error_message = "Keys are struck out of the log."
-  }
-}
-
-run "a_public_name" {
-  variables {
-    public_dns = { zone_id = "Z123", name = "api.example.org" }
   }
   assert {
     condition     = aws_route53_record.public["this"].name == "api.example.org"
