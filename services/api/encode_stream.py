@@ -116,14 +116,8 @@ class ChatStreamEncoder(StreamEncoder):
     def _opening(self) -> list[bytes]:
         """OpenAI opens each choice with its role."""
         return [
-            self._choice(
-                {
-                    "index": choice,
-                    "delta": {"role": "assistant", "content": ""},
-                    "logprobs": None,
-                    "finish_reason": None,
-                }
-            )
+            b'%b{"index":%d,"delta":{"role":"assistant","content":""%b'
+            % (self._start, choice, self._text_end)
             for choice in range(self._num_choices)
         ]
 
