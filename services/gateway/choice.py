@@ -1,7 +1,7 @@
 """One choice of a request while it generates: its flow and its text, driven by the queue and by an engine.
 
-Rules: a shell. It runs the effects that flow.py decides and hands texts on; per token it is a chain of plain calls:
-mux → on_frame → flow.accept → text.push → responder.delta. No task, no await, no timer per token.
+Rules: a shell. It runs the effects that flow.py decides and hands texts on; per token it is a chain of plain
+calls: mux → on_frame → flow.accept → text.push → responder.delta. No task, no await, no timer per token.
 """
 
 from __future__ import annotations
@@ -191,14 +191,21 @@ class Choice:
 
     def _say(self, text: str, finish: FinishReason | None) -> None:
         generation = self._generation
-        logprobs = tuple(self._pending_logprobs) if generation.want_logprobs else None
+        logprobs = self._shown_logprobs(last=finish is not None) if generation.want_logprobs else None
         text, tool_calls = self._text.split_tools(text, last=finish is not None)
         if finish == "stop" and self._text.called_tools:
             finish = self.finish = "tool_calls"
         if text or tool_calls or finish or logprobs:
             generation.deltas(Delta(self.index, text, finish, logprobs, tool_calls, self._pending_tokens))
             self._pending_tokens = 0
-            self._pending_logprobs = []
+
+    def _shown_logprobs(self, *, last: bool) -> tuple[TokenText, ...]:
+        """Tokens wait here while their text is held back, or what the policy hides in it would show beside
+        it."""
+        if not (last or self._text.settled):
+            return ()
+        pending, self._pending_logprobs = self._pending_logprobs, []
+        return self._text.concealed(pending)
 
     def confidence(self) -> float:
         return self._text.confidence()

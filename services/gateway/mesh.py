@@ -21,9 +21,9 @@ from ..experts.engine import EngineInfo
 from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
-from ..request import InferenceRequest, TokenLogprob
+from ..request import InferenceRequest, TokenLogprob, unpack_ids
 from ..telemetry.gateway import GatewayTelemetry
-from ..text.tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer, decode_all
 from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
 from .identity import Identity
@@ -113,6 +113,10 @@ class Mesh:
         if text_chars(request) <= INLINE_TOKENIZE_CHARS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def text_of(self, ids: bytes) -> str:
+        """The text of a prompt that came as token ids."""
+        return decode_all(self.model.tokenizer.decoder(), unpack_ids(ids))
 
     def token_text(self, token_id: int, logprob: TokenLogprob) -> TokenText:
         """Ids and numbers of an engine as the text that clients see."""

@@ -1,7 +1,7 @@
 """THE function: one request from its credential to its last byte. HTTP and gRPC meet here.
 
-Rules: the order of the seven steps stands here and nowhere else; each step is one call into the file that owns it.
-Knows no wire format (a Call brings its own), no Ray, no vLLM, no Redis.
+Rules: the order of the seven steps stands here and nowhere else; each step is one call into the file that
+owns it. Knows no wire format (a Call brings its own), no Ray, no vLLM, no Redis.
 
     1 authenticate  identity.py      who asks
     2 admit         admission.py     may it enter, tokenised once, within context and limits
@@ -55,7 +55,8 @@ class Call(Protocol):
 
 
 async def serve(mesh: Mesh, call: Call) -> None:
-    """Answer `call`. Never raises, except when the task itself is cancelled; then every slot is freed first."""
+    """Answer `call`. Never raises, except when the task itself is cancelled; then every slot is freed
+    first."""
     trace = mesh.telemetry.begin(call.request_id, call.protocol, call.traceparent)
     fail = call.fail
     try:
@@ -109,7 +110,7 @@ async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, 
     """Step 2. Raises RequestError, AuthError."""
     arrived_s = mesh.clock.now_s()
     check_model(principal, request, mesh.served_models())
-    mesh.policy.check_input(request)
+    mesh.policy.check_input(request, mesh.text_of)
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
     return admit(principal, request, prompts, mesh.config.limits, mesh.model.info.max_model_len, arrived_s)
@@ -139,7 +140,8 @@ async def generated(
 def prepare(
     mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trace: RequestTrace
 ) -> Generation:
-    """Steps 4 to 6 for every choice: n choices are n independent streams, seeds counted up (architecture §3)."""
+    """Steps 4 to 6 for every choice: n choices are n independent streams, seeds counted up (architecture
+    §3)."""
     request, request_id = work.request, head.request_id
     generation = Generation(
         head=head,
@@ -174,7 +176,8 @@ def prepare(
 
 
 def engine_sampling(sampling: SamplingParams, request: InferenceRequest) -> SamplingParams:
-    """What the engine is told: stop strings are the gateway's business (stream.py), a forced tool is a grammar."""
+    """What the engine is told: stop strings are the gateway's business (stream.py), a forced tool is a
+    grammar."""
     if sampling.stop:
         sampling = msgspec.structs.replace(sampling, stop=())
     guided = forced_grammar(request.tools, request.tool_choice) if request.tools else None
@@ -194,7 +197,8 @@ def text_stage(mesh: Mesh, work: Work, choice: int, request_id: str) -> TextStag
 
 
 def settle(mesh: Mesh, work: Work, generation: Generation) -> AnswerTail:
-    """The bill: what was delivered, over all migrations. A prompt with n choices is billed once, as OpenAI does."""
+    """The bill: what was delivered, over all migrations. A prompt with n choices is billed once, as OpenAI
+    does."""
     completion = sum(len(choice.flow.emitted) for choice in generation.choices)
     cached = sum(choice.flow.cached_tokens for choice in generation.choices[:: work.request.n])
     mesh.retry_budget.earn(work.prompt_tokens + completion)

@@ -1,15 +1,16 @@
 """One choice's text: token ids → characters → stop strings → policy chain → tool calls. Pure, one per choice.
 
-Rules: plain synchronous calls, in this order and nowhere else; a stage that is not needed is None and costs one
-test. Stop strings are matched here and not in the engine, and nothing here is lost with an engine, so a match may
-span a migration.
+Rules: plain synchronous calls, in this order and nowhere else; a stage that is not needed is None and costs
+one test. Stop strings are matched here and not in the engine, and nothing here is lost with an engine, so a
+match may span a migration.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from ..answer import ToolCallDelta
+from ..answer import TokenText, ToolCallDelta
 from ..request import FinishReason
 from ..text.stops import StopMatcher
 from ..text.tokenizer import IncrementalDecoder
@@ -20,6 +21,11 @@ class Chain(Protocol):
 
     @property
     def blocked(self) -> bool: ...
+    @property
+    def holding(self) -> bool: ...
+    @property
+    def num_hidden(self) -> int: ...
+    def allows(self, text: str) -> bool: ...
     def push(self, text: str) -> str: ...
     def flush(self) -> str: ...
 
@@ -41,7 +47,7 @@ class Score(Protocol):
 class TextStage:
     """What becomes visible of one choice. `stopped`: the gateway found the end before the engine did."""
 
-    __slots__ = ("_called", "_chain", "_decoder", "_score", "_stops", "_tools", "stopped")
+    __slots__ = ("_called", "_chain", "_decoder", "_num_hidden", "_score", "_stops", "_tools", "stopped")
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class TextStage:
             score,
         )
         self._called = False
+        self._num_hidden = 0
         self.stopped = False
 
     def push(self, ids: tuple[int, ...]) -> tuple[str, int]:
@@ -119,6 +126,31 @@ class TextStage:
     def called_tools(self) -> bool:
         """At least one tool call was found."""
         return self._called
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is held back: what the tokens so far became visible as is known."""
+        return not (
+            (self._chain is not None and self._chain.holding)
+            or (self._stops is not None and self._stops.holding)
+        )
+
+    def concealed(self, entries: Sequence[TokenText]) -> tuple[TokenText, ...]:
+        """The tokens since the last call as they may be shown beside the text: without their text where the
+        policy hid a word among them, and without alternatives that hold one."""
+        chain = self._chain
+        if chain is None:
+            return tuple(entries)
+        hid = chain.num_hidden != self._num_hidden
+        self._num_hidden = chain.num_hidden
+        if hid:
+            return tuple(TokenText("", b"", entry.logprob) for entry in entries)
+        return tuple(
+            TokenText(
+                entry.text, entry.raw, entry.logprob, tuple(one for one in entry.top if chain.allows(one[0]))
+            )
+            for entry in entries
+        )
 
     def note_logprob(self, logprob: float) -> None:
         """The sampled token's log-probability, for the confidence score."""

@@ -118,16 +118,9 @@ class WordStream:
     """
 
     __slots__ = (
-        "_chars",
-        "_first_chars",
-        "_in_word",
-        "_mask",
-        "_on_match",
-        "_starts",
-        "_state",
-        "_words",
-        "blocked",
-    )
+        "_chars", "_first_chars", "_in_word", "_mask", "_on_match", "_starts", "_state", "_words", "blocked",
+        "num_hidden",
+    )  # fmt: skip
 
     def __init__(self, words: WordList, on_match: Literal["mask", "block"] = "mask", mask: str = "*") -> None:
         self._words, self._on_match, self._mask = words, on_match, mask
@@ -137,6 +130,16 @@ class WordStream:
         self._chars: list[str] = []  # what is held back, as it will come out
         self._starts: list[int] = []  # for each folded character of it, which of `_chars` it comes from
         self.blocked = False
+        self.num_hidden = 0
+
+    @property
+    def holding(self) -> bool:
+        """Something is held back that may still turn out to be a word."""
+        return bool(self._chars)
+
+    def allows(self, text: str) -> bool:
+        """True when `text`, on its own, holds no word: for what is shown beside the stream."""
+        return self._words.find(text) is None
 
     def push(self, text: str) -> str:
         """Text that is certain to hold no word. After a block: empty."""
@@ -191,6 +194,7 @@ class WordStream:
         """Mask or cut the word whose last folded character is number `end`; true when the stream is
         blocked."""
         start, stop = self._starts[end - size], self._starts[end - 1] + 1
+        self.num_hidden += 1
         if self._on_match == "block":
             self.blocked = True
             del self._chars[start:]

@@ -25,6 +25,11 @@ class StopMatcher:
         self._held = ""
         self.matched: str | None = None
 
+    @property
+    def holding(self) -> bool:
+        """Something is held back that may still become a stop string."""
+        return bool(self._held)
+
     def push(self, text: str) -> str:
         """Text that may be shown. After a match: empty."""
         if not self._held and self._first_chars.isdisjoint(text) and self.matched is None:

@@ -152,6 +152,35 @@ def test_a_sensitive_word_is_masked_however_it_is_cut_and_the_policy_can_change(
     asyncio.run(main())
 
 
+def test_what_is_masked_does_not_show_in_log_probabilities_nor_come_in_as_token_ids(tmp_path: Path) -> None:
+    text = said("Mask me", 30)
+    word, ids = text[21:31], list(memoryview(f"say {text[21:31]} it..".ljust(20)[:20].encode()).cast("I"))
+
+    async def main() -> None:
+        policy = {"blocked_words": (word,), "whole_words": False}
+        async with local_mesh(tmp_path, postprocess=policy) as mesh:
+            body = {"model": "sim", "prompt": "Mask me", "max_tokens": 30, "temperature": 0, "logprobs": 2}
+            for stream in (False, True):
+                response = await mesh.post("/v1/completions", {**body, "stream": stream})
+                if stream:
+                    shown = "".join([json.dumps(event["choices"]) async for event in response.events()])
+                    tokens = [
+                        t for part in shown.split('"tokens": [')[1:] for t in part.split("]")[0].split(", ")
+                    ]
+                else:
+                    answer = json.loads(await response.read())
+                    tokens = [json.dumps(token) for token in answer["choices"][0]["logprobs"]["tokens"]]
+                    assert "*" * len(word) in answer["choices"][0]["text"]
+                tokens = [token for token in tokens if token]
+                assert len(tokens) == 30
+                assert word not in "".join(json.loads(token) for token in tokens)
+                assert sum(token == '""' for token in tokens) >= 3
+            asked = await mesh.post("/v1/completions", {**body, "prompt": ids})
+            assert asked.status == 400, await asked.read()
+
+    asyncio.run(main())
+
+
 def test_confidence_is_between_zero_and_one_on_request(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:

@@ -126,3 +126,10 @@ def test_ten_thousand_words_are_all_found() -> None:
     assert len(words) == 10_000
     assert all(words.find(f"说{word}吧") for word in listed[::97])
     assert words.find("the quick brown fox") is None
+
+
+def test_what_is_held_and_hidden_is_told() -> None:
+    stream = WordStream(WordList(["敏感", "bad"]))
+    assert (stream.push("so b"), stream.holding, stream.num_hidden) == ("so ", True, 0)
+    assert (stream.push("ad."), stream.holding, stream.num_hidden) == ("***.", False, 1)
+    assert stream.allows("fine") and not stream.allows("very bad")
