@@ -9,7 +9,19 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
-ORDER = ("architecture", "unit", "properties", "contracts", "simulation", "mesh", "graph", "infra", "cluster", "gpu")
+ORDER = (
+    "architecture",
+    "unit",
+    "properties",
+    "contracts",
+    "simulation",
+    "mesh",
+    "mesh",
+    "graph",
+    "infra",
+    "cluster",
+    "gpu",
+)
 FAST = ("unit", "properties")
 
 settings.register_profile(
