@@ -26,8 +26,9 @@ from .engine_node import EngineNode
 from .gateway_node import BANDS, ROOT_SECRET, GatewayNode
 from .kernel import Simulation
 from .network import Network
-from .oracle import Oracle, RequestRecord
+from .oracle import Oracle
 from .queue_node import QueueNode
+from .records import RequestRecord
 from .workload import Ask
 
 STEP_S = 1.0

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import msgspec
 
-from .oracle import Violation
+from .records import Violation
 from .world import World
 
 CHUNK = 25

@@ -20,8 +20,10 @@ from .engine_node import EngineNode
 from .gateway_node import ROOT_SECRET, GatewayNode
 from .kernel import Simulation
 from .network import Network
-from .oracle import LONG_PATIENCE_S, Oracle, right_answer
+from .oracle import Oracle
 from .queue_node import QueueNode
+from .records import right_answer
+from .watch_clients import LONG_PATIENCE_S
 from .workload import Ask
 
 TROUBLE_S = 2.5

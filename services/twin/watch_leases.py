@@ -1,0 +1,119 @@
+"""The gateways' and engines' part of the oracle: invariants 5, 10, 11, 13, 15, 16, 17 and 18 (oracle.py)."""
+
+from __future__ import annotations
+
+from ..link.messages import Acquire, Grant, Release, Submit
+from ..request import TokenFrame
+from .records import LATE_S, Watch
+
+DEAD_WORK_S = 1.6
+"""How long a stream may outlive its request: a silent link's death (1 s), and some."""
+CALL_BACK_S = 4.5
+"""How long a lease that was called back may take to return: the longest partition drawn, a link's death, and some."""
+
+
+class LeaseWatch(Watch):
+    """What gateways do with leases and streams, and what engines work on."""
+
+    def opened(self, gateway: str, index: int, grant: Grant, submit: Submit) -> None:
+        """A choice is submitted to an engine."""
+        record = self.requests[submit.job.request_id]
+        choice = record.choices[index]
+        key = (gateway, grant.lease_id)
+        if choice.lease:
+            raise self.broken(
+                5, f"{record.ask.request_id}.{index} runs on lease {choice.lease} and {grant.lease_id}"
+            )
+        if key in self.accepted:
+            raise self.broken(5, f"{gateway} accepts lease {grant.lease_id} twice")
+        choice.lease = grant.lease_id
+        choice.emitted_at_open = len(submit.job.emitted_ids) // 4
+        if choice.again:
+            choice.again = False
+            self.repeated_tokens += len(record.ask.prompt) // 4 + choice.emitted_at_open
+        self.accepted[key] = (grant.engine_id, grant.epoch)
+        self.in_request[key] = (record, index)
+        if submit.job.remaining_s < -LATE_S:
+            raise self.broken(10, f"{record.ask.request_id} is submitted after its deadline")
+
+    def closed(self, gateway: str, stream_id: int) -> None:
+        """A gateway has no use for a stream any more."""
+        self.closed_since_s[gateway, stream_id] = self.sim.now_s
+
+    def released(self, gateway: str, release: Release) -> None:
+        """A gateway returns a lease."""
+        key = (gateway, release.lease_id)
+        known = self.in_request.get(key)
+        if known is None:
+            return  # a grant that came too late for its request
+        if key in self.returned:
+            raise self.broken(5, f"{gateway} returns lease {release.lease_id} twice")
+        self.returned.add(key)
+        record, index = known
+        choice = record.choices[index]
+        if choice.lease != release.lease_id:
+            raise self.broken(5, f"{gateway} returns lease {release.lease_id}, {choice.lease} is in use")
+        choice.lease = 0
+        if release.outcome == "lost":
+            choice.lost += 1
+
+    def lost(self, request_id: str, index: int, emitted: int, *, drained: bool) -> None:
+        """An engine that worked on this choice is lost (or `drained`, which nobody died of): work is done again."""
+        record = self.requests[request_id]
+        choice = record.choices[index]
+        if drained:
+            return
+        choice.fruitless = choice.fruitless + 1 if emitted == choice.emitted_at_open else 0
+        choice.again = True
+
+    def asked(self, acquire: Acquire, emitted: int) -> None:
+        """A choice registers with the queue, first or again."""
+        record = self.requests[acquire.request_id]
+        age_s = self.sim.now_s - record.arrived_s
+        if abs(acquire.age_s - age_s) > LATE_S or acquire.emitted_tokens != emitted:
+            told = (
+                f"{acquire.age_s:.3f} s and {acquire.emitted_tokens} tokens, not {age_s:.3f} s and {emitted}"
+            )
+            raise self.broken(17, f"{acquire.request_id} tells the queue {told}")
+
+    def frame(self, gateway: str, grant: Grant, frame: TokenFrame, open_stream: int) -> None:
+        """A frame reaches a choice that runs on `grant` and has `open_stream` open (0: none)."""
+        if frame.stream_id != open_stream:
+            raise self.broken(
+                16, f"{gateway} takes a token of stream {frame.stream_id}, {open_stream} is open"
+            )
+        if grant.epoch <= self.fenced_epochs.get((gateway, grant.engine_id), 0):
+            raise self.broken(
+                13, f"{gateway} takes a token of {grant.engine_id} in fenced epoch {grant.epoch}"
+            )
+        self.served_tokens += len(frame.token_ids)
+
+    def heard_fence(self, gateway: str, engine_id: str, epoch: int) -> None:
+        """A gateway is told that an engine is out up to `epoch`."""
+        self.fenced_epochs[gateway, engine_id] = max(epoch, self.fenced_epochs.get((gateway, engine_id), 0))
+
+    def sweep_gateways(self, able: set[str]) -> None:
+        """`able`: gateways (link names) that are alive and not stopped."""
+        for key, since_s in self.called_back.items():
+            known = self.in_request.get(key)
+            if known is None or key in self.returned or key[0] not in able:
+                continue
+            if self.sim.now_s - since_s > CALL_BACK_S:
+                raise self.broken(18, f"{key[0]} keeps lease {key[1]}, called back at {since_s:.3f} s")
+
+    def sweep(self, engine_id: str, streams: list[tuple[str, int]], num_computing: int) -> None:
+        """Streams (gateway, stream id) that run on an engine now, and how many it computes."""
+        if num_computing > len(streams):
+            raise self.broken(11, f"{engine_id} computes {num_computing} streams, {len(streams)} are wanted")
+        for key in streams:
+            closed_s = self.closed_since_s.get(key)
+            if closed_s is not None and self.sim.now_s - closed_s > DEAD_WORK_S:
+                raise self.broken(11, f"{engine_id} still works on stream {key}, closed at {closed_s:.3f} s")
+
+    def check_budget(self, burst_tokens: float, share: float) -> None:
+        """Invariant 15, over all gateways together."""
+        allowed = burst_tokens + share * (
+            self.served_tokens + sum(len(r.ask.prompt) // 4 for r in self.requests.values())
+        )
+        if self.repeated_tokens > allowed:
+            raise self.broken(15, f"{self.repeated_tokens} tokens computed again, {allowed:.0f} allowed")
