@@ -22,9 +22,9 @@ from pathlib import Path
 import uvloop
 
 from load_tests.bench.cache_rig import ANSWER, KEYS, MODEL, REQUEST, Rig, config, key_of
-from services.cache.client import CacheClient
 from services.cache.redis_store import RedisStore
 from services.cache.seat import Hit, Leading
+from services.link.messages import CachePurge
 from services.request import pack_ids
 
 Row = tuple[str, str, str]
@@ -46,19 +46,17 @@ async def times_us(num: int, ask: Callable[[int], Awaitable[object]]) -> list[fl
     return taken
 
 
-async def fill(client: CacheClient, num: int, tenant: str = "acme", person: str = "") -> None:
-    """Store `num` answers and wait until the store has them."""
-    for number in range(num):
-        found = await client.lookup(key_of(number, tenant, person))
-        if isinstance(found, Leading):
-            found.seat.store(ANSWER, 3600.0)
-    async with asyncio.timeout(30):
-        while True:
-            found = await client.lookup(key_of(num - 1, tenant, person))
-            if isinstance(found, Hit):
-                return
-            found.seat.leave()
-            await asyncio.sleep(0.01)
+async def fill(rig: Rig, num: int, tenant: str = "acme", person: str = "") -> None:
+    """Have `num` answers kept, however slow this host is at the moment."""
+    async with rig.client(store_timeout_s=5.0) as client:
+        for number in range(num):
+            found = await client.lookup(key_of(number, tenant, person))
+            while not isinstance(found, Hit):
+                found.seat.store(ANSWER, 3600.0)
+                await asyncio.sleep(0.001)
+                found = await client.lookup(key_of(number, tenant, person))
+                if client.lookup_local(key_of(number, tenant, person)) is not None:
+                    break
 
 
 def spread(rounds: list[list[float]]) -> str:
@@ -79,9 +77,11 @@ async def hits_and_misses(rig: Rig, rounds: int, num: int) -> list[Row]:
     miss: list[list[float]] = []
     bypassed = 0
     async with rig.client(local_bytes=0) as far, rig.client() as near:
-        await fill(near, 200)
+        await fill(rig, 200)
         store = RedisStore(rig.valkey.url, KEYS.seal_root)
         await store.start()
+        for number in range(200):
+            await near.lookup(key_of(number))
         base = random.randrange(1 << 24, 1 << 30)
 
         async def hit(number: int) -> None:
@@ -121,9 +121,9 @@ async def hits_and_misses(rig: Rig, rounds: int, num: int) -> list[Row]:
 
 
 async def throughput(rig: Rig, seconds: float) -> list[Row]:
-    """Hits per second of one gateway process with 64 askers, through the authority."""
+    """Hits per second of one gateway process with 8 askers, through the authority."""
     async with rig.client(local_bytes=0) as client:
-        await fill(client, 200)
+        await fill(rig, 200)
         done = 0
         end = time.perf_counter() + seconds
 
@@ -135,12 +135,13 @@ async def throughput(rig: Rig, seconds: float) -> list[Row]:
                     done += 1
                 else:
                     found.seat.leave()
+                    await asyncio.sleep(0)  # a look-up that joins a flight does not yield by itself
 
         begin = time.process_time()
-        await asyncio.gather(*(ask(7 * number) for number in range(64)))
+        await asyncio.gather(*(ask(7 * number) for number in range(8)))
         cpu_us = (time.process_time() - begin) / max(done, 1) * 1e6
     return [
-        ("hits per second, 64 at once, one gateway process", f"{done / seconds:,.0f}", "≥ 5,000"),
+        ("hits per second, 8 at once, one gateway process", f"{done / seconds:,.0f}", "≥ 5,000"),
         ("CPU of the gateway per hit through the link", f"{cpu_us:.0f} µs", ""),
     ]
 
@@ -162,24 +163,22 @@ async def single_flight(rig: Rig) -> list[Row]:
 
 async def purge(rig: Rig, num: int) -> list[Row]:
     """One person's answers among others', in every tier."""
-    async with rig.client() as one, rig.client() as two:
-        await fill(one, num, person="bob")
+    async with rig.client(store_timeout_s=5.0) as one, rig.client(store_timeout_s=5.0) as two:
+        await fill(rig, num, "purged", "bob")
         for number in range(num):
-            await two.lookup(key_of(number, person="bob"))
+            for each in (one, two):
+                await each.lookup(key_of(number, "purged", "bob"))
         link = one._link  # pyright: ignore[reportPrivateUsage]
         assert link is not None
-        from services.link.messages import CachePurge
-
         begin = time.perf_counter()
-        link.send(CachePurge(KEYS.person_scope("acme", "bob").hex()))
-        while any(  # noqa: ASYNC110  (measured by turning the loop)
-            each.lookup_local(key_of(n, person="bob")) for each in (one, two) for n in (0, num - 1)
-        ):
-            await asyncio.sleep(0)
-        found = await two.lookup(key_of(num - 1, person="bob"))
+        link.send(CachePurge(KEYS.person_scope("purged", "bob").hex()))
+        async with asyncio.timeout(10):
+            while any(each.stats().local_entries for each in (one, two)):
+                await asyncio.sleep(0)
+        found = await two.lookup(key_of(num - 1, "purged", "bob"))
         took_ms = (time.perf_counter() - begin) * 1e3
         gone = isinstance(found, Leading) and all(
-            each.lookup_local(key_of(number, person="bob")) is None
+            each.lookup_local(key_of(number, "purged", "bob")) is None
             for each in (one, two)
             for number in range(num)
         )
@@ -194,7 +193,7 @@ async def faults(rig: Rig, seconds: float) -> list[Row]:
     async with rig.client(local_bytes=0) as client:
 
         async def outage(name: str, begin: Callable[[], object], end: Callable[[], object]) -> None:
-            await fill(client, 50)
+            await fill(rig, 50)
             begin()
             taken: list[float] = []
             until = time.perf_counter() + seconds
@@ -241,7 +240,7 @@ async def faults(rig: Rig, seconds: float) -> list[Row]:
 async def timing(rig: Rig, num: int) -> list[Row]:
     """Can a tenant tell from the time of its own miss whether another tenant's answer is kept?"""
     async with rig.client(local_bytes=0) as client:
-        await fill(client, num, tenant="victim")
+        await fill(rig, num, tenant="victim")
         warm, cold = list(range(num)), list(range(10_000_000, 10_000_000 + num))
         taken: dict[bool, list[float]] = {True: [], False: []}
         probes = [(True, number) for number in warm] + [(False, number) for number in cold]

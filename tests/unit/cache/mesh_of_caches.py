@@ -77,7 +77,7 @@ class Mesh:
 
     async def until(self, holds: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
-            while not holds():  # noqa: ASYNC110  (anything may make it hold)
+            while not holds():
                 await asyncio.sleep(0)
 
     async def linked(self) -> None:

@@ -74,7 +74,7 @@ def run(work: Coroutine[object, object, None]) -> None:
 
 async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110  (anything may make it hold)
+        while not holds():
             await asyncio.sleep(0)
 
 
