@@ -24,6 +24,7 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 from ..errors import ConfigError
+from . import StartFailed
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
@@ -69,7 +70,7 @@ def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Iterator[None]:
 
 
 def deploy(app: Application, say: Say, *, verbose: bool) -> None:
-    """Run the mesh and return when every deployment has its replicas. Raises ConfigError when one cannot start."""
+    """Run the mesh and return when every deployment has its replicas. Raises StartFailed when one cannot start."""
     logs = LoggingConfig(log_level="INFO" if verbose else "WARNING")
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
     serve.start(proxy_location="Disabled", logging_config=logs)
@@ -77,7 +78,7 @@ def deploy(app: Application, say: Say, *, verbose: bool) -> None:
         try:
             serve.run(app, name=APP_NAME, route_prefix="/")
         except RuntimeError as error:
-            raise ConfigError(f"the mesh did not start: {failure() or error}") from error
+            raise StartFailed(f"the mesh did not start: {failure() or error}") from error
 
 
 def failure() -> str:

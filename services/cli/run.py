@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError
-from . import dev_key, guard, ports, screen
+from . import StartFailed, dev_key, guard, ports, screen
 
 STATE_DIR = Path(".expertmesh")
 READY_WITHIN_S = 300.0
@@ -62,6 +62,9 @@ def _guarded(wish: Wish, folder: Path) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except StartFailed as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         say("stopped")
     return 0
@@ -155,7 +158,7 @@ def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while not condition():
         if time.monotonic() > until:
-            raise ConfigError(f"{otherwise} within {READY_WITHIN_S:.0f} s")
+            raise StartFailed(f"{otherwise} within {READY_WITHIN_S:.0f} s")
         time.sleep(0.1)
 
 
