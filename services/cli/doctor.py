@@ -95,7 +95,7 @@ def _ports() -> str:
 def _model() -> str:
     from ..experts import model_store
 
-    path = model_store.embedded_path()
+    path = model_store.default_model_path()
     return (
         f"the model is prepared in {path}"
         if path.exists()

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
@@ -51,7 +51,7 @@ def build(graph: str, options: BaseModel) -> Application:
 
 
 @contextmanager
-def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Iterator[None]:
+def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Generator[None]:
     """A private Ray for the length of the block."""
     ray.init(
         address="local",
@@ -104,7 +104,7 @@ def end(say: Say) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def _silence() -> Generator[None]:
     """What any thread or library writes to the screen goes nowhere, by file descriptor, until the block ends."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -124,7 +124,7 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(say: Say) -> Iterator[None]:
+def _progress(say: Say) -> Generator[None]:
     """Says when a deployment changes its state, until the block ends."""
     done = threading.Event()
 
@@ -133,7 +133,9 @@ def _progress(say: Say) -> Iterator[None]:
         while not done.wait(0.5):
             application = serve.status().applications.get(APP_NAME)
             for name, one in (application.deployments if application else {}).items():
-                running = one.replica_states.get("RUNNING", 0)
+                running = sum(
+                    count for state, count in one.replica_states.items() if state.value == "RUNNING"
+                )
                 total = sum(one.replica_states.values())
                 text = f"{name}: {running} of {total} up"
                 if total and seen.get(name) != text:
