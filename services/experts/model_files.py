@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def publish(target: Path, build: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """One process at a time. The lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -97,12 +97,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _stamp(folder: Path, files: dict[str, object]) -> dict[str, list[int]]:
+def _stamp(folder: Path, files: Mapping[str, object]) -> dict[str, list[int]]:
     stats = {name: (folder / name).stat() for name in sorted(files)}
     return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats.items()}
 
 
-def _write_stamp(folder: Path, files: dict[str, object]) -> None:
+def _write_stamp(folder: Path, files: Mapping[str, object]) -> None:
     path = folder / STAMP
     try:
         part = path.with_name(f"{STAMP}.{os.getpid()}")

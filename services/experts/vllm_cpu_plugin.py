@@ -127,10 +127,8 @@ def _patch_communicator(communicator: Any, shared_memory: Any) -> None:
     def all_gatherv(self: Any, input_: Any, dim: int = 0, sizes: list[int] | None = None) -> Any:
         tensors = input_ if isinstance(input_, list) else [input_]
         assert dim == 0, "vLLM gathers rows"
-        if sizes is None:
-            sizes = [tensors[0].shape[0]] * self.world_size
         gather = partial(self.dist_module.all_gather_into_tensor, group=self.device_group)
-        gathered = gather_padded(tensors, sizes, gather)
+        gathered = gather_padded(tensors, sizes or [len(tensors[0])] * self.world_size, gather)
         return gathered if isinstance(input_, list) else gathered[0]
 
     def reduce_scatterv(
@@ -139,10 +137,9 @@ def _patch_communicator(communicator: Any, shared_memory: Any) -> None:
         assert dim == 0, "vLLM scatters rows"
         summed = input_.contiguous()
         self.dist_module.all_reduce(summed, group=self.device_group)
-        if sizes is None:
-            sizes = [summed.shape[0] // self.world_size] * self.world_size
-        start = sum(sizes[: self.rank_in_group])
-        return summed[start : start + sizes[self.rank_in_group]].clone()
+        rows = sizes or [len(summed) // self.world_size] * self.world_size
+        start = sum(rows[: self.rank_in_group])
+        return summed[start : start + rows[self.rank_in_group]].clone()
 
     communicator.__init__ = __init__
     communicator.all_gatherv = all_gatherv

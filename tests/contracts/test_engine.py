@@ -146,9 +146,22 @@ def _vllm() -> Engine:
     return make_engine(config, RankPlace(cores=(0, 1)))
 
 
+def _vllm_on_gpu() -> Engine:
+    from services.config import ExpertsConfig
+    from services.experts import model_store
+    from services.experts.factory import make_engine
+
+    model = model_store.prepare()
+    config = ExpertsConfig(
+        model_path=str(model.path), dtype="float32", device="cuda", max_num_seqs=8, max_model_len=2048
+    )
+    return make_engine(config)
+
+
 ENGINES = [
     pytest.param(_sim, id="sim"),
     pytest.param(_vllm, id="vllm", marks=pytest.mark.cluster),
+    pytest.param(_vllm_on_gpu, id="vllm-gpu", marks=pytest.mark.gpu),
 ]
 
 
