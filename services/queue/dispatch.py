@@ -41,14 +41,7 @@ def dispatch(state: QueueState, now_s: float) -> bool:
             state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
             continue
         urgent = calls_back or bands.all[entry.band].config.pauses_lower
-        engine = _place(state, entry, urgent) if free else None
-        if engine is None and urgent:
-            victims = _victims(state, entry)
-            engine = _reclaim(state, entry, victims, at_once=True) if victims else None
-            if engine is None and free:
-                engine = _place(state, entry, at_once=False)
-            if engine is None and victims:
-                engine = _reclaim(state, entry, victims)
+        engine = _urgent_place(state, entry, free) if urgent else _patient_place(state, entry)
         if engine is None:
             bands.leave(entry, PARKED)
             parked.append(entry)
@@ -59,6 +52,33 @@ def dispatch(state: QueueState, now_s: float) -> bool:
     for entry in parked:
         bands.add(entry, returning=True)
     return bool(parked)
+
+
+def _urgent_place(state: QueueState, entry: Entry, free: bool) -> EngineState | None:
+    """For who may call slots back: room to begin at once if any can be had, room to wait inside otherwise."""
+    engine = _place(state, entry, at_once=True) if free else None
+    if engine is not None:
+        return engine
+    victims = _victims(state, entry)
+    engine = _reclaim(state, entry, victims, at_once=True)
+    if engine is None and free:
+        engine = _place(state, entry, at_once=False)
+    return engine or _reclaim(state, entry, victims)
+
+
+def _patient_place(state: QueueState, entry: Entry) -> EngineState | None:
+    """For everybody else: a free slot. One without backlog, beside a flood, need not wait inside the engine."""
+    slots = state.slots[entry.band]
+    if entry.tenant in slots.light and len(slots.rows) > 1 and state.config.pause_for_light_tenants:
+        engine = _place(state, entry, at_once=True)
+        if engine is not None:
+            return engine
+        swap = slots.swap(state.bands.all[entry.band].own, state.pools.recent(entry.band), state.mean_cost)
+        if swap is not None and swap[0] is entry:
+            engine = _reclaim(state, entry, swap[1], at_once=True)
+            if engine is not None:
+                return engine
+    return _place(state, entry, at_once=False)
 
 
 def _below_reserve(state: QueueState) -> Entry | None:
@@ -91,7 +111,7 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
         swap = slots.swap(band.own, state.pools.recent(band.index), state.mean_cost)
         if swap is None or swap[0].deadline_s <= now_s:
             continue
-        engine = _reclaim(state, swap[0], [swap[1]])
+        engine = _reclaim(state, swap[0], swap[1], at_once=True) or _reclaim(state, swap[0], swap[1][:1])
         if engine is not None:
             state.grant(swap[0], engine, now_s)
             return True

@@ -20,6 +20,7 @@ from .ordering import Ordering
 LIGHT_WAITING = 8
 SCAN = 8
 MAX_LIGHT = 4
+MAX_VICTIMS = 4
 
 
 class TenantShare:
@@ -96,8 +97,8 @@ class TenantSlots:
                     return entry
         return None
 
-    def swap(self, lane: Ordering, recent: list[Entry], mean_cost: float) -> tuple[Entry, Entry] | None:
-        """Who may pause whom: a light tenant's request and the newest lease of a tenant with backlog that holds
+    def swap(self, lane: Ordering, recent: list[Entry], mean_cost: float) -> tuple[Entry, list[Entry]] | None:
+        """Who may pause whom: a light tenant's request and the newest leases of a tenant with backlog that holds
         more, found among the SCAN most recent grants (who floods is granted most)."""
         seen = ""
         for held in recent[: -SCAN - 1 : -1]:
@@ -110,8 +111,7 @@ class TenantSlots:
             entry = self._least(lane, seen, (row.running - 1) / row.weight, mean_cost)
             if entry is None:
                 continue
-            while row.held and row.held[-1].state != LEASED:
-                row.held.pop()
+            row.held = [e for e in row.held if e.state == LEASED]
             if row.held:
-                return entry, row.held[-1]
+                return entry, row.held[: -MAX_VICTIMS - 1 : -1]
         return None

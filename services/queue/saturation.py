@@ -101,4 +101,4 @@ class DepthModel:
         step (Little: turnover rate times one step). At most a sixteenth: who is urgent must pause all of them."""
         if self._mean_lease_s > 0.0 and self.fit.mean_step_s > 0.0:
             bubble = self._limit * self.fit.mean_step_s / self._mean_lease_s
-            self.lookahead = min(round(bubble), max(1, int(self._limit) // 16))
+            self.lookahead = min(int(bubble), max(1, int(self._limit) // 16))
