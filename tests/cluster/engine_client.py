@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -124,6 +125,8 @@ class RankProcess:
                 msgspec.json.encode(place).decode(),
             ],
             cwd=ROOT,
+            # What Ray does for a replica: a rank on a GPU sees its own only.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": str(place.rank)} if config.device == "cuda" else None,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
