@@ -35,7 +35,7 @@ from services.request import (
     pack_ids,
 )
 
-WAIT_S = 120.0
+WAIT_S = 600.0
 SCHEMA = """{"type": "object", "required": ["city", "n"], "properties":
     {"city": {"type": "string", "maxLength": 12}, "n": {"type": "integer"}}}"""
 
