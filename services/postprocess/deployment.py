@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ray import serve
 
 from ..config import GraphConfig
 from .policy import Policy, configured_policy
-from .publisher import PolicyPublisher
+from .publisher import PolicyPublisher, WordFileWatch
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 class Postprocess:
     """Thin: everything is in publisher.py. A restart begins with the configured policy again."""
 
-    def __init__(self, config: GraphConfig) -> None:
+    async def __init__(self, config: GraphConfig) -> None:
         self._publisher = PolicyPublisher(configured_policy(config.postprocess))
+        watch = WordFileWatch(config.postprocess, self._publisher.set_policy)
+        self._watching = asyncio.create_task(watch.run())
 
     async def policy(self, known_version: str = "", wait_s: float = 0.0) -> Policy | None:
         """See PolicyPublisher.policy."""

@@ -7,10 +7,18 @@ Rules: the shell without Ray (deployment.py wraps it); knows no gateway. One asy
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
 
-from .policy import Policy
+from ..config import PostprocessConfig
+from ..errors import ConfigError
+from .policy import Policy, configured_policy
+
+log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 60.0
+LOOK_EVERY_S = 5.0
 
 
 class PolicyPublisher:
@@ -46,3 +54,41 @@ class PolicyPublisher:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
         return version
+
+
+class WordFileWatch:
+    """Publishes the configured policy anew whenever its word list was edited: lists are updated weekly or
+    sooner (GB/T 45654), and nothing should have to restart for that. A list that cannot be read leaves things
+    as they are.
+    """
+
+    def __init__(self, config: PostprocessConfig, publish: Callable[[Policy], object]) -> None:
+        self._config, self._publish = config, publish
+        self._seen = self._stamp()
+
+    async def run(self) -> None:
+        """Look every five seconds, for ever. Returns at once when there is no list."""
+        while self._config.blocked_words_file:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.look()
+
+    def look(self) -> None:
+        """Look once. Never raises."""
+        stamp = self._stamp()
+        if stamp == self._seen or stamp is None:
+            return
+        try:
+            policy = configured_policy(self._config)
+        except ConfigError as error:
+            log.error("the word list stays as it was: %s", error)
+            return
+        self._seen = stamp
+        self._publish(policy)
+        log.info("the word list has %d words now", len(policy.words))
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = Path(self._config.blocked_words_file).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

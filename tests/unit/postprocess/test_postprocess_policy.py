@@ -13,7 +13,7 @@ from services.errors import ConfigError, RequestError
 from services.outcome import Reason
 from services.postprocess.chain import CompiledPolicy
 from services.postprocess.policy import Policy, configured_policy
-from services.postprocess.publisher import PolicyPublisher
+from services.postprocess.publisher import PolicyPublisher, WordFileWatch
 from services.request import InferenceRequest, SamplingParams
 
 BAD = Policy(words=("敏感", "bad"))
@@ -115,3 +115,28 @@ def test_a_waiting_gateway_gets_the_change_when_it_comes() -> None:
         assert await publisher.policy(version, wait_s=0.001) is None
 
     asyncio.run(scenario())
+
+
+def test_an_edited_word_list_is_published_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("one\n")
+    published: list[Policy] = []
+    watch = WordFileWatch(PostprocessConfig(blocked_words_file=str(file)), published.append)
+    watch.look()
+    assert published == []
+    file.write_text("one\ntwo\n")
+    watch.look()
+    watch.look()
+    assert [policy.words for policy in published] == [("one", "two")]
+    file.write_bytes(b"\xff\xfe broken")
+    watch.look()
+    file.unlink()
+    watch.look()
+    assert len(published) == 1
+    file.write_text("three\n")
+    watch.look()
+    assert published[-1].words == ("three",)
+
+
+def test_without_a_list_there_is_nothing_to_watch() -> None:
+    asyncio.run(WordFileWatch(PostprocessConfig(), lambda _: None).run())
