@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from typing import cast
 
 import ray
 from pydantic import BaseModel, ValidationError
@@ -133,10 +134,8 @@ def _progress(say: Say) -> Generator[None]:
         while not done.wait(0.5):
             application = serve.status().applications.get(APP_NAME)
             for name, one in (application.deployments if application else {}).items():
-                running = sum(
-                    count for state, count in one.replica_states.items() if state.value == "RUNNING"
-                )
-                total = sum(one.replica_states.values())
+                states = cast(Mapping[str, int], one.replica_states)  # annotated as an enum, plain strings
+                running, total = states.get("RUNNING", 0), sum(states.values())
                 text = f"{name}: {running} of {total} up"
                 if total and seen.get(name) != text:
                     seen[name] = text
