@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import cache, doctor, keys, model, plan, twin
+from . import cache, doctor, keys, model, plan, queue, twin
 
 app = typer.Typer(
     help="Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards.",
@@ -21,6 +21,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(twin.app, name="twin")
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
+app.command("queue")(queue.queue)
 
 
 class Graph(StrEnum):
