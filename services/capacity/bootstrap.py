@@ -16,12 +16,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from services.capacity.aws_node import AwsNode
 from services.capacity.boot_plan import NodeFacts, ray_environment, ray_start_words
 from services.capacity.imds_watch import Identity, Imds, ImdsUnavailable
 from services.capacity.notices import Notice, Signal
 from services.capacity.ray_drain import DrainRefused, RayDrain
+
+if TYPE_CHECKING:
+    from services.capacity.aws_node import AwsNode
 
 FACTS = Path("/etc/expertmesh/node.json")
 RUN = Path("/run/expertmesh")
@@ -154,6 +157,8 @@ def main(words: list[str]) -> int:
     facts = NodeFacts.model_validate_json(FACTS.read_bytes())
     imds = Imds()
     identity = imds.identity()
+    from services.capacity.aws_node import AwsNode  # boto3 is on cluster nodes only
+
     aws = AwsNode(facts.region)
     match words[0]:
         case "prepare":
