@@ -68,7 +68,7 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             script.append(Fault(at_s, kind, "network", "", for_s, rng.choice((0.05, 0.3))))
         else:
             subject = rng.choice(gateways + engines)
-            other = rng.choice([queue, "cache", *(engines if subject in gateways else gateways)])
+            other = rng.choice([queue, queue, "cache", *(engines if subject in gateways else gateways)])
             if rng.random() < 0.5:
                 subject, other = other, subject
             script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((0.05, 0.4))))

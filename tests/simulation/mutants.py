@@ -20,7 +20,7 @@ from services.gateway import migrate
 from services.gateway.flow import AskLease, ChoiceFlow, CloseStream, ReturnLease
 from services.gateway.mux import EngineMux, EnginePeer
 from services.link.messages import Abort
-from services.queue import bands, client, dispatch, engines, fleet, leases, pools, scheduler, state
+from services.queue import bands, client, dispatch, fleet, leases, pools, saturation, scheduler, state
 from services.text import stops
 
 Patch = tuple[Any, str, Any]
@@ -173,12 +173,7 @@ def attach_without_counting(self: state.QueueState, entry: Any, engine: Any) -> 
     engine.leases[entry.seq] = entry
 
 
-def acquire_known_again(self: scheduler.Scheduler, gateway: str, message: Any, now_s: float) -> None:
-    self.state.gateways.setdefault(gateway, {}).pop(message.ticket, None)
-    _acquire(self, gateway, message, now_s)
-
-
-_acquire = scheduler.Scheduler._acquire
+TWICE = property(lambda self: 2 * self.max_num_seqs)
 
 
 def add_newcomers_only(self: bands.Bands, entry: Any, returning: bool = False) -> None:
@@ -276,15 +271,9 @@ MUTANTS = (
     Mutant("the reserve is not looked at", ((dispatch, "_below_reserve", nothing),)),
     Mutant("loans are never called back", ((dispatch, "_reclaim", nothing),)),
     Mutant("a loan is called back in silence", ((state.QueueState, "call_back", call_back_without_telling),)),
-    Mutant(
-        "an engine takes any number of streams",
-        ((engines.EngineState, "has_room", lambda self, *_, **__: self.up),),
-    ),
+    Mutant("an engine is believed to have twice its slots", ((saturation.DepthModel, "depth", TWICE),)),
     Mutant("a granted request stays in the queue", ((state.QueueState, "grant", grant_without_unqueueing),)),
     Mutant("a lease takes no room", ((state.QueueState, "attach", attach_without_counting),)),
-    Mutant(
-        "a registration told twice is queued twice", ((scheduler.Scheduler, "_acquire", acquire_known_again),)
-    ),
     Mutant("a returned lease is not heard", ((scheduler.Scheduler, "_release", nothing),)),
     Mutant("who steps aside is forgotten", ((bands.Bands, "add", add_newcomers_only),)),
     Mutant("slots are counted twice when given back", ((pools.Pools, "give", nothing),)),
