@@ -109,4 +109,8 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         args.data_parallel_address = place.host
         args.data_parallel_rpc_port = place.port
         args.enable_expert_parallel = True
+    if not place.alone or config.tensor_parallel > 1:
+        # Inside a gang's placement group vLLM would choose its Ray executor, which CPUs lack and we do not want:
+        # a rank's workers are children of the rank.
+        args.distributed_executor_backend = "mp"
     return args
