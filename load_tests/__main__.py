@@ -12,11 +12,22 @@ from pathlib import Path
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
+USERS = {"http": ["ChatUser", "CompletionUser"], "grpc": ["GrpcChatUser"]}
+
+
 def command(arguments: list[str], url: str) -> list[str]:
-    """Locust's command line. `--users` is our word for `--peak`, Locust's own would fight with the shape."""
+    """Locust's command line. `--users` is our word for `--peak` (Locust's own would fight with the shape),
+    and `--protocol` picks the kinds of users by name, as Locust wants it. Raises KeyError for an unknown
+    protocol."""
     ours = ["--peak" if one == "--users" else one for one in arguments]
+    protocol = "http"
+    if "--protocol" in ours:
+        at = ours.index("--protocol")
+        protocol = ours[at + 1]
+        del ours[at : at + 2]
+    users = USERS["http"] + USERS["grpc"] if protocol == "both" else USERS[protocol]
     locust = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    return [*locust, "--host", url.rstrip("/"), "--stop-timeout", "30", *ours]
+    return [*locust, "--host", url.rstrip("/"), "--stop-timeout", "30", *ours, *users]
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # locust loads thi
 
 from load_tests.shapes import SHAPES
 from load_tests.slo import PRESETS, judge
-from load_tests.users.http_users import ChatUser, CompletionUser, MeshUser
+from load_tests.users.grpc_users import GrpcChatUser
+from load_tests.users.http_users import ChatUser, CompletionUser
+from load_tests.users.mesh_user import MeshUser
 
-__all__ = ["ChatUser", "CompletionUser", "MeshLoad"]
+__all__ = ["ChatUser", "CompletionUser", "GrpcChatUser", "MeshLoad"]
 
 DEV_KEY = Path(".expertmesh/dev-key")
 
@@ -42,6 +44,9 @@ def options(parser: Any) -> None:
     parser.add_argument("--seed", type=int, default=1, help="the same seed asks the same questions")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--band", default="", help="priority band to ask for")
+    parser.add_argument(
+        "--grpc-address", default="", help="default: the host's port 9000, or EXPERTMESH_GRPC_PORT"
+    )
     parser.add_argument("--shape", choices=[*SHAPES], default="steady")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the run")
     parser.add_argument("--peak", type=int, default=8, help="users at the peak of the shape")

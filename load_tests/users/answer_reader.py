@@ -47,67 +47,68 @@ class AnswerReader:
         self._due_s = due_s
         self._first_s = self._last_s = 0.0
         self._gaps_ms: list[float] = []
-        self._finish = self._error = ""
-        self._num_tokens: int | None = None
-        self._num_chunks = 0
-        self._done = False
+        self._finish = ""
+        self._num_pieces = 0
+        self.error = ""
+        self.num_tokens: int | None = None
+        self.ended = False
 
-    def event(self, event: bytes, now_s: float) -> None:
-        """One server-sent event, its blank line left out."""
-        for line in event.splitlines():
-            if line.startswith(b"data:"):
-                self._data(line[5:].strip(), now_s)
-            elif line and not line.startswith(b":"):
-                self._error = self._error or f"odd line {line[:40]!r}"
-
-    def answered(self, now_s: float) -> Answered:
-        """The stream ended."""
-        error = self._error or self._missing()
-        num_tokens = self._num_tokens if self._num_tokens is not None else self._num_chunks
-        first_s = self._first_s or now_s
-        return Answered(
-            (first_s - self._due_s) * 1e3,
-            (now_s - self._due_s) * 1e3,
-            tuple(self._gaps_ms),
-            num_tokens,
-            error,
-        )
-
-    def _data(self, data: bytes, now_s: float) -> None:
-        if data == b"[DONE]":
-            self._done = True
-            return
-        try:
-            chunk = _DECODE(data)
-        except msgspec.MsgspecError as error:
-            self._error = self._error or f"odd chunk: {error}"
-            return
-        if chunk.error is not None:
-            self._error = (
-                self._error or f"{chunk.error.code or chunk.error.type}: {chunk.error.message}"[:200]
-            )
-        if chunk.usage is not None:
-            self._num_tokens = chunk.usage.completion_tokens
-        for choice in chunk.choices:
-            self._choice(choice, now_s)
-
-    def _choice(self, choice: _Choice, now_s: float) -> None:
-        if self._done or self._finish:
-            self._error = self._error or "text after the end"
-        if choice.finish_reason:
-            self._finish = choice.finish_reason
-        if choice.delta.content if choice.delta is not None else choice.text:
-            self._num_chunks += 1
+    def piece(self, text: str, finish: str, now_s: float) -> None:
+        """Text that became visible (maybe none), and why the answer ended, if it did."""
+        if self.ended or self._finish:
+            self.fail("text after the end")
+        if finish:
+            self._finish = finish
+        if text:
+            self._num_pieces += 1
             if self._first_s:
                 self._gaps_ms.append((now_s - self._last_s) * 1e3)
             else:
                 self._first_s = now_s
             self._last_s = now_s
 
-    def _missing(self) -> str:
-        if not self._done:
-            return "the stream ended without [DONE]"
-        return "" if self._finish else "no finish_reason"
+    def fail(self, why: str) -> None:
+        """Something is wrong; the first thing counts."""
+        self.error = self.error or why[:200]
+
+    def answered(self, now_s: float) -> Answered:
+        """The stream is closed."""
+        if not self.ended:
+            self.fail("the stream ended without its last message")
+        elif not self._finish:
+            self.fail("no finish_reason")
+        num_tokens = self.num_tokens if self.num_tokens is not None else self._num_pieces
+        ttft_ms = ((self._first_s or now_s) - self._due_s) * 1e3
+        return Answered(ttft_ms, (now_s - self._due_s) * 1e3, tuple(self._gaps_ms), num_tokens, self.error)
+
+
+class SseReader(AnswerReader):
+    """An answer as OpenAI's server-sent events."""
+
+    def event(self, event: bytes, now_s: float) -> None:
+        """One event."""
+        for line in event.splitlines():
+            if line.startswith(b"data:"):
+                self._data(line[5:].strip(), now_s)
+            elif line and not line.startswith(b":"):
+                self.fail(f"odd line {line[:40]!r}")
+
+    def _data(self, data: bytes, now_s: float) -> None:
+        if data == b"[DONE]":
+            self.ended = True
+            return
+        try:
+            chunk = _DECODE(data)
+        except msgspec.MsgspecError as error:
+            self.fail(f"odd chunk: {error}")
+            return
+        if chunk.error is not None:
+            self.fail(f"{chunk.error.code or chunk.error.type}: {chunk.error.message}")
+        if chunk.usage is not None:
+            self.num_tokens = chunk.usage.completion_tokens
+        for choice in chunk.choices:
+            text = choice.delta.content if choice.delta is not None else choice.text
+            self.piece(text or "", choice.finish_reason or "", now_s)
 
 
 def refused(status: int, body: bytes, ms: float) -> Answered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from load_tests.__main__ import command
-from load_tests.users.answer_reader import AnswerReader, refused
+from load_tests.users.answer_reader import SseReader, refused
 
 
 def chat(content: str, finish: str | None = None) -> bytes:
@@ -17,8 +17,8 @@ USAGE = b'data: {"choices":[],"usage":{"completion_tokens":7}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
 
-def read(*events: bytes) -> AnswerReader:
-    reader = AnswerReader(10.0)
+def read(*events: bytes) -> SseReader:
+    reader = SseReader(10.0)
     for number, event in enumerate(events, 1):
         reader.event(event, 10.0 + number * 0.25)
     return reader
@@ -39,7 +39,7 @@ def test_completions_and_comments_are_read_too() -> None:
 @pytest.mark.parametrize(
     ("events", "error"),
     [
-        ((chat("a"),), "without [DONE]"),
+        ((chat("a"),), "without its last message"),
         ((chat("a"), DONE), "no finish_reason"),
         ((chat("a", "stop"), chat("b"), DONE), "text after the end"),
         ((b"data: {nonsense\n\n", DONE), "odd chunk"),
@@ -48,7 +48,7 @@ def test_completions_and_comments_are_read_too() -> None:
             (chat("a"), b'data: {"error":{"message":"lost","code":"engine_lost"}}\n\n', DONE),
             "engine_lost: lost",
         ),
-        ((), "without [DONE]"),
+        ((), "without its last message"),
     ],
 )
 def test_odd_streams_are_failures(events: tuple[bytes, ...], error: str) -> None:
@@ -67,3 +67,6 @@ def test_make_loads_words_become_locusts() -> None:
     told = command(["--users", "4", "--seconds", "5"], "http://mesh:1/")
     assert told[told.index("--peak") + 1] == "4" and "--headless" in told
     assert told[told.index("--host") + 1] == "http://mesh:1"
+    assert told[-2:] == ["ChatUser", "CompletionUser"]
+    assert command(["--protocol", "grpc"], "http://mesh:1")[-1] == "GrpcChatUser"
+    assert len(command(["--protocol", "both"], "http://mesh:1")) == len(command([], "http://mesh:1")) + 1
