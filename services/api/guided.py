@@ -29,6 +29,10 @@ MAX_CHOICES = 1000
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_PAIRS = (
+    ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"), ("minimum", "maximum"),
+)  # fmt: skip
 _ONE = (
     "items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems", "additionalItems",
     "contains", "propertyNames", "not", "if", "then", "else",
@@ -130,13 +134,15 @@ def _check_one(schema: dict[str, Any], root: object, param: str) -> list[object]
     kinds = schema.get("type")
     if kinds is not None:
         names = cast("list[object]", kinds if isinstance(kinds, list) else [kinds])
-        for name in names:
+        for name in names or [None]:
             if not isinstance(name, str) or name not in _TYPES:
                 raise invalid(param, f"is not a valid JSON schema: unknown type '{shown(str(name))}'")
-    for keyword in _COUNTS:
-        count = schema.get(keyword)
-        if count is not None and (type(count) is not int or not 0 <= count <= MAX_COUNT):
-            raise invalid(param, f"is refused: {keyword} must be an integer between 0 and {MAX_COUNT}")
+    _check_numbers(schema, param)
+    required = schema.get("required")
+    if required is not None and not (
+        isinstance(required, list) and all(isinstance(name, str) for name in cast("list[object]", required))
+    ):
+        raise invalid(param, "is not a valid JSON schema: required must be a list of names")
     enum = schema.get("enum")
     if enum is not None and not (isinstance(enum, list) and 1 <= len(cast("list[object]", enum)) <= MAX_ENUM):
         raise invalid(param, f"is refused: enum must be a list of 1 to {MAX_ENUM} values")
@@ -166,6 +172,23 @@ def _check_one(schema: dict[str, Any], root: object, param: str) -> list[object]
     if "$ref" in schema:
         _check_ref(schema["$ref"], root, param)
     return inner
+
+
+def _check_numbers(schema: dict[str, Any], param: str) -> None:
+    """Counts and bounds are numbers of a sane size, and no lower one is above its upper one."""
+    for keyword in _COUNTS:
+        count = schema.get(keyword)
+        if count is not None and (type(count) is not int or not 0 <= count <= MAX_COUNT):
+            raise invalid(param, f"is refused: {keyword} must be an integer between 0 and {MAX_COUNT}")
+    for keyword in _BOUNDS:
+        bound = schema.get(keyword)
+        if bound is not None and (type(bound) not in (int, float) or not -(2**63) < bound < 2**63):
+            raise invalid(param, f"is refused: {keyword} must be a number of at most 63 bits")
+    for low, high in _PAIRS:
+        if low in schema and high in schema and (schema[low] or 0) > (schema[high] or 0):
+            raise invalid(param, f"is refused: {low} is above {high}")
+    if schema.get("multipleOf") is not None and schema["multipleOf"] <= 0:
+        raise invalid(param, "is refused: multipleOf must be above 0")
 
 
 def _check_ref(ref: object, root: object, param: str) -> None:

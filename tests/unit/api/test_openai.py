@@ -227,6 +227,8 @@ def test_the_body_has_a_bound() -> None:
         {"$ref": "#/$defs/none"},
         {"$ref": 5}, {"pattern": "(("}, {"pattern": "(a{999}){999}"}, {"pattern": 5}, {"minLength": -1},
         {"maxItems": 10**9}, {"maxItems": True}, {"enum": []}, {"enum": list(range(1001))}, {"anyOf": []},
+        {"minLength": 5, "maxLength": 2}, {"minimum": 2, "maximum": 1}, {"minimum": "x"}, {"maximum": 10**30},
+        {"multipleOf": 0}, {"required": "x"}, {"required": [5]}, {"type": []}, {"minimum": True},
         {"anyOf": {}}, {"properties": []}, {"properties": {"a": 5}}, {"items": 7}, {"not": "x"},
         {"patternProperties": {"((": {}}},
         {"properties": {"p": {"type": "object", "properties": {"q": {"type": "x"}}}}},
