@@ -6,6 +6,8 @@ weights (a crash with TP, wrong answers otherwise), and `CpuCommunicator` lacks 
 `reduce_scatterv`, which data parallel attention needs around its experts. With both, a Mixtral in float32 gives
 the same greedy tokens with one rank and with several (tests/cluster/test_expert_parallel.py).
 
+It also gives the data parallel coordinator more than two minutes to start on a busy host.
+
 Rules: does nothing elsewhere than on a CPU and at exactly the versions it was tried on; may be called any number
 of times. tests/cluster/test_vllm_cpu_plugin.py fails as soon as vLLM no longer needs it.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import multiprocessing.connection
 import os
 import secrets
 from collections.abc import Callable
@@ -48,10 +51,28 @@ def register() -> None:
         return
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator, _CPUSHMDistributed
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+    from vllm.v1.engine.coordinator import DPCoordinator
 
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
+        DPCoordinator._wait_for_zmq_addrs = _wait_for_coordinator
         _patch_experts(CPUUnquantizedExperts)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
+
+
+def _wait_for_coordinator(self: Any, pipe: Any) -> Any:
+    """As shipped, but as patient as vLLM is with its other processes (600 s by default, not 120): on a host whose few
+    cores are busy, importing vLLM alone takes the coordinator two minutes, and then the whole group fails to start."""
+    import vllm.envs
+
+    try:
+        patience_s = vllm.envs.VLLM_ENGINE_READY_TIMEOUT_S
+        if not multiprocessing.connection.wait([pipe, self.proc.sentinel], timeout=patience_s):
+            raise RuntimeError(f"the DP coordinator did not start within {patience_s} s")
+        return pipe.recv()
+    except EOFError:
+        raise RuntimeError("the DP coordinator failed to start") from None
+    finally:
+        pipe.close()
 
 
 def local_slots(
