@@ -13,7 +13,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.postprocess.folding import fold
@@ -38,6 +38,7 @@ def run(words: WordList, parts: list[str], on_match: OnMatch) -> tuple[str, bool
     return shown, stream.blocked
 
 
+@settings(max_examples=60)
 @given(WORDS, st.booleans(), TEXT, CUTS, ON_MATCH)
 def test_1_the_cut_does_not_matter(
     listed: list[str], whole: bool, text: str, cuts: list[int], on_match: OnMatch
@@ -48,6 +49,7 @@ def test_1_the_cut_does_not_matter(
     )
 
 
+@settings(max_examples=60)
 @given(WORDS, st.booleans(), TEXT)
 def test_2_and_3_whole_texts_and_streams_agree(listed: list[str], whole: bool, text: str) -> None:
     words = WordList(listed, whole_words=whole)
@@ -58,6 +60,7 @@ def test_2_and_3_whole_texts_and_streams_agree(listed: list[str], whole: bool, t
     assert all(new in (old, "*") for new, old in zip(masked, text, strict=True))
 
 
+@settings(max_examples=60)
 @given(WORDS, TEXT, CUTS)
 def test_4_hold_back_is_bounded(listed: list[str], text: str, cuts: list[int]) -> None:
     words = WordList(listed)
@@ -69,6 +72,7 @@ def test_4_hold_back_is_bounded(listed: list[str], text: str, cuts: list[int]) -
         assert len(held) <= words.max_chars + 1  # +1: a ligature is held whole
 
 
+@settings(max_examples=60)
 @given(WORDS, st.booleans(), TEXT)
 def test_5_nothing_of_a_word_comes_out(listed: list[str], whole: bool, text: str) -> None:
     words = WordList(listed, whole_words=whole)
@@ -80,6 +84,7 @@ def test_5_nothing_of_a_word_comes_out(listed: list[str], whole: bool, text: str
     assert text.startswith(shown) and (blocked or shown == text)
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=10), st.text(max_size=10))
 def test_6_folding_is_per_character(left: str, right: str) -> None:
     assert fold(left + right) == fold(left) + fold(right)

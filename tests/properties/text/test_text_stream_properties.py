@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.answer import ToolCallDelta
@@ -43,6 +43,7 @@ def read_by_character(text: str, stops: tuple[str, ...]) -> tuple[str, str | Non
     return text, None
 
 
+@settings(max_examples=60)
 @given(ABC, STOPS, CUTS)
 def test_1_the_verdict_does_not_depend_on_the_cut(text: str, stops: tuple[str, ...], cuts: list[int]) -> None:
     matcher = StopMatcher(stops)
@@ -50,6 +51,7 @@ def test_1_the_verdict_does_not_depend_on_the_cut(text: str, stops: tuple[str, .
     assert (shown + matcher.flush(), matcher.matched) == read_by_character(text, stops)
 
 
+@settings(max_examples=60)
 @given(ABC, STOPS, CUTS)
 def test_2_hold_back_is_bounded(text: str, stops: tuple[str, ...], cuts: list[int]) -> None:
     matcher, pushed, shown = StopMatcher(stops), 0, 0
@@ -76,11 +78,13 @@ def run_tools(parts: list[str]) -> tuple[str, list[ToolCallDelta]]:
     return "".join(text for text, _ in seen), calls
 
 
+@settings(max_examples=60)
 @given(BLOCKS, st.lists(st.integers(0, 200), max_size=20))
 def test_3_calls_do_not_depend_on_the_cut(text: str, cuts: list[int]) -> None:
     assert run_tools(cut(text, cuts)) == run_tools([text])
 
 
+@settings(max_examples=60)
 @given(st.text(alphabet="<tol_ca>/x\n ", max_size=40), CUTS)
 def test_4_plain_text_is_untouched(text: str, cuts: list[int]) -> None:
     text = text.replace(OPEN, "")
@@ -90,18 +94,21 @@ def test_4_plain_text_is_untouched(text: str, cuts: list[int]) -> None:
 PIECES = st.lists(st.binary(max_size=4), min_size=1, max_size=20)
 
 
+@settings(max_examples=60)
 @given(PIECES, st.lists(st.integers(0, 24), max_size=30))
 def test_5_pieces_decode_as_their_concatenation(pieces: list[bytes], ids: list[int]) -> None:
     whole = b"".join(pieces[i] for i in ids if i < len(pieces))
     assert decode_all(PieceDecoder(PieceTable(pieces)), ids) == whole.decode("utf-8", "replace")
 
 
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, (1 << 32) - 1), max_size=20))
 def test_5_any_simulated_ids_decode_as_their_bytes(ids: list[int]) -> None:
     whole = b"".join(map(piece, ids))
     assert decode_all(SimTokenizer().decoder(), ids) == whole.decode("utf-8", "replace")
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=30))
 def test_6_valid_text_comes_out_in_whole_characters(text: str) -> None:
     text = text.replace("\0", "")

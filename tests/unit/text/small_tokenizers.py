@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -19,6 +20,12 @@ CORPUS = [
 
 
 def byte_level() -> Tokenizer:
+    """As GPT-2's family has it; trained once, a fresh object for each caller."""
+    return Tokenizer.from_str(_trained())
+
+
+@cache
+def _trained() -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -30,10 +37,11 @@ def byte_level() -> Tokenizer:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_tokens(["<tool_call>"])
-    return tokenizer
+    return tokenizer.to_str()
 
 
 def sentence_piece() -> Tokenizer:
+    """As Llama 2's family has it: spaces as ▁, unknown characters as bytes."""
     words = [
         "<s>",
         "</s>",
