@@ -25,7 +25,7 @@ CAPACITY_TOKENS_PER_S = 1600.0
 WARM_S = 2.5
 DRAIN_S = 4.0
 FIFO = {
-    "bands": [{"name": n, "rank": 0, "ageing_s": 1e6, "max_queued": 10**6, "max_queued_tokens": 10**9} for n in ("all",)],
+    "bands": [{"name": "all", "rank": 0, "ageing_s": 1e6, "max_queued": 10**6, "max_queued_tokens": 10**9}],
     "ordering": "fifo", "pause_for_light_tenants": False, "max_queued": 10**6, "max_tenant_queued": 10**6,
 }  # fmt: skip
 

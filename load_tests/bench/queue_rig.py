@@ -186,7 +186,7 @@ class Gateway:
         return {"rows": rows, "tokens_per_100ms": self.tokens[: last + 1]}
 
 
-def resolver(directory: Path):  # noqa: ANN201 - the link's Resolve
+def resolver(directory: Path):
     async def resolve() -> tuple[str, bytes]:
         told = json.loads((directory / "queue.json").read_text())
         return told["address"], bytes.fromhex(told["key"])

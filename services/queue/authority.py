@@ -33,6 +33,7 @@ from ..outcome import Reason
 from .events import (
     Effect,
     EngineUnlinked,
+    Event,
     FromEngine,
     FromGateway,
     GatewayLost,
@@ -118,30 +119,27 @@ class QueueAuthority:
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         now_s = self._clock.now_s()
-        kind = type(message)
-        if kind is Acquire or kind is Holding or kind is Release or kind is Progress or kind is CancelTicket:
-            name = link.name
-            if self._gateways.get(name) is not link:
-                self._meet_gateway(link, now_s)
-            if kind is Acquire or kind is Holding:
-                model = message.model if kind is Acquire else message.acquire.model
-                scheduler = self._models.get(model) or self._new_model(model)
-                if scheduler is not None:
-                    self._decide(scheduler, FromGateway(name, message), now_s)
-                elif kind is Acquire:
-                    link.send(Refuse(message.ticket, Reason.MODEL_NOT_FOUND, "there is no such model"))
-                return
-            event = FromGateway(name, message)
+        if isinstance(message, Acquire | Holding):
+            self._hear_gateway(link, now_s)
+            model = message.model if isinstance(message, Acquire) else message.acquire.model
+            scheduler = self._models.get(model) or self._new_model(model)
+            if scheduler is not None:
+                self._decide(scheduler, FromGateway(link.name, message), now_s)
+            elif isinstance(message, Acquire):
+                link.send(Refuse(message.ticket, Reason.MODEL_NOT_FOUND, "there is no such model"))
+        elif isinstance(message, Release | Progress | CancelTicket):
+            self._hear_gateway(link, now_s)
+            event = FromGateway(link.name, message)
             for (
                 scheduler
             ) in self._models.values():  # tickets are unique per gateway: only one of them knows it
                 self._decide(scheduler, event, now_s)
-        elif kind is EngineUp:
+        elif isinstance(message, EngineUp):
             self._meet_engine(link, message, now_s)
-        elif kind is EngineLoad or kind is EngineDrain:
+        elif isinstance(message, EngineLoad | EngineDrain):
             self._hear_engine(link, message, now_s)
         else:
-            link.close(f"a {kind.__name__} is nothing for the queue")
+            link.close(f"a {type(message).__name__} is nothing for the queue")
 
     def link_down(self, link: Link, why: str) -> None:
         self._links.discard(link)
@@ -157,8 +155,10 @@ class QueueAuthority:
                 del self._engines[engine_id]
                 self._decide(self._models[self._model_of[engine_id]], EngineUnlinked(engine_id), now_s)
 
-    def _meet_gateway(self, link: Link, now_s: float) -> None:
+    def _hear_gateway(self, link: Link, now_s: float) -> None:
         before = self._gateways.get(link.name)
+        if before is link:
+            return
         self._gateways[link.name] = link
         if before is not None:  # its old connection is half dead: it will tell us everything again
             before.close("the same gateway came back")
@@ -200,21 +200,20 @@ class QueueAuthority:
 
     # decisions -----------------------------------------------------------------------------------------
 
-    def _decide(self, scheduler: Scheduler, event: object, now_s: float) -> None:
+    def _decide(self, scheduler: Scheduler, event: Event, now_s: float) -> None:
         self.decisions += 1
-        effects = scheduler.decide(event, now_s)  # type: ignore[arg-type]  # every caller passes an Event
+        effects = scheduler.decide(event, now_s)
         if effects:
             self._run(effects)
 
     def _run(self, effects: list[Effect]) -> None:
         gateways = self._gateways
         for effect in effects:
-            kind = type(effect)
-            if kind is ToGateway:
+            if isinstance(effect, ToGateway):
                 link = gateways.get(effect.gateway)
                 if link is not None:
                     link.send(effect.message)
-            elif kind is ToAllGateways:
+            elif isinstance(effect, ToAllGateways):
                 log.warning("fencing %s up to epoch %d", effect.message.engine_id, effect.message.epoch)
                 for link in gateways.values():
                     link.send(effect.message)

@@ -200,19 +200,18 @@ class QueueClient:
             self._link = None
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
-        kind = type(message)
-        if kind is Grant:
+        if isinstance(message, Grant):
             self._granted(link, message)
-        elif kind is Refuse:
+        elif isinstance(message, Refuse):
             ticket = self._tickets.get(message.ticket)
             if ticket is not None and ticket.grant is None:
                 del self._tickets[message.ticket]
                 ticket.holder.on_refuse(message)
-        elif kind is Preempt:
+        elif isinstance(message, Preempt):
             ticket = self._tickets.get(message.ticket)
             if ticket is not None and ticket.grant is not None and ticket.grant.lease_id == message.lease_id:
                 ticket.holder.on_preempt(message.lease_id)
-        elif kind is Fence:
+        elif isinstance(message, Fence):
             self._on_fence(message.engine_id, message.epoch)
 
     def _granted(self, link: Link, grant: Grant) -> None:

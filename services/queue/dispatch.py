@@ -163,8 +163,8 @@ def _victims(state: QueueState, entry: Entry) -> list[Entry]:
 def _reclaim(
     state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False
 ) -> EngineState | None:
-    """Call back as few of `victims` (best first) as make room for `entry` on one engine. The grant does not wait for them to
-    leave: the engine holds one stream more for the millisecond that their gateways need."""
+    """Call back as few of `victims` (best first) as make room for `entry` on one engine. The grant does not wait
+    for them to leave: the engine holds one stream more for the millisecond that their gateways need."""
     plans: dict[int, list[Entry]] = {}
     for victim in victims:
         engine = victim.engine

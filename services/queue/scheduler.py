@@ -79,25 +79,26 @@ class Scheduler:
         state.effects = []
         if self._grants_from_s is None:
             self._grants_from_s = now_s + self._grace_s
-        kind = type(event)
-        if kind is FromGateway:
+        tick = isinstance(event, Tick)
+        asked: Acquire | None = None
+        if isinstance(event, FromGateway):
+            asked = event.message if isinstance(event.message, Acquire) else None
             self._gateway_moves[type(event.message)](event.gateway, event.message, now_s)
-        elif kind is FromEngine:
+        elif isinstance(event, FromEngine):
             self._engine_moves[type(event.message)](event.message, now_s)
-        elif kind is Tick:
-            self._tick(now_s)
-        elif kind is GatewayLost:
+        elif isinstance(event, GatewayLost):
             self._gateway_lost(event.gateway)
-        elif kind is EngineUnlinked:
+        elif isinstance(event, EngineUnlinked):
             self._engine_unlinked(event.engine_id)
-        elif kind is SetLimits:
+        elif isinstance(event, SetLimits):
             state.reconfigure(event.config)
-        if kind is Tick or self._timers_behind:
-            self._timers_behind = self._timers(now_s, TICK_BUDGET if kind is Tick else DECISION_BUDGET)
+        else:
+            self._tick(now_s)
+        if tick or self._timers_behind:
+            self._timers_behind = self._timers(now_s, TICK_BUDGET if tick else DECISION_BUDGET)
         # While heads step aside for want of a fitting engine, one more arrival changes nothing, unless it may call
         # a loan back.
-        futile = self._stepped_aside and kind is FromGateway and type(event.message) is Acquire
-        futile = futile and not self._may_reclaim(event.message.band)
+        futile = self._stepped_aside and asked is not None and not self._may_reclaim(asked.band)
         if state.bands.waiting and not futile and now_s >= self._grants_from_s:
             self._stepped_aside = dispatch(state, now_s)
         return state.effects

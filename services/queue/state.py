@@ -1,7 +1,7 @@
 """The whole state of one model's queue, and the few moves that keep its parts in step.
 
 Rules: every change that touches two parts (a lane and the backlog, an engine and the pools, …) is a method here, so
-that `check_integrity` can hold them against one another. When to make a move is decided in scheduler.py and dispatch.py.
+that `check_integrity` can hold them against one another. When to move is decided in scheduler.py and dispatch.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class QueueState:
         self.bands = Bands(config.bands, config.ordering)
         self.configs: list[BandConfig] = [band.config for band in self.bands.all]
         self.pools = Pools(self.configs)
-        self.pool_of = {name: i for name, i in self.bands.index_of.items()}
+        self.pool_of = dict(self.bands.index_of)
         self.backlog = Backlog(len(self.configs))
         self.slots = [TenantSlots() for _ in self.configs]
         self.deadlines = DeadlineWatch()

@@ -75,10 +75,20 @@ def _tenants(state: QueueState) -> tuple[TenantView, ...]:
         MAX_TENANT_LABELS, rows, key=lambda k: (rows[k][0] + rows[k][2], served[k[1]].get(k[0], 0.0))
     )
     views = [
-        TenantView(t, state.configs[b].name, *map(int, rows[t, b]), served[b].get(t, 0.0)) for t, b in busiest
+        TenantView(
+            t,
+            state.configs[b].name,
+            int(rows[t, b][0]),
+            int(rows[t, b][1]),
+            int(rows[t, b][2]),
+            served[b].get(t, 0.0),
+        )
+        for t, b in busiest
     ]
     rest = [key for key in rows if key not in set(busiest)] if len(rows) > len(busiest) else []
     if rest:
         sums = [int(sum(rows[key][i] for key in rest)) for i in range(3)]
-        views.append(TenantView(OTHER, "", *sums, sum(served[b].get(t, 0.0) for t, b in rest)))
+        views.append(
+            TenantView(OTHER, "", sums[0], sums[1], sums[2], sum(served[b].get(t, 0.0) for t, b in rest))
+        )
     return tuple(views)

@@ -12,10 +12,31 @@ POLICIES = ("token_fairness", "fifo", "edf")
 
 
 def entry(
-    seq: int, tenant: str = "t", arrived_s: float = 0.0, deadline_s: float = 100.0, level: int = 1, weight: float = 1.0
+    seq: int,
+    tenant: str = "t",
+    arrived_s: float = 0.0,
+    deadline_s: float = 100.0,
+    level: int = 1,
+    weight: float = 1.0,
 ) -> Entry:
     return Entry(
-        "g", seq, f"r{seq}", tenant, 1, level, weight, 10, 10, 0, arrived_s, deadline_s, seq, 30.0, 20, True, False
+        "g",
+        seq,
+        f"r{seq}",
+        tenant,
+        1,
+        level,
+        weight,
+        10,
+        10,
+        0,
+        arrived_s,
+        deadline_s,
+        seq,
+        30.0,
+        20,
+        True,
+        False,
     )
 
 

@@ -13,10 +13,29 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from services.config import QueueConfig
-from services.link.messages import Acquire, CancelTicket, EngineLoad, EngineUp, Fence, Grant, Holding, Preempt
-from services.link.messages import Progress, Refuse, Release
-from services.queue.events import Effect, EngineUnlinked, Event, FromEngine, FromGateway, GatewayLost, Tick
-from services.queue.events import ToAllGateways, ToGateway
+from services.link.messages import (
+    Acquire,
+    CancelTicket,
+    EngineLoad,
+    EngineUp,
+    Fence,
+    Grant,
+    Holding,
+    Progress,
+    Refuse,
+    Release,
+)
+from services.queue.events import (
+    Effect,
+    EngineUnlinked,
+    Event,
+    FromEngine,
+    FromGateway,
+    GatewayLost,
+    Tick,
+    ToAllGateways,
+    ToGateway,
+)
 from services.queue.scheduler import Scheduler
 
 WIRE_S = 0.0005
@@ -77,7 +96,9 @@ class SimEngineHost:
 class World:
     """See the module."""
 
-    def __init__(self, config: QueueConfig, gateways: int, engines: list[SimEngineHost], check: bool = False) -> None:
+    def __init__(
+        self, config: QueueConfig, gateways: int, engines: list[SimEngineHost], check: bool = False
+    ) -> None:
         self.config, self.check = config, check
         self.now_s = 1000.0
         self.jobs: list[Job] = []
@@ -129,7 +150,13 @@ class World:
                 self._engine_up(engine)
         for job in list(self.by_ticket.values()):
             if job.grant is not None:
-                told = Holding(self._acquire(job, True), job.grant.lease_id, job.grant.engine_id, job.grant.epoch, job.reported)
+                told = Holding(
+                    self._acquire(job, True),
+                    job.grant.lease_id,
+                    job.grant.engine_id,
+                    job.grant.epoch,
+                    job.reported,
+                )
                 self.tell(FromGateway(job.gateway, told))
         for job in list(self.by_ticket.values()):
             if job.grant is None:
@@ -169,7 +196,17 @@ class World:
         self, at_s: float, gateway: int, tenant: str, band: str, prompt: int, output: int,
         deadline_s: float = 600.0, weight: float = 1.0,
     ) -> Job:  # fmt: skip
-        job = Job(f"r{len(self.jobs)}", tenant, band, prompt, output, at_s, at_s + deadline_s, self.gateways[gateway], weight)
+        job = Job(
+            f"r{len(self.jobs)}",
+            tenant,
+            band,
+            prompt,
+            output,
+            at_s,
+            at_s + deadline_s,
+            self.gateways[gateway],
+            weight,
+        )
         self.jobs.append(job)
         self.at(at_s, lambda: self._ask(job))
         return job
@@ -212,7 +249,9 @@ class World:
         job = self.by_ticket.get((effect.gateway, message.ticket))
         if isinstance(message, Grant):
             if job is None or (job.grant is not None and job.grant.lease_id != message.lease_id):
-                self.tell(FromGateway(effect.gateway, Release(message.ticket, message.lease_id, 0, 0, "cancelled")))
+                self.tell(
+                    FromGateway(effect.gateway, Release(message.ticket, message.lease_id, 0, 0, "cancelled"))
+                )
             elif job.grant is None:
                 job.grant, job.granted_s = message, self.now_s
                 job.emitted_at_grant = job.reported = job.emitted
@@ -234,11 +273,19 @@ class World:
         self._stop(job)
         del self.by_ticket[job.gateway, job.ticket]
         made = job.emitted - job.emitted_at_grant
-        self.tell(FromGateway(job.gateway, Release(job.ticket, job.grant.lease_id, job.prompt_tokens, made, outcome)))
+        self.tell(
+            FromGateway(
+                job.gateway, Release(job.ticket, job.grant.lease_id, job.prompt_tokens, made, outcome)
+            )
+        )
 
     def _fenced(self, fence: Fence) -> None:
         for job in list(self.by_ticket.values()):
-            if job.grant is not None and job.grant.engine_id == fence.engine_id and job.grant.epoch <= fence.epoch:
+            if (
+                job.grant is not None
+                and job.grant.engine_id == fence.engine_id
+                and job.grant.epoch <= fence.epoch
+            ):
                 job.avoid = (*job.avoid, fence.engine_id)
                 self._return(job, "lost")
                 job.num_preempted += 1

@@ -39,7 +39,9 @@ def load(world: World, count: int, over_s: float) -> list[Job]:
 
 
 def all_once(jobs: list[Job]) -> bool:
-    return all(job.outcomes == 1 and job.outcome == "completed" and job.emitted == job.output_tokens for job in jobs)
+    return all(
+        job.outcomes == 1 and job.outcome == "completed" and job.emitted == job.output_tokens for job in jobs
+    )
 
 
 def test_1_a_killed_queue_loses_and_doubles_nothing() -> None:
@@ -67,7 +69,11 @@ def test_2_a_killed_gateways_leases_are_given_on() -> None:
     world.at(START_S + 1.0, lambda: world.kill_gateway("g0"))
     world.run_until(START_S + 1.0 + world.config.lease_ttl_s + 0.3)
     assert world.queue is not None
-    gateways = {entry.gateway for engine in world.queue.state.fleet.engines.values() for entry in engine.leases.values()}
+    gateways = {
+        entry.gateway
+        for engine in world.queue.state.fleet.engines.values()
+        for entry in engine.leases.values()
+    }
     assert gateways == {"g1"}
     world.run_until(START_S + 60.0)
     assert all_once([job for job in jobs if job.gateway == "g1"])

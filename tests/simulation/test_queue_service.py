@@ -134,7 +134,9 @@ def test_4_vips_do_not_notice_an_overload(overload: float) -> None:
     assert busy >= 0.95
     preempted = [job for job in batch if job.num_preempted]
     assert preempted
-    assert all(job.emitted == job.output_tokens and job.outcomes == 1 for job in preempted if job.refuse is None)
+    assert all(
+        job.emitted == job.output_tokens and job.outcomes == 1 for job in preempted if job.refuse is None
+    )
     assert not any(job.refuse for job in preempted)
 
 

@@ -32,8 +32,10 @@ def pick(
     index: PrefixIndex,
     at_once: bool = False,
 ) -> EngineState | None:
-    """The best engine with room, or None. `at_once`: room to begin without waiting inside the engine. Engines that the request lost before are used only when no other engine
-    would suit, free or not."""
+    """The best engine with room, or None. `at_once`: room to begin without waiting inside the engine.
+
+    Engines that the request lost before are used only when no other engine would suit, free or not.
+    """
     wanted = entry.wanted_tokens
     open_ones = [  # the comparison first: under load nearly all are full, and a call costs ten times as much
         e for e in engines if e.used < e.capacity and e.has_room(wanted, at_once) and suits(entry, e, pool_of)

@@ -16,11 +16,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.config import BandConfig, QueueConfig
-from services.link.messages import Acquire, CancelTicket, EngineLoad, EngineUp, Grant, Holding, Preempt
-from services.link.messages import Progress, Refuse, Release
+from services.link.messages import (
+    Acquire,
+    CancelTicket,
+    EngineLoad,
+    EngineUp,
+    Grant,
+    Holding,
+    Preempt,
+    Progress,
+    Refuse,
+    Release,
+)
 from services.queue.entry import LEASED, PREEMPTING, WAITING
-from services.queue.events import Effect, EngineUnlinked, Event, FromEngine, FromGateway, GatewayLost, Tick
-from services.queue.events import ToAllGateways, ToGateway
+from services.queue.events import (
+    Effect,
+    EngineUnlinked,
+    Event,
+    FromEngine,
+    FromGateway,
+    GatewayLost,
+    Tick,
+    ToAllGateways,
+    ToGateway,
+)
 from services.queue.scheduler import Scheduler
 
 BANDS = (
@@ -54,7 +73,9 @@ class Driver:
     """Turns a script into events, keeps what gateways would know, and checks after every decision."""
 
     def __init__(self, ordering: str = "token_fairness") -> None:
-        config = QueueConfig(bands=BANDS, ordering=ordering, lease_ttl_s=4.0, max_queued=40, max_tenant_queued=15)
+        config = QueueConfig(
+            bands=BANDS, ordering=ordering, lease_ttl_s=4.0, max_queued=40, max_tenant_queued=15
+        )
         self.scheduler = Scheduler(config)
         self.now_s = 100.0
         self.tickets: dict[tuple[str, int], str] = {}
@@ -75,7 +96,9 @@ class Driver:
         state.check_integrity()
         grants: list[Grant] = []
         for effect in effects:
-            if isinstance(effect, ToAllGateways):  # gateways abandon these streams; nobody asks with the old ticket
+            if isinstance(
+                effect, ToAllGateways
+            ):  # gateways abandon these streams; nobody asks with the old ticket
                 fence = effect.message
                 for key, (engine_id, epoch) in self.places.items():
                     if engine_id == fence.engine_id and epoch <= fence.epoch and self.tickets[key] == "held":
@@ -86,7 +109,9 @@ class Driver:
             match effect.message:
                 case Grant() as grant:
                     again = self.leases.get(key) == grant.lease_id
-                    assert again or self.tickets.get(key, "waiting") == "waiting", f"{key} was {self.tickets[key]}"
+                    assert again or self.tickets.get(key, "waiting") == "waiting", (
+                        f"{key} was {self.tickets[key]}"
+                    )
                     assert self.lease_ids.setdefault(grant.lease_id, key) == key
                     self.tickets[key], self.leases[key] = "held", grant.lease_id
                     self.places[key] = grant.engine_id, grant.epoch
@@ -110,7 +135,9 @@ class Driver:
                 assert pools.borrowed == 0 and not free, f"{band.config.name} waits below its reserve"
             for head in (band.own.peek(), band.aged.peek()):
                 if free and head is not None:
-                    assert not pools.may_take(head.band, head.preemptible), "a slot is free and somebody waits"
+                    assert not pools.may_take(head.band, head.preemptible), (
+                        "a slot is free and somebody waits"
+                    )
         granted = {(e.gateway, e.message.ticket) for e in effects if isinstance(e, ToGateway)}
         for gateway, ticket in granted:
             entry = state.gateways.get(gateway, {}).get(ticket)
@@ -201,7 +228,11 @@ class Driver:
         for key, kind in mine:
             entry = self.scheduler.state.gateways.get(gateway, {}).get(key[1])
             if kind == "held" and entry is not None:
-                self.step(FromGateway(gateway, Holding(self.asked[key], self.leases[key], entry.engine_id, entry.epoch, 3)))
+                self.step(
+                    FromGateway(
+                        gateway, Holding(self.asked[key], self.leases[key], entry.engine_id, entry.epoch, 3)
+                    )
+                )
         for key, kind in mine:
             if kind == "waiting":
                 self.step(FromGateway(gateway, self.asked[key]))

@@ -91,7 +91,11 @@ def test_shedding_takes_the_lowest_band_first_and_spares_resumptions() -> None:
     shed: list[str] = []
     for ticket in range(100, 130):
         effects = scheduler.decide(FromGateway("g", asking(ticket, band="standard")), 100.0)
-        shed += [str(e.message.reason) for e in effects if isinstance(e, ToGateway) and isinstance(e.message, Refuse)]
+        shed += [
+            str(e.message.reason)
+            for e in effects
+            if isinstance(e, ToGateway) and isinstance(e.message, Refuse)
+        ]
     assert set(shed) == {"shed", "queue_full"}
     assert scheduler.state.gateways["g"][50].protected
     assert scheduler.state.backlog.count[2] == 1, "only the resumption is left of the lowest band"
@@ -113,7 +117,9 @@ def test_what_cannot_meet_its_deadline_any_more_is_refused_at_once() -> None:
     for ticket in range(1, 50):
         answer(scheduler, asking(ticket, remaining_s=600.0))
     rate = scheduler.state.rate
-    for half_seconds in range(12):  # 100 weighted tokens per second were measured: 48 waiting · 30 = 14 s of work
+    for half_seconds in range(
+        12
+    ):  # 100 weighted tokens per second were measured: 48 waiting · 30 = 14 s of work
         rate.tick(100.0 + 0.5 * half_seconds, True, 2)
         rate.served(50.0)
     refusal = answer(scheduler, asking(99, remaining_s=700.0))
@@ -132,15 +138,21 @@ def test_a_deadline_that_passes_in_the_queue_evicts() -> None:
     assert waiting > 0
     scheduler.decide(FromEngine(EngineLoad("e0", 2, 0, 99_000, 0.02, 1)), 102.0)
     effects = scheduler.decide(Tick(), 102.2)
-    reasons = [e.message.reason for e in effects if isinstance(e, ToGateway) and isinstance(e.message, Refuse)]
+    reasons = [
+        e.message.reason for e in effects if isinstance(e, ToGateway) and isinstance(e.message, Refuse)
+    ]
     assert reasons == [Reason.DEADLINE_EXCEEDED] * waiting
     scheduler.state.check_integrity()
 
 
 @given(st.integers(0, 50), st.integers(0, 3000), st.integers(1, 400), st.integers(0, 20), st.integers(1, 500))
 @settings(max_examples=100, deadline=None)
-def test_adding_load_never_raises_admission(waiting: int, held: int, tokens: int, more: int, more_tokens: int) -> None:
-    config = QueueConfig(max_tenant_queued=30, max_tenant_queued_tokens=2000, max_queued=40, max_queued_tokens=3000)
+def test_adding_load_never_raises_admission(
+    waiting: int, held: int, tokens: int, more: int, more_tokens: int
+) -> None:
+    config = QueueConfig(
+        max_tenant_queued=30, max_tenant_queued_tokens=2000, max_queued=40, max_queued_tokens=3000
+    )
     band = config.bands[1].model_copy(update={"max_queued": 25, "max_queued_tokens": 2500})
     lighter, heavier = Backlog(3), Backlog(3)
     for backlog in (lighter, heavier):
@@ -150,7 +162,9 @@ def test_adding_load_never_raises_admission(waiting: int, held: int, tokens: int
         heavier.add(1, "t", more_tokens, 1.0, 1.0)
 
     def admitted(backlog: Backlog) -> bool:
-        return check_bounds(config, band, 1, backlog, "t", tokens) is None and not over_total(config, backlog, tokens)
+        return check_bounds(config, band, 1, backlog, "t", tokens) is None and not over_total(
+            config, backlog, tokens
+        )
 
     assert admitted(lighter) or not admitted(heavier)
 

@@ -97,7 +97,9 @@ def test_a_grant_names_the_rank_and_its_key() -> None:
         assert (grant.engine_id, grant.address, grant.key) == ("e0", stage.rank.address, stage.rank.key)
         assert grant.epoch == stage.rank.epoch
         stage.client.release(Release(1, grant.lease_id, 8, 8, "completed"))
-        await until(lambda: stage.authority is not None and stage.authority.snapshot()[0].bands[1].completed == 1)
+        await until(
+            lambda: stage.authority is not None and stage.authority.snapshot()[0].bands[1].completed == 1
+        )
 
     staged(body)
 
