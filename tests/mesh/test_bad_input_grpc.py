@@ -242,11 +242,13 @@ def mutated(random: Random) -> bytes:
     return bytes(data[: random.randrange(len(data) + 1)]) if random.random() < 0.1 else bytes(data)
 
 
-def test_fuzzed_messages(tmp_path: Path) -> None:
-    """EXPERTMESH_FUZZ_INPUTS seeded messages: an answer or a refusal by name, never INTERNAL or UNKNOWN."""
+@pytest.mark.parametrize("seed", range(-(-FUZZED // 600)))
+def test_fuzzed_messages(tmp_path: Path, seed: int) -> None:
+    """EXPERTMESH_FUZZ_INPUTS seeded messages, 600 to a mesh: an answer or a refusal by name, never INTERNAL or
+    UNKNOWN, never silence."""
 
     async def body(mesh: LocalMesh, client: MeshClient, port: int) -> None:
-        random, seen = Random(2026), Counter[str]()
+        random, seen = Random(seed), Counter[str]()
         key = (("x-api-key", KEYS["acme"]),)
 
         async def one(channel: grpc.aio.Channel, data: bytes) -> None:
@@ -258,13 +260,11 @@ def test_fuzzed_messages(tmp_path: Path) -> None:
                 seen[error.code().name] += 1
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            for _ in range(0, FUZZED, 50):
+            for _ in range(12):
                 await asyncio.gather(*(one(channel, mutated(random)) for _ in range(50)))
-        assert set(seen) <= {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "ALREADY_EXISTS"}, (
-            seen
-        )
-        assert seen["OK"] > FUZZED / 20
-        assert seen["INVALID_ARGUMENT"] > FUZZED / 5
+        assert set(seen) <= {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED"}, seen
+        assert seen["OK"] > 30
+        assert seen["INVALID_ARGUMENT"] > 120
         await idle(mesh)
 
     on_a_mesh(tmp_path, body)
