@@ -19,25 +19,30 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CAPACITY_PER_S = 40.0
 CAPACITY_TOKENS_PER_S = 1600.0
 WARM_S = 2.5
 DRAIN_S = 4.0
-FIFO = {
+FIFO: dict[str, object] = {
     "bands": [{"name": "all", "rank": 0, "ageing_s": 1e6, "max_queued": 10**6, "max_queued_tokens": 10**9}],
     "ordering": "fifo", "pause_for_light_tenants": False, "max_queued": 10**6, "max_tenant_queued": 10**6,
 }  # fmt: skip
 
 
 class Row:
-    """One request of a report."""
+    """One request of a report. Times in seconds; -1: it did not happen."""
 
-    def __init__(self, name: str, cells: list[object]) -> None:
+    def __init__(self, name: str, cells: list[Any]) -> None:
         self.name = name
-        _, self.at_s, self.ttft_s, self.answer_s, self.outcome, self.right, self.preempted, self.tokens = (
-            cells
-        )
+        self.at_s = float(cells[1])
+        self.ttft_s = float(cells[2])
+        self.answer_s = float(cells[3])
+        self.outcome = str(cells[4])
+        self.right = bool(cells[5])
+        self.preempted = bool(cells[6])
+        self.tokens = int(cells[7])
 
 
 class Run:
@@ -234,7 +239,7 @@ def main(arguments: list[str]) -> None:
             note(f"… tokens/s, {times:g}x", run.rate(WARM_S, end_s))
             note(f"… share of FIFO's best, {times:g}x", run.rate(WARM_S, end_s) / best.rate(WARM_S, end_s))
             paused = [row for row in run.rows if row.preempted]
-            finished = sum(row.outcome == "completed" and bool(row.right) for row in paused)
+            finished = sum(row.outcome == "completed" and row.right for row in paused)
             note(f"… preempted requests, {times:g}x", len(paused))
             note(f"… of them complete and right (%), {times:g}x", 100 * finished / max(1, len(paused)))
             refused = [

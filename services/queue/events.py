@@ -32,36 +32,36 @@ class _Value(msgspec.Struct, frozen=True, gc=False):
     """Base of events and effects."""
 
 
-class FromGateway(_Value):
+class FromGateway(_Value, frozen=True):
     """`gateway` is the name of the link; tickets are unique per gateway."""
 
     gateway: str
     message: GatewayMessage
 
 
-class FromEngine(_Value):
+class FromEngine(_Value, frozen=True):
     """A message of an engine. The shell has checked that the link may speak for `message.engine_id`."""
 
     message: EngineMessage
 
 
-class GatewayLost(_Value):
+class GatewayLost(_Value, frozen=True):
     """The gateway's link is down: what it waits for is dropped (it registers again), its leases start to expire."""
 
     gateway: str
 
 
-class EngineUnlinked(_Value):
+class EngineUnlinked(_Value, frozen=True):
     """The engine's link is down: nothing new goes there; it is fenced unless it is back within `engine_silent_s`."""
 
     engine_id: str
 
 
-class Tick(_Value):
+class Tick(_Value, frozen=True):
     """Time passed. Send every 50 ms or so; deadlines, ageing, leases and silent engines are looked at."""
 
 
-class SetLimits(_Value):
+class SetLimits(_Value, frozen=True):
     """New limits at run time. Bands keep their names and ranks; everything else may change."""
 
     config: QueueConfig
@@ -70,21 +70,21 @@ class SetLimits(_Value):
 Event = FromGateway | FromEngine | GatewayLost | EngineUnlinked | Tick | SetLimits
 
 
-class ToGateway(_Value):
+class ToGateway(_Value, frozen=True):
     """Send to one gateway."""
 
     gateway: str
     message: Grant | Refuse | Preempt
 
 
-class ToEngine(_Value):
+class ToEngine(_Value, frozen=True):
     """Send to one engine."""
 
     engine_id: str
     message: EngineAccepted
 
 
-class ToAllGateways(_Value):
+class ToAllGateways(_Value, frozen=True):
     """Send to every gateway."""
 
     message: Fence
