@@ -31,7 +31,7 @@ from ..link.messages import (
     Release,
 )
 from ..outcome import Reason
-from .admission import check_bounds, check_fields, over_total
+from .admission import check_fields
 from .dispatch import dispatch
 from .engines import EngineState
 from .entry import GONE, LEASED, PREEMPTING, WAITING, Entry
@@ -48,6 +48,7 @@ from .events import (
     ToEngine,
     ToGateway,
 )
+from .intake import new_entry, no_room
 from .state import QueueState
 
 TICK_BUDGET = 512
@@ -135,70 +136,14 @@ class Scheduler:
             state.counts[band if band is not None else -1].refuse(verdict[0])
             state.effects.append(ToGateway(gateway, Refuse(message.ticket, verdict[0], verdict[1])))
             return
-        entry = self._new_entry(gateway, message, band, now_s)
+        entry = new_entry(state, gateway, message, band, now_s)
         state.counts[band].registered += 1
-        if not entry.protected and (refusal := self._capacity(entry, now_s)) is not None:
+        if not entry.protected and (refusal := no_room(state, entry, now_s)) is not None:
             reason, text, cost = refusal
             state.counts[band].refuse(reason)
             state.tell(entry, Refuse(entry.ticket, reason, text, state.rate.retry_after_s(cost)))
             return
         state.enqueue(entry)
-
-    def _new_entry(self, gateway: str, message: Acquire, band: int, now_s: float) -> Entry:
-        state = self.state
-        state.last_seq += 1
-        left = max(1, message.max_tokens - message.emitted_tokens)
-        expected = state.expected_output(left)
-        context = message.prompt_tokens + message.emitted_tokens
-        entry = Entry(
-            gateway, message.ticket, message.request_id, message.tenant, band, band, message.weight,
-            message.prompt_tokens, message.max_tokens, message.emitted_tokens,
-            now_s - max(0.0, message.age_s), now_s + message.remaining_s, state.last_seq,
-            state.prices.expected(context, expected), context + min(left, int(2 * expected) + 1),
-            message.preemptible and state.configs[band].preemptible,
-            message.emitted_tokens > 0 or message.registered, message.prefix, message.avoid,
-        )  # fmt: skip
-        if message.age_s > 0.0:
-            entry.level = state.bands.level_at(entry, now_s)
-        return entry
-
-    def _capacity(self, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
-        """Why there is no room for this request (reason, text, cost before it), or None. May shed lower bands."""
-        state, band = self.state, entry.band
-        backlog = state.backlog
-        verdict = check_bounds(
-            state.config, state.configs[band], band, backlog, entry.tenant, entry.wanted_tokens
-        )
-        if verdict is not None:
-            return verdict[0], verdict[1], backlog.cost_ahead(band)
-        if state.rate.least_wait_s(backlog.total_cost) > entry.deadline_s - now_s:
-            row = backlog.by_tenant.get(entry.tenant)
-            certain = row[2] if row is not None and entry.deadline_s >= row[3] else 0.0
-            certain += backlog.cost_ahead(band - 1)
-            if state.rate.least_wait_s(certain) > entry.deadline_s - now_s and not state.pools.below_reserve(
-                band
-            ):
-                text = "the work ahead takes longer than the deadline allows"
-                return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
-        while over_total(state.config, backlog, entry.wanted_tokens):
-            if not self._shed_below(band):
-                text = "the queue is full and nothing of a lower band waits"
-                return Reason.QUEUE_FULL, text, backlog.cost_ahead(band)
-        return None
-
-    def _shed_below(self, band: int) -> bool:
-        """Evict one waiting request of the lowest band under `band`."""
-        state = self.state
-        for lower in state.bands.lowest():
-            if lower.index <= band:
-                return False
-            victim = lower.own.shed() if len(lower.own) else None
-            if victim is not None:
-                state.counts[victim.band].shed += 1
-                retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(victim.band))
-                state.refuse(victim, Reason.SHED, "shed for a higher band: the queue is full", retry_after_s)
-                return True
-        return False
 
     def _cancel(self, gateway: str, message: CancelTicket, now_s: float) -> None:
         entry = self.state.gateways.get(gateway, {}).get(message.ticket)
@@ -255,10 +200,12 @@ class Scheduler:
         engine = state.fleet.engines.get(message.engine_id)
         band = state.bands.index_of.get(told.band)
         stale = engine is not None and engine.epoch != message.epoch
-        if band is None or stale or state.fleet.is_fenced(message.engine_id, message.epoch):
+        verdict = check_fields(told)
+        nonsense = band is None or (verdict is not None and verdict[0] is Reason.INVALID_FIELD)
+        if band is None or nonsense or stale or state.fleet.is_fenced(message.engine_id, message.epoch):
             state.effects.append(ToGateway(gateway, Preempt(told.ticket, message.lease_id)))
             return
-        entry = self._new_entry(gateway, told, band, now_s)
+        entry = new_entry(state, gateway, told, band, now_s)
         entry.state, entry.lease_id, entry.output_tokens = LEASED, message.lease_id, message.output_tokens
         entry.granted_s, entry.engine_id, entry.epoch = now_s, message.engine_id, message.epoch
         table[entry.ticket] = entry

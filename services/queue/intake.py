@@ -1,0 +1,70 @@
+"""From a valid Acquire to an entry, and whether there is room for it to wait.
+
+Rules: applies admission.py's bounds and deadlines.py's estimates to the state; sheds by state.py's moves. Orders and
+places nothing.
+"""
+
+from __future__ import annotations
+
+from ..link.messages import Acquire
+from ..outcome import Reason
+from .admission import check_bounds, over_total
+from .entry import Entry
+from .state import QueueState
+
+
+def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_s: float) -> Entry:
+    """The entry of a valid message: times turned into this queue's clock, costs estimated."""
+    state.last_seq += 1
+    left = max(1, message.max_tokens - message.emitted_tokens)
+    expected = state.expected_output(left)
+    context = message.prompt_tokens + message.emitted_tokens
+    entry = Entry(
+        gateway, message.ticket, message.request_id, message.tenant, band, band, message.weight,
+        message.prompt_tokens, message.max_tokens, message.emitted_tokens,
+        now_s - max(0.0, message.age_s), now_s + message.remaining_s, state.last_seq,
+        state.prices.expected(context, expected), context + min(left, int(2 * expected) + 1),
+        message.preemptible and state.configs[band].preemptible,
+        message.emitted_tokens > 0 or message.registered, message.prefix, message.avoid,
+    )  # fmt: skip
+    if message.age_s > 0.0:
+        entry.level = state.bands.level_at(entry, now_s)
+    return entry
+
+
+def no_room(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
+    """Why there is no room for this request (reason, text, cost before it), or None. May shed lower bands."""
+    band, backlog = entry.band, state.backlog
+    verdict = check_bounds(
+        state.config, state.configs[band], band, backlog, entry.tenant, entry.wanted_tokens
+    )
+    if verdict is not None:
+        return verdict[0], verdict[1], backlog.cost_ahead(band)
+    if state.rate.least_wait_s(backlog.total_cost) > entry.deadline_s - now_s:
+        row = backlog.by_tenant.get(entry.tenant)
+        certain = row[2] if row is not None and entry.deadline_s >= row[3] else 0.0
+        certain += backlog.cost_ahead(band - 1)
+        if state.rate.least_wait_s(certain) > entry.deadline_s - now_s and not state.pools.below_reserve(
+            band
+        ):
+            text = "the work ahead takes longer than the deadline allows"
+            return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
+    while over_total(state.config, backlog, entry.wanted_tokens):
+        if not _shed_below(state, band):
+            text = "the queue is full and nothing of a lower band waits"
+            return Reason.QUEUE_FULL, text, backlog.cost_ahead(band)
+    return None
+
+
+def _shed_below(state: QueueState, band: int) -> bool:
+    """Evict one waiting request of the lowest band under `band`."""
+    for lower in state.bands.lowest():
+        if lower.index <= band:
+            return False
+        victim = lower.own.shed() if len(lower.own) else None
+        if victim is not None:
+            state.counts[victim.band].shed += 1
+            retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(victim.band))
+            state.refuse(victim, Reason.SHED, "shed for a higher band: the queue is full", retry_after_s)
+            return True
+    return False
