@@ -25,8 +25,6 @@ import itertools
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
-
 from ..clock import Clock, SystemClock
 from ..config import CacheConfig
 from ..errors import MeshError, RequestError
@@ -44,6 +42,7 @@ from ..link.messages import (
     FeedPart,
 )
 from ..outcome import Reason
+from .calls import Call, ClientStats
 from .flight import Alone, Deliver, Effect, Flight, Flights, Follow, Lead
 from .key import CacheKey
 from .policy import may_keep
@@ -58,40 +57,6 @@ SHARE, GRACE_SHARE, GRACES = 0.9, 0.5, 4
 when the event loop comes to its bound later than `LAG_S`. Event loops run timers before they read sockets, so without
 that 1,000 requests that arrive in one burst of 12 ms all miss an answer that is there."""
 LAG_S = 0.0005
-
-
-class Call:
-    """One call to the authority, on behalf of all of this gateway's requests for a key.
-
-    `state`: "asking" (the bound runs), "late" (it ran out; the answer may still come), "leading" (this
-    gateway has the right to store), "following" (another gateway generates).
-    """
-
-    __slots__ = ("call_id", "key", "seat", "state", "timer", "wanted")
-
-    def __init__(self, call_id: int, key: CacheKey, seat: Seat, timer: asyncio.TimerHandle) -> None:
-        self.call_id = call_id
-        self.key = key
-        self.seat = seat
-        self.timer = timer
-        self.state = "asking"
-        self.wanted = False
-
-
-class ClientStats(msgspec.Struct, frozen=True):
-    """Counters since the start. `saved_s` is engine time that hits did not spend; `bypassed` were not
-    answered in time or had no link; `joined` found the same request under way in this gateway."""
-
-    local_hits: int
-    remote_hits: int
-    generations: int
-    bypassed: int
-    joined: int
-    saved_tokens: int
-    saved_s: float
-    local_entries: int
-    local_bytes: int
-    linked: bool
 
 
 class CacheClient:

