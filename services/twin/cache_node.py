@@ -65,6 +65,7 @@ class CacheNode(Process):
     def boot(self) -> None:
         self.authority = Authority(self.store, self.config, clock=self)
         self.authority._expire()  # type: ignore[reportPrivateUsage]  # what `start` does apart from listening
+        self.authority._boot = f"life {self.incarnation}"  # type: ignore[reportPrivateUsage]  # random otherwise
         self._graves.append(self.authority)
 
     def crash(self, restart_s: float, *, silent: bool = False) -> None:

@@ -48,7 +48,8 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             ENGINE_KINDS,
             NETWORK_KINDS,
             CENTRAL_KINDS,
-            ENGINE_KINDS + NETWORK_KINDS + CENTRAL_KINDS,
+            CACHE_KINDS,
+            ENGINE_KINDS + NETWORK_KINDS + CENTRAL_KINDS + CACHE_KINDS,
         )
     )
     script: list[Fault] = []

@@ -77,9 +77,9 @@ class World:
             GatewayNode(self.sim, self.network, f"g{number}", self.oracle, model="sim")
             for number in range(rng.choice((1, 2, 2, 3)))
         ]
-        self.oracle.small_budget = rng.random() < 0.2
+        self.oracle.small_budget = rng.random() < 0.3
         for gateway in self.gateways:
-            gateway.burst_tokens = 40 if self.oracle.small_budget else 2_000_000
+            gateway.burst_tokens = 30 if self.oracle.small_budget else 2_000_000
         for engine in self.engines:
             self.oracle.slots[engine.name] = engine.timing.max_num_seqs
         asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
