@@ -31,6 +31,8 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
 APP_NAME = "default"
 END_WITHIN_S = 8.0
+STARTS = 3
+"""A crowded machine may need more than the 30 s that Ray gives its own processes."""
 
 Say = Callable[[str], None]
 
@@ -54,6 +56,21 @@ def build(graph: str, options: BaseModel) -> Application:
 @contextmanager
 def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Generator[None]:
     """A private Ray for the length of the block."""
+    for attempt in range(STARTS):
+        try:
+            _start(folder / str(attempt) if attempt else folder, num_cpus=num_cpus, verbose=verbose)
+            break
+        except Exception as error:  # Ray raises a bare one when its node was not up within its fixed 30 s
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == STARTS - 1:
+                raise
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(folder: Path, *, num_cpus: int, verbose: bool) -> None:
     ray.init(
         address="local",
         namespace="serve",
@@ -64,10 +81,6 @@ def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Generator[None]:
         logging_level=logging.INFO if verbose else logging.ERROR,
         _temp_dir=str(folder),
     )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def deploy(app: Application, say: Say, *, verbose: bool) -> None:
