@@ -49,7 +49,9 @@ class Steps:
         start_s = time.monotonic()
         for step in range(self.count):
             yield frames(step)
-            await asyncio.sleep(max(0.0, start_s + (step + 1) * self.pace_s - time.monotonic()) if self.pace_s else 0)
+            await asyncio.sleep(
+                max(0.0, start_s + (step + 1) * self.pace_s - time.monotonic()) if self.pace_s else 0
+            )
 
 
 class AsyncioEngine:
@@ -108,7 +110,9 @@ async def grpc_engine(steps: Steps) -> None:
         async for messages in steps:
             yield encode_frame(messages)[4:]
 
-    handler = grpc.method_handlers_generic_handler("bench", {"Link": grpc.stream_stream_rpc_method_handler(stream)})
+    handler = grpc.method_handlers_generic_handler(
+        "bench", {"Link": grpc.stream_stream_rpc_method_handler(stream)}
+    )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -132,7 +136,17 @@ async def grpc_gateway(address: str, steps: Steps) -> None:
 
 def one_round(arm: str, count: int, pace_s: float) -> tuple[float, float]:
     """CPU µs per token (both sides) and tokens per second."""
-    command = [sys.executable, "-m", "load_tests.bench.bench_link", "--engine", arm, "--steps", str(count), "--pace", str(pace_s)]
+    command = [
+        sys.executable,
+        "-m",
+        "load_tests.bench.bench_link",
+        "--engine",
+        arm,
+        "--steps",
+        str(count),
+        "--pace",
+        str(pace_s),
+    ]
     engine = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert engine.stdout is not None
@@ -157,7 +171,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if args.engine:
-        uvloop.run((asyncio_engine if args.engine == "asyncio" else grpc_engine)(Steps(args.steps, args.pace)))
+        uvloop.run(
+            (asyncio_engine if args.engine == "asyncio" else grpc_engine)(Steps(args.steps, args.pace))
+        )
         return
     print(f"{'case':10} {'link':8} {'CPU µs per token':>28} {'tokens/s':>12}")
     for case, count, pace_s in (("paced", 250, 0.02), ("unpaced", 1000, 0.0)):
@@ -168,7 +184,9 @@ def main() -> None:
         for arm, rows in results.items():
             costs = sorted(cost for cost, _ in rows)
             rate = statistics.median(rate for _, rate in rows)
-            print(f"{case:10} {arm:8} {statistics.median(costs):10.2f} ({costs[0]:.2f}–{costs[-1]:.2f}) {rate:14,.0f}")
+            print(
+                f"{case:10} {arm:8} {statistics.median(costs):10.2f} ({costs[0]:.2f}–{costs[-1]:.2f}) {rate:14,.0f}"
+            )
 
 
 if __name__ == "__main__":

@@ -38,8 +38,13 @@ EVENTS = st.lists(
         st.tuples(st.just("frame"), st.integers(1, 3)),
         st.tuples(st.just("repeat"), st.integers(1, 3)),
         st.tuples(st.just("gap"), st.integers(1, 3)),
-        st.tuples(st.sampled_from(["lost", "preempt", "stale_grant", "stale_preempt", "failed", "repeat_grant"]), st.just(0)),
-        st.tuples(st.sampled_from(["cancel", "deadline", "refuse", "stop", "unreached", "fatal"]), st.just(0)),
+        st.tuples(
+            st.sampled_from(["lost", "preempt", "stale_grant", "stale_preempt", "failed", "repeat_grant"]),
+            st.just(0),
+        ),
+        st.tuples(
+            st.sampled_from(["cancel", "deadline", "refuse", "stop", "unreached", "fatal"]), st.just(0)
+        ),
     ),
     max_size=40,
 )
@@ -116,7 +121,9 @@ class World:
         elif event == "stale_preempt":
             self.apply(flow.on_preempt(-1, now_s))
         elif event in ("failed", "fatal"):
-            self.apply(flow.on_stream_failed(StreamFailed(flow.stream_id, "internal", "x", event == "failed"), now_s))
+            self.apply(
+                flow.on_stream_failed(StreamFailed(flow.stream_id, "internal", "x", event == "failed"), now_s)
+            )
         elif event == "cancel":
             self.apply(flow.on_cancel())
         elif event == "deadline":
@@ -178,7 +185,7 @@ def test_death_after_the_last_token_finishes_without_another_engine() -> None:
 
 def test_an_empty_retry_budget_ends_the_request_with_a_reason() -> None:
     world = World()
-    world.flow._budget = RetryBudget(burst_tokens=2)  # noqa: SLF001  # the prompt alone has 3
+    world.flow._budget = RetryBudget(burst_tokens=2)  # the prompt alone has 3
     world.step("grant", 0)
     world.step("frame", 1)
     world.step("lost", 0)

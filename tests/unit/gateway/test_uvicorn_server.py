@@ -64,7 +64,9 @@ def run(exchange: Talk, limits: LimitsConfig | None = None, app_out: list[App] |
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Head and body of one response with a content length."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")
+    )
     return head, await reader.readexactly(length)
 
 
@@ -109,7 +111,15 @@ def test_a_large_body_arrives_whole() -> None:
         (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc", b"400"),
         (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -3\r\n\r\nabc", b"400"),
     ],
-    ids=["large header", "many headers", "long target", "tls", "smuggled te", "smuggled cl", "negative length"],
+    ids=[
+        "large header",
+        "many headers",
+        "long target",
+        "tls",
+        "smuggled te",
+        "smuggled cl",
+        "negative length",
+    ],
 )
 def test_what_is_no_decent_request_is_refused_and_closed(request_bytes: bytes, status: bytes) -> None:
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,7 +12,9 @@ from services.link.messages import Abort, Grant, Ping, Submit
 from services.request import GenerateJob, SamplingParams, TokenFrame, TokenLogprob, pack_ids
 
 MESSAGES = [
-    TokenFrame(7, (1, 2), finish="stop", logprobs=(TokenLogprob(-0.5, ((3, -1.0),)),), cached_tokens=4, index=9),
+    TokenFrame(
+        7, (1, 2), finish="stop", logprobs=(TokenLogprob(-0.5, ((3, -1.0),)),), cached_tokens=4, index=9
+    ),
     Submit(3, 1, GenerateJob("r", pack_ids([5, 6]), SamplingParams(max_tokens=3, stop=("a",)))),
     Abort(3),
     Grant(1, 2, "e", "127.0.0.1:1", 3, 0.25, b"key"),

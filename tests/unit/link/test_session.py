@@ -45,7 +45,10 @@ def test_a_server_that_does_not_know_the_key_is_refused_by_the_client() -> None:
 
 
 def test_a_reflected_handshake_does_not_authenticate() -> None:
-    first, second = Session(Role.CLIENT, b"k", "x", nonce=bytes(32)), Session(Role.SERVER, b"k", nonce=bytes(32))
+    first, second = (
+        Session(Role.CLIENT, b"k", "x", nonce=bytes(32)),
+        Session(Role.SERVER, b"k", nonce=bytes(32)),
+    )
     answer = first.receive(second.greeting())[1]
     mac = answer[32:64]
     with pytest.raises(LinkClosed):
