@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,39 @@ def write_cli_config(folder: Path) -> Path:
     path = folder / "terraform.tfrc"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def find_provider() -> Path | None:
+    """The AWS provider's program in the local folder, unpacked; None where there is none."""
+    mirror = find_mirror()
+    found = (
+        sorted((mirror / REGISTRY / "hashicorp" / "aws").glob("5.100.*/*/terraform-provider-aws_*"))
+        if mirror
+        else []
+    )
+    return found[-1] if found else None
+
+
+@contextmanager
+def one_provider(program: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """One provider process for many commands; yields TF_REATTACH_PROVIDERS. Otherwise each run of each test
+    starts (and each init hashes) a program of 700 MB. Only for mocks: real configurations would overwrite
+    each other in it."""
+    quiet = {f"TF_LOG_{part}": "OFF" for part in ("PROVIDER", "SDK", "SDK_MUX", "SDK_PROTO")}
+    process = subprocess.Popen(
+        [program, "-debug"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**env, **quiet},
+    )
+    assert process.stdout is not None
+    try:
+        said = (re.search(r"TF_REATTACH_PROVIDERS='(.*)'", line) for line in process.stdout)
+        yield next(match[1] for match in said if match)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def copy_tree(target: Path) -> Path:

@@ -221,6 +221,7 @@ def test_roles_spell_out_their_actions(aws: Any) -> None:
             },
         ),
     ],
+    ids=["interruption", "rebalance", "terminating"],
 )
 def test_events_reach_the_watcher(
     aws: Any,
@@ -258,7 +259,7 @@ def test_sizes_change_in_place(aws: Any, applied: Terraform) -> None:
     said = applied.run(
         "apply", "-auto-approve", "-no-color", "-input=false", "-parallelism=40", "-var=gpu_spot_max_size=8"
     )
-    assert "0 added" in said and "0 destroyed" in said and "1 changed" in said
+    assert "Resources: 0 added, 1 changed, 0 destroyed." in said
     group = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[f"{NAME}-gpu-spot"])[
         "AutoScalingGroups"
     ][0]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.infra.terraform import ENVIRONMENTS, MODULES, SOURCE, Terraform, copy_tree
+from tests.infra.terraform import (
+    ENVIRONMENTS,
+    MODULES,
+    SOURCE,
+    Terraform,
+    copy_tree,
+    find_provider,
+    one_provider,
+)
 
 
 def test_format(tf_env: dict[str, str]) -> None:
@@ -32,9 +41,20 @@ def mockable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
+@pytest.fixture(scope="module")
+def mock_env(tf_env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Mocks need the provider's schema only, so that one process serves all modules where we find its program."""
+    program = find_provider()
+    if program is None:
+        yield tf_env
+        return
+    with one_provider(program, tf_env) as reattach:
+        yield {**tf_env, "TF_REATTACH_PROVIDERS": reattach}
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_module(module: str, mockable: Path, tf_env: dict[str, str]) -> None:
-    terraform = Terraform(mockable / "modules" / module, tf_env)
+def test_module(module: str, mockable: Path, mock_env: dict[str, str]) -> None:
+    terraform = Terraform(mockable / "modules" / module, mock_env)
     terraform.init()
     said = terraform.run("test", "-no-color")
     passed = re.search(r"Success! (\d+) passed, 0 failed", said)
