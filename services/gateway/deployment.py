@@ -28,6 +28,7 @@ from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
 from .node import GatewayNode, Peers
+from .operator_routes import CacheOperations, Figures, PurgeWish
 
 HTTPOptions.model_fields["host"].default = None
 HTTPOptions.model_rebuild(force=True)
@@ -70,7 +71,15 @@ class Gateway:
         async def queue_view() -> list[dict[str, Any]]:
             return await self._ask(queue.snapshot.remote)
 
-        self._node = GatewayNode(config, Peers(queue_endpoint, cache_endpoint, card, policy, queue_view))
+        async def cache_stats() -> Figures:
+            return await self._ask(cache.stats.remote)
+
+        async def cache_purge(wish: PurgeWish) -> Figures:
+            return await self._ask(lambda: cache.purge.remote(wish.tenant, wish.person, wish.model))
+
+        operations = CacheOperations(cache_stats, cache_purge)
+        peers = Peers(queue_endpoint, cache_endpoint, card, policy, queue_view, operations)
+        self._node = GatewayNode(config, peers)
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._on_data_plane(self._node.start())

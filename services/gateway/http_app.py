@@ -13,6 +13,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..answer import Responder
 from ..api import encode, openai
 from ..api.headers import HEADERS
@@ -23,6 +25,7 @@ from . import pipeline
 from .http_responders import JSON, StreamResponder, UnaryResponder, head_lines, respond_error
 from .identity import Permission, bearer
 from .mesh import Mesh
+from .operator_routes import needed, read_purge
 from .uvicorn_server import Exchange
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Parse = Callable[[bytes, Mapping[str, str], Any], InferenceRequest]
 PUBLIC = None
+MAX_OPERATOR_BODY_BYTES = 65_536
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -129,6 +133,8 @@ class HttpApp:
             b"/-/healthz": {"GET": Route(self._healthz, PUBLIC)},  # what KubeRay's probe asks for
             b"/readyz": {"GET": Route(self._readyz, PUBLIC)},
             b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
+            b"/admin/cache": {"GET": Route(self._cache_stats, Permission.OPERATE)},
+            b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE)},
         }
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Any) -> None:
@@ -200,3 +206,21 @@ class HttpApp:
 
     async def _openapi(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._respond(scope, self._mesh.openapi)
+
+    async def _cache_stats(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        """The Cache's figures, and this gateway's own: local hits and what they saved."""
+        figures = await needed(self._mesh.cache_operations).stats()
+        gateway = msgspec.to_builtins(self._mesh.cache.stats())
+        self._respond(scope, msgspec.json.encode({"cache": figures, "gateway": gateway}))
+
+    async def _cache_purge(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        body = b""
+        more = True
+        while more and len(body) <= MAX_OPERATOR_BODY_BYTES:
+            message = await receive()
+            body += message.get("body", b"")
+            more = bool(message.get("more_body"))
+        if more:
+            raise too_large(MAX_OPERATOR_BODY_BYTES)
+        result = await needed(self._mesh.cache_operations).purge(read_purge(body))
+        self._respond(scope, msgspec.json.encode(result))

@@ -29,6 +29,7 @@ from ..text.tools import ToolTransform
 from .identity import Identity
 from .migrate import RetryBudget
 from .mux import EngineMux
+from .operator_routes import CacheOperations
 from .readiness import Readiness
 
 INLINE_TOKENIZE_CHARS = 2048
@@ -61,12 +62,14 @@ class Mesh:
         band_ranks: dict[str, int],
         telemetry: GatewayTelemetry,
         openapi: bytes,
+        cache_operations: CacheOperations | None = None,
     ) -> None:
         self.config, self.cache_config, self.clock = config, cache_config, clock
         self.identity, self.queue, self.engines = identity, queue, engines
         self.cache, self.keys, self.policy = cache, keys, policy
         self.telemetry, self.openapi = telemetry, openapi
         self._band_ranks = band_ranks
+        self.cache_operations = cache_operations
         self.readiness = Readiness()
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())

@@ -36,6 +36,7 @@ from .http_app import HttpApp
 from .mesh import Mesh, Model
 from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
+from .operator_routes import CacheOperations
 from .readiness import CANARY_EVERY_S
 from .uvicorn_server import HttpServer
 
@@ -53,6 +54,7 @@ class Peers(msgspec.Struct, frozen=True):
     card: Callable[[], Awaitable[ModelCard]]
     policy: Callable[[str, float], Awaitable[Policy | None]]
     queue_view: Fetch | None = None
+    cache_operations: CacheOperations | None = None
 
 
 class GatewayNode:
@@ -86,6 +88,7 @@ class GatewayNode:
                 self._clock, config.gateway.request_log, shared_figures(config.gateway)
             ),
             openapi=openapi_document(config.gateway.limits),
+            cache_operations=self._peers.cache_operations,
         )
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)

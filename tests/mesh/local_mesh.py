@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from services.cache.authority import Authority
+from services.cache.factory import cache_keys
 from services.cache.memory_store import MemoryStore
 from services.config import (
     CacheConfig,
@@ -34,6 +35,7 @@ from services.experts.sim_engine import SimEngine
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
+from services.gateway.operator_routes import CacheOperations, PurgeWish
 from services.postprocess.policy import Policy
 from services.queue.authority import QueueAuthority
 from services.request import SamplingParams
@@ -81,7 +83,9 @@ class LocalMesh:
         for _ in range(engines):
             await self.add_engine()
         for _ in range(gateways):
-            gateway = GatewayNode(self.config, Peers(self._queue, self._cache, self._card, self._policy))
+            operations = CacheOperations(self._cache_stats, self._cache_purge)
+            peers = Peers(self._queue, self._cache, self._card, self._policy, cache_operations=operations)
+            gateway = GatewayNode(self.config, peers)
             await gateway.start()
             self.gateways.append(gateway)
         await self.until_ready()
@@ -113,6 +117,17 @@ class LocalMesh:
 
     async def _cache(self) -> tuple[str, bytes]:
         return self._cache_address, self.cache.key
+
+    async def _cache_stats(self) -> dict[str, object]:
+        return msgspec.to_builtins(self.cache.stats())
+
+    async def _cache_purge(self, wish: PurgeWish) -> dict[str, object]:
+        keys = cache_keys(self.config.cache)
+        if wish.person:
+            scope = keys.person_scope(wish.tenant, wish.person)
+        else:
+            scope = keys.tenant_scope(wish.tenant) if wish.tenant else keys.model_scope(wish.model)
+        return {"scope": scope.hex(), "confirmed": await self.cache.purge(scope)}
 
     async def _card(self) -> ModelCard:
         info = self.ranks[0].info
@@ -230,7 +245,7 @@ async def local_mesh(
     for tenant, key in KEYS.items():
         json_key_store.add(
             keys_file, key, key_id=tenant, tenant=tenant, bands=("standard", "vip", "batch"),
-            permissions=(Permission.GENERATE, Permission.METRICS),
+            permissions=(Permission.GENERATE, Permission.METRICS, Permission.OPERATE),
         )  # fmt: skip
     mesh = LocalMesh(sim_config(keys_file, **parts))
     try:

@@ -330,3 +330,25 @@ def test_metrics_show_what_happened(tmp_path: Path) -> None:
             assert "# TYPE" in page
 
     asyncio.run(main())
+
+
+def test_an_operator_sees_the_cache_and_can_make_it_forget_a_tenant(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path) as mesh:
+            body = {**CHAT, "temperature": 0}
+            for tenant in ("acme", "rival"):
+                await (await mesh.post("/v1/chat/completions", body, tenant=tenant)).read()
+            status, figures = await mesh.get("/admin/cache")
+            assert status == 200 and json.loads(figures)["cache"]["stored"] >= 1
+            purged = await mesh.json("/admin/cache/purge", {"tenant": "acme"})
+            assert purged["confirmed"] is True
+            for tenant, verdict in (("acme", "miss"), ("rival", "hit")):
+                again = await mesh.post("/v1/chat/completions", body, tenant=tenant)
+                assert again.headers["x-cache"] == verdict
+                await again.read()
+            for bad in (b"{", b"{}", b'{"tenant":"a","model":"b"}', b'{"person":"x"}', b'{"all":true}'):
+                refused = await mesh.post("/admin/cache/purge", bad)
+                assert refused.status == 400, bad
+            assert (await mesh.send("GET", "/admin/cache", b"", tenant="")).status == 401
+
+    asyncio.run(main())
