@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -230,7 +231,7 @@ class VllmEngine:
                 unpack_ids(job.prompt_ids + job.emitted_ids), cache_salt=job.cache_salt or None
             )
             await self._llm.add_request(name, prompt, sampling_params(job))
-        except ValueError as error:  # vLLM's own refusals are ValueErrors
+        except (ValueError, VLLMClientError) as error:
             self._fail(stream, StreamError(stream.stream_id, Reason.INVALID_FIELD, str(error), False))
         except EngineDeadError:
             self._router.propagate_error(EngineDeadError())

@@ -161,7 +161,9 @@ class TokenRouter:
             stream.first = False
             index = stream.next_index
             stream.next_index += len(ids)
-            logprobs = _logprobs(output.new_logprobs) if output.new_logprobs is not None else None
+            logprobs, asked = None, stream.job.sampling.logprobs
+            if asked is not None and output.new_logprobs is not None:
+                logprobs = _logprobs(output.new_logprobs, asked)
             stream.sink(TokenFrame(stream.stream_id, ids, finish, logprobs, cached, index))
 
 
@@ -172,13 +174,17 @@ def _failure(stream: Stream, reason: FinishReason) -> StreamError:
     return StreamError(stream.stream_id, Reason.INTERNAL, f"the engine ended the stream: {reason}", True)
 
 
-def _logprobs(lists: LogprobsLists) -> tuple[TokenLogprob, ...]:
-    """First column: the sampled token; then the alternatives, best first."""
+def _logprobs(lists: LogprobsLists, asked: int) -> tuple[TokenLogprob, ...]:
+    """First column: the sampled token; then the alternatives, best first. There are as many as the hungriest stream
+    of the batch asked for; this one gets its own number."""
     rows = zip(lists.logprob_token_ids.tolist(), lists.logprobs.tolist(), strict=True)
     return tuple(
         TokenLogprob(
             max(values[0], LOWEST_LOGPROB),
-            tuple((i, max(v, LOWEST_LOGPROB)) for i, v in zip(ids[1:], values[1:], strict=True)),
+            tuple(
+                (i, max(v, LOWEST_LOGPROB))
+                for i, v in zip(ids[1 : asked + 1], values[1 : asked + 1], strict=True)
+            ),
         )
         for ids, values in rows
     )

@@ -114,7 +114,7 @@ class Host:
         """Wait for a load sample. The suite's own time limit ends a wait for nothing."""
 
         async def wait() -> EngineLoadSample:
-            while not holds(sample := self.engine.sample_load()):  # noqa: ASYNC110  # the port has no events
+            while not holds(sample := self.engine.sample_load()):  # the port has no events
                 await asyncio.sleep(0.005)
             return sample
 
@@ -245,7 +245,8 @@ def test_a_grammar_that_cannot_be_is_refused_by_reason(host: Host) -> None:
 
 
 def test_guided_answers_follow_their_schema(host: Host) -> None:
-    changed = {"guided": GuidedDecoding("json_schema", SCHEMA), "ignore_eos": False, "max_tokens": 64}
+    only = '{"enum": ["yes"]}'
+    changed = {"guided": GuidedDecoding("json_schema", only), "ignore_eos": False, "max_tokens": 64}
     (stream,) = host.ask(job(**changed))
     assert stream.error is None
     assert stream.finish == "stop"
