@@ -85,7 +85,8 @@ def dev_config(options: DevOptions) -> GraphConfig:
     return GraphConfig(
         name="dev",
         gateway=_gateway(options),
-        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        # Two engines keep both cores busy here: the cache is given longer to be scheduled at all.
+        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options), store_timeout_s=0.05),
         queue=QueueConfig(),
         experts=ExpertsConfig(
             engine="vllm",
