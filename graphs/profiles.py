@@ -98,6 +98,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             max_model_len=2048,
             dtype="float32",
             enforce_eager=True,
+            stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
         ),
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
     )
@@ -149,6 +150,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
             model_path=options.model,
             model_name=options.name or Path(options.model).name,
             device="cuda",
+            listen_host="",  # the node's own address: gateways may be on other nodes
             shards=options.shards,
             groups=options.groups,
             tensor_parallel=options.tensor_parallel,
