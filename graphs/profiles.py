@@ -86,8 +86,10 @@ def dev_config(options: DevOptions) -> GraphConfig:
         name="dev",
         gateway=_gateway(options),
         # Two engines keep both cores busy here: the cache is given longer to be scheduled at all.
-        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options), store_timeout_s=0.05),
-        queue=QueueConfig(),
+        cache=CacheConfig(
+            redis_url=options.redis_url, root_secret=_root_secret(options), store_timeout_s=0.05
+        ),
+        queue=QueueConfig(engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
             model_path=options.model or str(default_model_path()),

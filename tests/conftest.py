@@ -37,8 +37,18 @@ def suite_of(path: Path) -> str:
     return path.relative_to(TESTS).parts[0]
 
 
+def unproven() -> list[tuple[str, str]]:
+    """Beginnings and ends of the ids of tests not yet seen to pass (tests/unproven.txt says why)."""
+    lines = (TESTS / "unproven.txt").read_text().splitlines()
+    ids = [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [(begin, end) for begin, _, end in (one.partition(" … ") for one in ids)]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    waiting = unproven()
     for item in items:
+        if any(item.nodeid.startswith(begin) and item.nodeid.endswith(end) for begin, end in waiting):
+            item.add_marker("unproven")
         suite = suite_of(item.path)
         if suite in ("cluster", "gpu"):
             item.add_marker(suite)

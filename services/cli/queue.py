@@ -91,7 +91,9 @@ def queue(
     url: Annotated[str, typer.Option(envvar="EXPERTMESH_URL", help="Where a gateway answers.")] = (
         "http://127.0.0.1:8000"
     ),
-    key: Annotated[str, typer.Option("--key", envvar="EXPERTMESH_API_KEY", help="Not needed on loopback.")] = "",
+    key: Annotated[
+        str, typer.Option("--key", envvar="EXPERTMESH_API_KEY", help="Not needed on loopback.")
+    ] = "",
     every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between pictures.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False,
 ) -> None:

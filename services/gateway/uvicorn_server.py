@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 SWEEP_EVERY_S = 1.0
+LINGER_S = 1.0
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 _SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -139,6 +140,15 @@ class Connection(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
+    def close_when_sent(self, cycle: RequestResponseCycle) -> None:
+        """Close after the last response. A client that still sends its body is given a moment to read what we
+        answered: closing at once would reset the connection, answer and all (RFC 9112 §9.6)."""
+        if cycle.more_body:
+            self.flow.resume_reading()
+            self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["exchange"] = Exchange(self, cycle)  # type: ignore[typeddict-unknown-key]  # for the app
         super()._start_asgi_task(cycle, app)
@@ -211,7 +221,7 @@ class Exchange:
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self._connection.transport.close()
+            self._connection.close_when_sent(cycle)
         cycle.on_response()
 
 

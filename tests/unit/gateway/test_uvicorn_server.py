@@ -25,6 +25,9 @@ class App:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         wire: Exchange = scope["exchange"]
+        if scope["path"] == "/refuse":
+            wire.respond(413, b"content-type: text/plain\r\n", b"too large")
+            return
         message = await receive()
         body = message.get("body", b"")
         while message.get("more_body"):
@@ -159,3 +162,14 @@ def test_a_taken_port_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="EXPERTMESH_HTTP_PORT"):
         bind("127.0.0.1", taken.getsockname()[1])
     taken.close()
+
+
+def test_a_refused_body_does_not_cost_the_client_its_answer() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"POST /refuse HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 900000\r\n\r\n"
+        writer.write(head + bytes(100_000))
+        writer.write(bytes(800_000))
+        await writer.drain()
+        assert (await answer(reader))[1] == b"too large"
+
+    run(exchange)
