@@ -28,7 +28,7 @@ help:
 run: $(STAMPS)/project ## talk to a real mixture-of-experts model (ARGS='--graph sim' for simulated engines)
 	@exec $(BIN)/expertmesh run $(ARGS)
 
-test: $(STAMPS)/dev ## every test that needs no GPU
+test: $(STAMPS)/dev ## the tests that need no GPU, less those in tests/unproven.txt
 	@$(PY) -m pytest -m "not gpu and not unproven" $(ARGS)
 
 test-unproven: $(STAMPS)/dev ## tests that were not yet seen to pass (tests/unproven.txt)
