@@ -1,5 +1,5 @@
-"""Every message that crosses a link, and nothing else. The list is a promise: tags are never reused, fields are
-only appended (with defaults), so that a rolling update can mix versions.
+"""Every message that crosses a link, and nothing else (the journal's are in journal_messages.py). The list is a
+promise: tags are never reused, fields are only appended (with defaults), so that a rolling update can mix versions.
 
 Times that travel are ages and remainders in seconds, never clock readings (services/clock.py says why).
 `ticket` and `stream_id` are chosen by the gateway and unique per link; `lease_id` is chosen by the queue.
@@ -10,11 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from ..request import GenerateJob, TokenFrame, TokenLogprob
-
-
-class Message(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Base of all messages: arrays on the wire, an integer tag first."""
-
+from .base import Message
+from .journal_messages import JournalMessage
 
 # gateway → engine ------------------------------------------------------------------------------------------
 
@@ -293,7 +290,8 @@ class Ping(Message, frozen=True, tag=90):
 type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
     | Refuse | Preempt | Fence | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
-    | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello | Ping
+    | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello
+    | JournalMessage | Ping
 )  # fmt: skip
 """Everything a link may carry."""
 
