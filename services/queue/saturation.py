@@ -3,11 +3,15 @@
 Rules: one engine, its load reports in, a depth out; knows no bands, tenants or leases.
 
 Three signals move the depth, as in congestion control (AIMD):
-1. the engine queues inside, or its KV cache runs low: multiplicative decrease. Waiting inside the engine's FIFO is
-   what breaks priority (architecture §4), and a full KV cache makes it recompute;
+1. the engine's KV cache runs low, or it queues inside with all its slots taken: multiplicative decrease. A full KV
+   cache makes it recompute, and waiting inside the engine's FIFO is what breaks priority (architecture §4);
 2. the depth is used up and nothing complains: additive increase (geometric until the first complaint);
 3. the gradient of throughput: with step time s(b) = a + c·b, throughput b/s(b) gains a/(a+c·b) percent per percent
    of batch. Where that elasticity falls below `MIN_ELASTICITY` a deeper batch only makes every token slower.
+
+Beside the depth there is the intake: how many streams may wait inside for their prefill. A burst of prompts waits
+there with slots free; that says nothing against the depth (a GPU that had learnt 256 was held at 18 by it), but what
+comes after a burst must not stand behind it. So while streams wait, no more may than begin within two reports.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 MIN_ELASTICITY = 0.05
 KV_LOW = 0.03
 DECREASE = 0.85
+MIN_INTAKE = 2
 SLOW_START = 1.25
 DECAY = 0.98
 """Weight of the past per report in the fit: 50 reports, 5 s."""
@@ -61,16 +66,20 @@ class DepthModel:
         self.fit = StepTimeFit()
         self.lookahead = 0
         self._limit = max(1.0, max_num_seqs / 2)
+        self._intake = max_num_seqs
+        self._running = 0
+        self._ended = 0
         self._slow_start = True
         self._complaints = 0
         self._mean_lease_s = 0.0
 
     @property
     def depth(self) -> int:
-        return int(self._limit) + self.lookahead
+        return min(int(self._limit) + self.lookahead, self._running + self._intake)
 
     def lease_ended(self, held_s: float) -> None:
         """A stream ran for `held_s`: tells how often a slot turns over."""
+        self._ended += 1
         if held_s > 0.0:
             self._mean_lease_s += (held_s - self._mean_lease_s) * (0.05 if self._mean_lease_s else 1.0)
 
@@ -81,7 +90,10 @@ class DepthModel:
         if step_s > 0.0 and running > 0:
             self.fit.add(running, step_s)
         self._look_ahead()
-        crowded = waiting > self.lookahead + 1 or (kv_free_share < KV_LOW and running > 1)
+        waits = waiting > self.lookahead + 1
+        began, self._running, self._ended = running - self._running + self._ended, running, 0
+        self._intake = max(MIN_INTAKE, 2 * began) if waits else min(self.max_num_seqs, 2 * self._intake)
+        crowded = (waits and running >= self.max_num_seqs) or (kv_free_share < KV_LOW and running > 1)
         self._complaints = self._complaints + 1 if crowded else 0
         knee = self.fit.knee()
         ceiling = float(self.max_num_seqs) if knee is None else max(1.0, min(float(self.max_num_seqs), knee))
