@@ -4,11 +4,13 @@ The environment is read here and nowhere else; every variable is listed in docs/
 """
 
 import hashlib
+import json
 import os
 import re
 import secrets
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -18,9 +20,11 @@ from services.config import (
     GatewayConfig,
     GraphConfig,
     PostprocessConfig,
+    Quantization,
     QueueConfig,
 )
 from services.errors import ConfigError
+from services.experts import groups, weight_files
 from services.gateway import json_key_store
 
 
@@ -64,7 +68,7 @@ class SimOptions(Options):
 
 
 class ProdOptions(Options):
-    """`serve run graphs.prod model=/weights shards=4 groups=2`."""
+    """`serve run graphs.prod model=/weights shards=4 groups=2`. A group holds shards · tensor_parallel GPUs."""
 
     model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
     name: str = ""
@@ -73,6 +77,19 @@ class ProdOptions(Options):
     tensor_parallel: int = Field(default=1, ge=1)
     max_num_seqs: int = Field(default=256, ge=1)
     max_model_len: int = Field(default=8192, ge=16)
+    quantization: Quantization = Field(default="", description="made while loading, of unquantised weights")
+    expert_parallel: Literal["auto", "on", "off"] = "auto"
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1.0)
+    gpu_kv_cache_gb: float = Field(default=0.0, ge=0, description="0: what gpu_memory_utilization leaves")
+    max_num_batched_tokens: int = Field(default=0, ge=0, description="0: vLLM chooses by the GPU")
+    cuda_graph_sizes: str = Field(
+        default="",
+        pattern=r"^(\d+(,\d+)*)?$",
+        description="batch sizes to capture, as in 1,8,64; empty: vLLM's own",
+    )
+    dummy_weights: bool = Field(
+        default=False, description="random weights, to measure a shape without having it"
+    )
     remote_gpus: bool = Field(default=False, description="the GPUs are on other nodes of the cluster")
 
 
@@ -130,12 +147,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     """GPUs, weights and a Redis are required. Raises ConfigError naming the first that is missing."""
     if not options.model:
         raise ConfigError("no weights: say where they are, `serve run graphs.prod model=/path/to/weights`")
-    if not (Path(options.model) / "config.json").is_file():
-        raise ConfigError(f"no weights: {options.model} holds no config.json")
-    if not options.remote_gpus and not Path("/dev/nvidiactl").exists():
-        raise ConfigError(
-            "no GPU on this host; if they are on other nodes of the cluster, add remote_gpus=true"
-        )
+    experts = _gpu_experts(options)
     if not options.redis_url:
         raise ConfigError("no Redis: set redis_url=redis://… or EXPERTMESH_REDIS_URL")
     if not Path(options.keys_file).is_file():
@@ -147,22 +159,56 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         gateway=_gateway(options),
         cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
         queue=QueueConfig(listen_host=_node_address()),
-        experts=ExpertsConfig(
-            engine="vllm",
-            model_path=options.model,
-            model_name=options.name or Path(options.model).name,
-            device="cuda",
-            listen_host="",  # the node's own address: gateways may be on other nodes
-            shards=options.shards,
-            groups=options.groups,
-            tensor_parallel=options.tensor_parallel,
-            max_num_seqs=options.max_num_seqs,
-            max_model_len=options.max_model_len,
-            enforce_eager=False,
-            pin_cores=False,
-        ),
+        experts=experts,
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
     )
+
+
+def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
+    """Checked against the model's files and this host's GPUs, before any cluster is touched."""
+    folder = Path(options.model)
+    try:
+        model: dict[str, object] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no weights: {folder} holds no readable config.json ({error})") from error
+    experts = ExpertsConfig(
+        engine="vllm",
+        model_path=options.model,
+        model_name=options.name or folder.name,
+        device="cuda",
+        listen_host="",  # the node's own address: gateways may be on other nodes
+        shards=options.shards,
+        groups=options.groups,
+        tensor_parallel=options.tensor_parallel,
+        expert_parallel=options.expert_parallel,
+        max_num_seqs=options.max_num_seqs,
+        max_model_len=options.max_model_len,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        quantization=options.quantization,
+        load_format="dummy" if options.dummy_weights else "safetensors",
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        gpu_kv_cache_bytes=int(options.gpu_kv_cache_gb * 1e9),
+        cuda_graph_sizes=tuple(int(size) for size in options.cuda_graph_sizes.split(",") if size),
+        enforce_eager=False,
+        pin_cores=False,
+    )
+    groups.check(experts, model)
+    if not options.dummy_weights:
+        weight_files.check(folder)
+    if not options.remote_gpus:
+        groups.check_gpus(experts, _num_gpus())
+    return experts
+
+
+def _num_gpus() -> int:
+    """GPUs of this host that this process may use. Raises ConfigError when there is none."""
+    if not Path("/dev/nvidiactl").exists():
+        raise ConfigError(
+            "no GPU on this host; if they are on other nodes of the cluster, add remote_gpus=true"
+        )
+    found = sum(1 for device in Path("/dev").glob("nvidia*") if device.name[len("nvidia") :].isdecimal())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip()]))
 
 
 def _root_secret(options: Options) -> SecretStr:

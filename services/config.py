@@ -65,6 +65,13 @@ class QueueConfig(Section):
     listen_host: str = "127.0.0.1"
 
 
+Quantization = Literal[
+    "", "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "int8_per_channel_weight_only", "experts_int8",
+    "mxfp8",
+]  # fmt: skip
+"""What vLLM can make of unquantised weights while it loads them."""
+
+
 class ExpertsConfig(Section):
     """Expert-parallel shards and the engine inside each."""
 
@@ -83,6 +90,24 @@ class ExpertsConfig(Section):
     enforce_eager: bool = True
     kv_cache_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1.0)
+    gpu_kv_cache_bytes: int = Field(
+        default=0, ge=0, description="KV cache of one GPU; 0: what gpu_memory_utilization leaves"
+    )
+    max_num_batched_tokens: int = Field(
+        default=0, ge=0, description="most tokens of one step; 0: vLLM chooses by the GPU"
+    )
+    cuda_graph_sizes: tuple[int, ...] = Field(
+        default=(), description="batch sizes to capture; fewer start sooner; empty: vLLM's own"
+    )
+    expert_parallel: Literal["auto", "on", "off"] = Field(
+        default="auto", description="whole experts per GPU, or a slice of each; auto: where shards > 1"
+    )
+    quantization: Quantization = Field(
+        default="", description="made while loading, of unquantised weights; empty: as the weights say"
+    )
+    load_format: Literal["safetensors", "dummy"] = Field(
+        default="safetensors", description="dummy: random weights, to measure a shape without having it"
+    )
     pin_cores: bool = True
     sim_prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
     sim_step_s: float = Field(default=0.02, ge=0)
@@ -143,6 +168,24 @@ class LimitsConfig(Section):
     body_timeout_s: float = Field(default=30.0, gt=0)
 
 
+class JournalConfig(Section):
+    """The journal of answers that outlive their gateway (docs/adr/0020). A request has a place in it when it brings an
+    idempotency key, or when its API key says so (KeyRecord.journal)."""
+
+    enabled: bool = True
+    flush_s: float = Field(default=0.05, ge=0, description="tokens travel to the journal in batches of so long")
+    ahead_flush_s: float = Field(
+        default=0.01, ge=0, description="likewise where tokens are journalled before they are shown (sampled ones)"
+    )
+    open_timeout_s: float = Field(default=0.1, gt=0, description="then a request is served without its journal")
+    linger_s: float = Field(default=10.0, ge=0, description="goes on for a client that left, then pauses")
+    keep_s: float = Field(default=600.0, gt=0, description="a finished or paused answer can be asked for")
+    max_tokens: int = Field(default=32_768, ge=1, description="of one answer, all choices together")
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, description="of all answers together")
+    owner_grace_s: float = Field(default=0.5, ge=0, description="a gateway's link may be down before it is replaced")
+    restart_grace_s: float = Field(default=0.3, ge=0, description="no new owners before the old ones could speak up")
+
+
 class GatewayConfig(Section):
     """The gateway: where it listens and who may call. `request_log` gets one JSON line per request: a file, "-" for
     standard error, "" for none."""
@@ -166,3 +209,4 @@ class GraphConfig(Section):
     queue: QueueConfig
     experts: ExpertsConfig
     postprocess: PostprocessConfig
+    journal: JournalConfig = JournalConfig()

@@ -131,8 +131,12 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
 
 
 def _num_cpus(options: object) -> int:
-    """Logical CPUs for Ray, which starts one idle worker for each; every rank asks for a quarter of one."""
-    return 3 + int(getattr(options, "shards", 1)) // 4
+    """Logical CPUs for Ray, which starts one idle worker for each; every rank asks for a quarter of one, on GPUs for
+    one."""
+    ranks = int(getattr(options, "shards", 1))
+    if hasattr(options, "remote_gpus"):
+        return 3 + ranks * int(getattr(options, "groups", 1))
+    return 3 + ranks // 4
 
 
 def _set_environment(verbose: bool) -> None:

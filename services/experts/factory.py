@@ -16,7 +16,9 @@ def make_engine(config: ExpertsConfig, place: groups.RankPlace | None = None) ->
         from .sim_engine import SimEngine
 
         return SimEngine.from_config(config)
-    os.environ.update(groups.environment(config, place))
+    environment = groups.environment(config, place)
+    environment["VLLM_LOGGING_LEVEL"] = os.environ.get("VLLM_LOGGING_LEVEL", environment["VLLM_LOGGING_LEVEL"])
+    os.environ.update(environment)
     from .vllm_engine import VllmEngine
 
     return VllmEngine(config, place)

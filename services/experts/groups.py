@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from ..config import ExpertsConfig
 from ..errors import ConfigError
 
+KNOWN_QUANTIZATIONS = (
+    "awq", "auto_awq", "awq_marlin", "gptq", "auto_gptq", "gptq_marlin", "compressed-tensors", "fp8", "fbgemm_fp8",
+    "modelopt", "modelopt_fp4", "modelopt_mxfp8", "experts_int8", "moe_wna16", "quark", "torchao", "bitsandbytes",
+    "mxfp4", "fp_quant", "inc",
+)  # fmt: skip
+"""What vLLM reads weights in, as their config.json calls it."""
+
 _EXPERT_COUNTS = ("num_local_experts", "n_routed_experts", "num_experts")
 CPU_PREFILL_CHUNK = 512
 """Most prompt tokens of one step on CPU: bounds how long a step lasts, and so what "stuck" can mean."""
@@ -82,9 +89,42 @@ def check(config: ExpertsConfig, model: Mapping[str, object]) -> None:
     if experts and config.shards > 1 and experts % ranks:
         fits = [s for s in range(1, experts + 1) if experts % (s * tensor) == 0]
         raise ConfigError(f"{experts} experts do not spread over {ranks} ranks: shards={_any_of(fits)} would")
+    _check_quantization(config, model)
     context = _number(model, "max_position_embeddings", config.max_model_len)
     if config.max_model_len > context:
         raise ConfigError(f"max_model_len={config.max_model_len}, but the model ends at {context} tokens")
+
+
+def _check_quantization(config: ExpertsConfig, model: Mapping[str, object]) -> None:
+    said = model.get("quantization_config")
+    method = said.get("quant_method") if isinstance(said, Mapping) else None
+    if method is None:
+        return
+    if method not in KNOWN_QUANTIZATIONS:
+        known = ", ".join(KNOWN_QUANTIZATIONS)
+        raise ConfigError(f"the weights are quantised by {method!r}, which is unknown here; known are {known}")
+    if config.quantization:
+        raise ConfigError(
+            f"quantization={config.quantization} is for unquantised weights, and these are {method} already"
+        )
+
+
+def check_gpus(config: ExpertsConfig, gpus: int) -> None:
+    """Raise ConfigError when a host's GPUs are too few for all groups, saying what would fit."""
+    rank, group = config.tensor_parallel, config.shards * config.tensor_parallel
+    if config.groups * group <= gpus:
+        return
+    if group <= gpus:
+        fits = f"groups={gpus // group} would fit"
+    elif rank <= gpus:
+        fits = f"shards={gpus // rank} would be as many as there are"
+    else:
+        fits = f"a rank alone wants tensor_parallel={rank}"
+    raise ConfigError(
+        f"{config.groups * group} GPUs are wanted (groups={config.groups} · shards={config.shards} · "
+        f"tensor_parallel={rank}) and this host has {gpus}: {fits}; if more are on other nodes of the cluster, "
+        "add remote_gpus=true"
+    )
 
 
 def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -29,12 +28,14 @@ from ..config import ExpertsConfig
 from ..errors import ConfigError
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, count_ids, pack_ids, unpack_ids
-from . import linux_processes, vllm_resume_plugin
+from . import linux_processes, vllm_resume_plugin, weight_files
 from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .groups import RankPlace, check
 from .orphan_guard import OrphanGuard
+from .refusals import explained
 from .vllm_outputs import Counters, Stream, TokenRouter
 from .vllm_params import engine_args, sampling_params
+from .vllm_versions import CLIENT_ERRORS, USAGE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -83,7 +84,8 @@ class VllmEngine:
         try:
             self._llm = llm = await asyncio.to_thread(self._build)
         except (ValueError, RuntimeError, OSError) as error:
-            raise ConfigError(f"vLLM cannot serve {self._config.model_path}: {error}") from error
+            why = explained(str(error))
+            raise ConfigError(f"vLLM cannot serve {self._config.model_path}: {why}") from error
         # vLLM's output handler starts with the first request and takes what stands here then.
         llm.output_processor = self._router  # type: ignore[assignment]  # implements what AsyncLLM calls
         cache = llm.vllm_config.cache_config
@@ -162,13 +164,17 @@ class VllmEngine:
         except (OSError, ValueError) as error:
             raise ConfigError(f"no model in {folder}: {error}") from error
         check(self._config, model)
+        if self._config.load_format == "safetensors":
+            weight_files.check(folder)
         with suppress(OSError, ValueError, KeyError):
             return str(json.loads((folder / "manifest.json").read_text())["revision"])
         return "unknown"
 
     def _build(self) -> AsyncLLM:
         """Blocks for the half minute that weights, caches and the group's other ranks take."""
-        return AsyncLLM.from_engine_args(engine_args(self._config, self._place), stat_loggers=[_NoLogger])
+        return AsyncLLM.from_engine_args(
+            engine_args(self._config, self._place), usage_context=USAGE, stat_loggers=[_NoLogger]
+        )
 
     async def _warm_up(self) -> None:
         """Generate, so that the first client meets a warm engine. The second prompt fills one prefill step and asks
@@ -231,7 +237,7 @@ class VllmEngine:
                 unpack_ids(job.prompt_ids + job.emitted_ids), cache_salt=job.cache_salt or None
             )
             await self._llm.add_request(name, prompt, sampling_params(job))
-        except (ValueError, VLLMClientError) as error:
+        except CLIENT_ERRORS as error:
             self._fail(stream, StreamError(stream.stream_id, Reason.INVALID_FIELD, str(error), False))
         except EngineDeadError:
             self._router.propagate_error(EngineDeadError())

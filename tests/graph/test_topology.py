@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -55,12 +56,44 @@ def test_an_unknown_option_is_refused() -> None:
         SimOptions.model_validate({"shrads": "2"})
 
 
+def weights(folder: Path, **more: object) -> None:
+    """A folder that looks like a model of eight experts."""
+    config = {"num_attention_heads": 8, "num_local_experts": 8, "max_position_embeddings": 32_768, **more}
+    (folder / "config.json").write_text(json.dumps(config))
+    header = b"{}"
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_prod_checks_the_model_before_any_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one error, raised while the graph is built: nothing was started that could be left running."""
+    monkeypatch.setattr("graphs.profiles._num_gpus", lambda: 2)
+    weights(tmp_path)
+
+    def refusal(**options: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            prod_config(ProdOptions.model_validate({"model": str(tmp_path), **options}))
+        return str(caught.value)
+
+    assert "8 experts do not spread over 3 ranks: shards=1, 2, 4 or 8 would" in refusal(shards="3")
+    assert "4 GPUs are wanted" in refusal(shards="2", groups="2")
+    assert "tensor_parallel=3 does not divide" in refusal(tensor_parallel="3")
+    assert "ends at 32768 tokens" in refusal(max_model_len="65536")
+    with pytest.raises(ValueError, match="quantization"):
+        ProdOptions.model_validate({"quantization": "fp5"})
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    assert "model.safetensors is damaged" in refusal()
+    (tmp_path / "model.safetensors").unlink()
+    assert "holds no .safetensors file" in refusal()
+    weights(tmp_path, quantization_config={"quant_method": "zip"})
+    assert "'zip', which is unknown here" in refusal()
+
+
 def test_prod_names_what_the_host_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EXPERTMESH_MODEL", "EXPERTMESH_REDIS_URL", "EXPERTMESH_KEYS_FILE", "EXPERTMESH_SHARDS"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="no weights"):
         prod_config(ProdOptions())
-    (tmp_path / "config.json").write_text("{}")
+    weights(tmp_path)
     model = {"model": str(tmp_path), "remote_gpus": "true"}
     with pytest.raises(ConfigError, match="no Redis"):
         prod_config(ProdOptions.model_validate(model))

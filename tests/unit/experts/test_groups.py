@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from services.config import ExpertsConfig
 from services.errors import ConfigError
-from services.experts.groups import RankPlace, bundle, check, environment, num_experts, split_cores
+from services.experts.groups import (
+    RankPlace,
+    bundle,
+    check,
+    check_gpus,
+    environment,
+    num_experts,
+    split_cores,
+)
 
 MIXTRAL = {
     "num_attention_heads": 9,
@@ -76,3 +84,31 @@ def test_a_pinned_rank_says_so_in_its_environment() -> None:
 def test_a_gpu_rank_holds_as_many_gpus_as_it_is_parallel() -> None:
     assert bundle(ExpertsConfig(device="cuda", tensor_parallel=4))["GPU"] == 4
     assert "GPU" not in bundle(ExpertsConfig())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "says"),
+    [
+        ({"groups": 2, "shards": 2}, 2, "4 GPUs are wanted .* this host has 2: groups=1 would fit"),
+        ({"shards": 8}, 4, "shards=4 would be as many"),
+        ({"shards": 2, "tensor_parallel": 4}, 2, "a rank alone wants tensor_parallel=4"),
+    ],
+)
+def test_too_few_gpus_are_told_what_would_fit(wanted: dict[str, int], gpus: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_gpus(ExpertsConfig(device="cuda", **wanted), gpus)
+    check_gpus(ExpertsConfig(device="cuda", **wanted), 16)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "method", "says"),
+    [("", "gguf2", "'gguf2', which is unknown here; known are awq,"), ("fp8", "gptq", "are gptq already")],
+)
+def test_a_quantisation_that_cannot_be_read(quantization: str, method: str, says: str) -> None:
+    config = ExpertsConfig(device="cuda", quantization=quantization)
+    with pytest.raises(ConfigError, match=says):
+        check(config, {**MIXTRAL, "quantization_config": {"quant_method": method}})
+
+
+def test_known_quantised_weights_are_taken() -> None:
+    check(ExpertsConfig(device="cuda"), {**MIXTRAL, "quantization_config": {"quant_method": "fp8"}})

@@ -18,7 +18,9 @@ KV_TOKENS = 430_000
 ANSWER = 64
 
 
-def closed_loop(concurrency: int, total: int, depth: DepthModel | None) -> tuple[float, list[tuple[int, int]]]:
+def closed_loop(
+    concurrency: int, total: int, depth: DepthModel | None
+) -> tuple[float, list[tuple[int, int]]]:
     """Seconds that `total` answers of `concurrency` clients take, and (running, waiting) of every report. With a
     `depth`, clients wait outside the engine for it."""
     timing = SimTiming(

@@ -1,0 +1,28 @@
+"""ExpertsConfig in vLLM's words, as far as it concerns GPUs.
+
+Rules: no engine, no I/O; values in, vLLM's values out. What is not set is left to vLLM.
+"""
+
+from __future__ import annotations
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from ..config import ExpertsConfig
+
+
+def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
+    """Set what a rank on GPUs needs. A rank with one GPU has its worker inside its engine core: one process, one
+    import of vLLM and one hop per step less than vLLM's choice for data parallel ranks."""
+    args.gpu_memory_utilization = config.gpu_memory_utilization
+    if config.gpu_kv_cache_bytes:
+        args.kv_cache_memory_bytes = config.gpu_kv_cache_bytes
+    if config.max_num_batched_tokens:
+        args.max_num_batched_tokens = config.max_num_batched_tokens
+    if config.cuda_graph_sizes:
+        args.cudagraph_capture_sizes = list(config.cuda_graph_sizes)
+    if config.quantization:
+        args.quantization = config.quantization
+    if config.expert_parallel == "on":
+        args.enable_expert_parallel = True
+    if config.tensor_parallel == 1:
+        args.distributed_executor_backend = "uni"
