@@ -45,12 +45,16 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerHead(msgspec.Struct, frozen=True):
-    """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass."""
+    """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass. `resumable`: the
+    answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
+    it."""
 
     request_id: str
     model: str
     created: int
     cache: str = "bypass"
+    resumable: bool | None = None
+    replayed: bool = False
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     CONTENT_BLOCKED = "content_blocked"
     POISON_REQUEST = "poison_request"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    RESUME_EXPIRED = "resume_expired"
+    RESUME_DIVERGED = "resume_diverged"
     # Who asks.
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

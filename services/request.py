@@ -133,7 +133,8 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     `messages` (chat) or `prompts` (completion: text or packed token ids, one entry per prompt) is filled, never
     both. `choices` are `n` per prompt; choice index = prompt index · n + i. `band` and `deadline_s` are wishes:
     identity and limits decide. `person` is the OpenAI `user` field, for deletion on request.
-    `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`.
+    `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`. `idempotency_key` names the answer
+    in the journal; `last_event_id` is the last event that the client has of it ("": it begins anew).
     """
 
     kind: Literal["chat", "completion", "generate"]
@@ -154,6 +155,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     cache: Literal["default", "no-cache", "no-store", "sampled"] = "default"
     idempotency_key: str = ""
     max_tokens_given: bool = True
+    last_event_id: str = ""
 
     @property
     def num_choices(self) -> int:

@@ -18,14 +18,14 @@ from .status import STATUS
 __all__ = ["StreamEncoder", "UnaryEncoder", "error_response", "model", "models", "stream", "unary"]
 
 
-def stream(request: InferenceRequest, *, event_ids: bool = False) -> StreamEncoder:
-    """Encoder of a streamed answer. `event_ids` adds SSE `id:` lines, by which a stream can be resumed."""
+def stream(request: InferenceRequest) -> StreamEncoder:
+    """Encoder of a streamed answer; of its rest, when the request names the last event that the client has."""
     kind = ChatStreamEncoder if request.kind == "chat" else CompletionStreamEncoder
     return kind(
         request.num_choices,
         include_usage=request.include_usage,
         confidence=request.confidence,
-        event_ids=event_ids,
+        resume_after=request.last_event_id,
     )
 
 

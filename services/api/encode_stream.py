@@ -2,15 +2,16 @@
 
 Rules: pure, synchronous; one object per answer. A plain text delta costs one JSON string and one
 concatenation (everything else of the event was laid out at `head`); whatever is rarer is built as a
-dictionary. Event ids (`request id/number`, counted from 0) are on request: they are what a client names to
-resume a cut stream, and the events of an answer are a function of its deltas, so a replay can begin at any of
-them.
+dictionary. Event ids (event_ids.py) are given where the answer is journalled: they are what a client names to
+resume a cut stream. With `resume_after`, the events that the client has already are left out, and only those:
+which deltas it has is the caller's business.
 """
 
 from __future__ import annotations
 
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..errors import MeshError
+from . import event_ids
 from .encode_parts import (
     DONE,
     chat_logprobs,
@@ -39,14 +40,14 @@ class StreamEncoder:
         *,
         include_usage: bool = False,
         confidence: bool = False,
-        event_ids: bool = False,
+        resume_after: str = "",
     ) -> None:
         self._num_choices = num_choices
         self._include_usage = include_usage
         self._confidence = confidence
-        self._event_ids = event_ids
-        self._events = 0
-        self._request_id = b""
+        self._resume_after = resume_after
+        self._cursor: event_ids.Cursor | None = None
+        self._id = b""
         self._start = b""
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._text_end = b""
@@ -54,7 +55,13 @@ class StreamEncoder:
 
     def head(self, head: AnswerHead) -> bytes:
         """Lay out what never changes; returns the events that open the stream."""
-        self._request_id = head.request_id.encode("ascii", "replace")
+        opened = 0
+        if head.resumable:
+            self._id = b"id: %b/" % head.request_id.encode("ascii", "replace")
+            self._cursor = event_ids.Cursor(self._num_choices)
+            if self._resume_after:
+                self._cursor = event_ids.parse(self._resume_after, self._num_choices)
+                opened = self._cursor.opened
         self._start = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
             dumps(self.ID + head.request_id),
             self.OBJECT.encode(),
@@ -65,7 +72,7 @@ class StreamEncoder:
             b'%b{"index":%d,%b' % (self._start, choice, self.TEXT) for choice in range(self._num_choices)
         ]
         self._text_end = self.TEXT_END + self._end
-        return b"".join([self._event(data) for data in self._opening()])
+        return b"".join([self._open(data) for data in self._opening()[opened:]])
 
     def delta(self, delta: Delta) -> bytes:
         """The event of one delta."""
@@ -73,21 +80,32 @@ class StreamEncoder:
             data = self._prefixes[delta.choice] + dumps(delta.text) + self._text_end
         else:
             data = self._choice(self._rich(delta))
-        return self._event(data) if self._event_ids else data
+        if self._cursor is None:
+            return data
+        self._cursor.advance(delta)
+        return self._identified(data, self._cursor)
+
+    def had(self, delta: Delta) -> None:
+        """The client has this delta already: it is only counted. Before any other delta."""
 
     def tail(self, tail: AnswerTail) -> bytes:
         """What ends the stream: usage and confidence when asked for, and [DONE]."""
         extra = confidence_fields(tail) if self._confidence else {}
-        if not self._include_usage and not extra:
+        cursor = self._cursor
+        if (not self._include_usage and not extra) or (cursor is not None and cursor.ended):
             return DONE
         usage = usage_fields(tail.usage) if self._include_usage else None
         fields = dumps({"usage": usage, **extra} if self._include_usage else extra)
-        return self._event(b"%b],%b\n\n" % (self._start, fields[1:])) + DONE
+        data = b"%b],%b\n\n" % (self._start, fields[1:])
+        if cursor is not None:
+            cursor.ended = True
+            data = self._identified(data, cursor)
+        return data + DONE
 
     def error(self, error: MeshError) -> bytes:
         """OpenAI's error object as the last event; no [DONE], so that nobody takes the answer for a whole
         one."""
-        return self._event(b"data: %b\n\n" % dumps(error_fields(error)))
+        return b"data: %b\n\n" % dumps(error_fields(error))
 
     def _opening(self) -> list[bytes]:
         return []
@@ -98,11 +116,14 @@ class StreamEncoder:
     def _choice(self, choice: dict[str, object]) -> bytes:
         return b"%b%b]%b" % (self._start, dumps(choice), self._end)
 
-    def _event(self, data: bytes) -> bytes:
-        if not self._event_ids:
+    def _open(self, data: bytes) -> bytes:
+        if self._cursor is None:
             return data
-        number, self._events = self._events, self._events + 1
-        return b"id: %b/%d\n%b" % (self._request_id, number, data)
+        self._cursor.opened += 1
+        return self._identified(data, self._cursor)
+
+    def _identified(self, data: bytes, cursor: event_ids.Cursor) -> bytes:
+        return b"%b%b\n%b" % (self._id, cursor.text().encode(), data)
 
 
 class ChatStreamEncoder(StreamEncoder):
@@ -145,10 +166,16 @@ class CompletionStreamEncoder(StreamEncoder):
         *,
         include_usage: bool = False,
         confidence: bool = False,
-        event_ids: bool = False,
+        resume_after: str = "",
     ) -> None:
-        super().__init__(num_choices, include_usage=include_usage, confidence=confidence, event_ids=event_ids)
+        super().__init__(
+            num_choices, include_usage=include_usage, confidence=confidence, resume_after=resume_after
+        )
         self._offsets = [0] * num_choices
+
+    def had(self, delta: Delta) -> None:
+        if delta.logprobs is not None:
+            self._rich(delta)
 
     def _rich(self, delta: Delta) -> dict[str, object]:
         logprobs: dict[str, object] | None = None

@@ -21,7 +21,7 @@ from ..request import InferenceRequest
 from . import bodies
 from ._generated.expertmesh.v1 import inference_pb2 as pb
 from .fields import invalid
-from .headers import CacheWish, Wishes, idempotency_wish, read_wishes
+from .headers import CacheWish, Wishes, check_idempotency_key, check_last_event_id, read_wishes
 from .json_body import decode_embedded
 from .openai import chat_request, completion_request
 
@@ -206,5 +206,8 @@ def _wishes(
             raise invalid("cache", "is none of those in the proto")
         wishes = wishes._replace(cache=_CACHE[options.cache])
     if options.idempotency_key:
-        wishes = wishes._replace(idempotency_key=idempotency_wish(options.idempotency_key))
+        key = check_idempotency_key(options.idempotency_key, "idempotency_key")
+        wishes = wishes._replace(idempotency_key=key)
+    if options.last_event_id:
+        wishes = wishes._replace(last_event_id=check_last_event_id(options.last_event_id))
     return wishes

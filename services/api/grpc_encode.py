@@ -35,7 +35,12 @@ _BYTE = [bytes((i,)) for i in range(128)]
 def event_begin(head: AnswerHead) -> bytes:
     """StreamEvent.begin"""
     begin = pb.StreamBegin(
-        request_id=head.request_id, model=head.model, created=head.created, cache=head.cache
+        request_id=head.request_id,
+        model=head.model,
+        created=head.created,
+        cache=head.cache,
+        resumable=bool(head.resumable),
+        replayed=head.replayed,
     )
     return pb.StreamEvent(begin=begin).SerializeToString()
 
@@ -68,6 +73,12 @@ def event_end(tail: AnswerTail) -> bytes:
     return pb.StreamEvent(end=end).SerializeToString()
 
 
+def with_id(event: bytes, event_id: str) -> bytes:
+    """The same StreamEvent with its `event_id` (protobuf: fields may be appended)."""
+    raw = event_id.encode()
+    return event + b"\x22" + _varint(len(raw)) + raw
+
+
 class WholeAnswer(Collector):
     """Collects the deltas of a unary call; `tail` gives the serialised ChatResponse or TextResponse."""
 
@@ -87,6 +98,7 @@ class WholeAnswer(Collector):
             response = pb.TextResponse(choices=[_text_choice(i, *each) for i, each in enumerate(scored)])
         response.request_id, response.model = head.request_id, head.model
         response.created, response.cache = head.created, head.cache
+        response.resumable, response.replayed = bool(head.resumable), head.replayed
         response.usage.CopyFrom(_usage(tail.usage))
         return response.SerializeToString()
 

@@ -14,16 +14,21 @@ from typing import Literal, NamedTuple
 from ..config import LimitsConfig
 from ..errors import RequestError
 from ..outcome import Reason
+from . import event_ids
 from .json_body import shown
 
 CacheWish = Literal["default", "no-cache", "no-store", "sampled"]
 
 HEADERS = frozenset(
-    ("x-priority-band", "x-request-deadline-ms", "x-request-timeout-s", "idempotency-key", "cache-control")
-)
+    (
+        "x-priority-band", "x-request-deadline-ms", "x-request-timeout-s", "cache-control", "idempotency-key",
+        "last-event-id",
+    )
+)  # fmt: skip
 """Every header that changes how a request is handled, apart from the credential."""
 
 _BAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_KEY = re.compile(r"[!-~]{1,255}")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 MIN_DEADLINE_S = 0.001
 """Less time than this is none."""
@@ -36,6 +41,7 @@ class Wishes(NamedTuple):
     deadline_s: float | None = None
     cache: CacheWish = "default"
     idempotency_key: str = ""
+    last_event_id: str = ""
 
 
 NO_WISHES = Wishes()
@@ -49,7 +55,8 @@ def read_wishes(headers: Mapping[str, str], limits: LimitsConfig) -> Wishes:
         check_band(headers.get("x-priority-band", ""), "x-priority-band"),
         _deadline_s(headers, limits),
         _cache_wish(headers.get("cache-control", "")),
-        idempotency_wish(headers.get("idempotency-key", "")),
+        check_idempotency_key(headers.get("idempotency-key", ""), "idempotency-key"),
+        check_last_event_id(headers.get("last-event-id", "")),
     )
 
 
@@ -91,16 +98,30 @@ def _cache_wish(cache_control: str) -> CacheWish:
     return "sampled" if "sampled" in directives else "default"
 
 
-def idempotency_wish(key: str) -> str:
-    """Refused by name: answering a repeated request once needs a store of answers by key that the mesh does
-    not have, and a client that asks for it must not believe that it got it."""
-    if key:
-        raise RequestError(
-            Reason.UNSUPPORTED_FIELD,
-            "idempotency-key is not supported by this server",
-            param="idempotency-key",
-        )
-    return ""
+def check_idempotency_key(key: str, param: str) -> str:
+    """The client's name for this request and its answer, well-formed. The draft standard wants a quoted string, most
+    clients send it bare: both name the same (draft-ietf-httpapi-idempotency-key-header §2.1)."""
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+        if not key:
+            raise _refused(param, key, "it must not be empty")
+    if key and not _KEY.fullmatch(key):
+        raise _refused(param, key, "it has 1 to 255 visible ASCII characters")
+    return key
+
+
+def check_last_event_id(event_id: str) -> str:
+    """The last event that the client has of an answer, as we told it."""
+    if event_id:
+        event_ids.request_of(event_id)
+    return event_id
+
+
+def resume_point(wishes: Wishes, *, stream: bool) -> str:
+    """Where to go on. Raises RequestError: a whole answer has no middle to begin in."""
+    if wishes.last_event_id and not stream:
+        raise RequestError(Reason.INVALID_FIELD, "last-event-id needs stream: true", param="last-event-id")
+    return wishes.last_event_id
 
 
 def _refused(name: str, value: str, rule: str) -> RequestError:

@@ -27,7 +27,7 @@ from .fields import (
     unsupported,
 )
 from .guided import guided_decoding
-from .headers import Wishes, read_wishes
+from .headers import Wishes, read_wishes, resume_point
 from .json_body import BodyDecoder
 from .messages import plain_messages
 from .tools import plain_tool_choice, plain_tools
@@ -101,6 +101,7 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
         confidence=body.confidence or False,
         cache=wishes.cache,
         idempotency_key=wishes.idempotency_key,
+        last_event_id=resume_point(wishes, stream=stream),
         max_tokens_given=wanted is not None,
     )
 
@@ -146,6 +147,7 @@ def completion_request(
         confidence=body.confidence or False,
         cache=wishes.cache,
         idempotency_key=wishes.idempotency_key,
+        last_event_id=resume_point(wishes, stream=stream),
         max_tokens_given=body.max_tokens is not None,
     )
 
@@ -161,6 +163,7 @@ def generate_request(body: GenerateBody, wishes: Wishes, limits: LimitsConfig) -
         deadline_s=wishes.deadline_s,
         cache=wishes.cache,
         idempotency_key=wishes.idempotency_key,
+        last_event_id=resume_point(wishes, stream=False),
         max_tokens_given=body.max_tokens is not None,
     )
 

@@ -61,6 +61,8 @@ STATUS: dict[Reason, Status] = {
     Reason.CONTENT_BLOCKED: Status(400, _G.INVALID_ARGUMENT, _INVALID, "content_filter"),
     Reason.POISON_REQUEST: Status(422, _G.FAILED_PRECONDITION, _INVALID, "poison_request"),
     Reason.IDEMPOTENCY_CONFLICT: Status(422, _G.ALREADY_EXISTS, _INVALID, "idempotency_conflict"),
+    Reason.RESUME_EXPIRED: Status(410, _G.FAILED_PRECONDITION, _INVALID, "resume_expired"),
+    Reason.RESUME_DIVERGED: Status(410, _G.ABORTED, _SERVER, "resume_diverged"),
     Reason.UNAUTHENTICATED: Status(401, _G.UNAUTHENTICATED, _INVALID, "invalid_api_key"),
     Reason.FORBIDDEN: Status(403, _G.PERMISSION_DENIED, "permission_error", "forbidden"),
     Reason.RATE_LIMITED: Status(429, _G.RESOURCE_EXHAUSTED, "rate_limit_error", "rate_limit_exceeded"),

@@ -15,6 +15,8 @@ from ray import serve
 
 from ..config import GraphConfig
 from ..errors import RequestError
+from ..journal.authority import JournalAuthority
+from ..journal.factory import open_journal_store
 from ..outcome import Reason
 from .authority import Authority
 from .factory import cache_keys, open_store
@@ -26,11 +28,12 @@ class Cache:
     """See the module."""
 
     def __init__(self, config: GraphConfig) -> None:
-        self._config = config.cache
+        self._config, self._journal_config = config.cache, config.journal
         self._keys = cache_keys(config.cache)
         self._starting = asyncio.Lock()
         self._authority: Authority | None = None
-        self._address = ""
+        self._journal: JournalAuthority | None = None
+        self._address = self._journal_address = ""
 
     async def _started(self) -> Authority:
         async with self._starting:
@@ -45,6 +48,20 @@ class Cache:
         """Address and key of the cache's link."""
         authority = await self._started()
         return self._address, authority.key
+
+    async def _journal_started(self) -> JournalAuthority:
+        async with self._starting:
+            if self._journal is None:
+                store = await open_journal_store(self._config, self._keys)
+                journal = JournalAuthority(self._journal_config, store)
+                self._journal_address = await journal.start(self._config.listen_host)
+                self._journal = journal
+        return self._journal
+
+    async def journal_endpoint(self) -> tuple[str, bytes]:
+        """Address and key of the journal's link (services/journal), which lives in this process too."""
+        journal = await self._journal_started()
+        return self._journal_address, journal.key
 
     async def stats(self) -> dict[str, object]:
         """What `expertmesh cache stats` and the metrics show, as plain data."""
@@ -63,6 +80,8 @@ class Cache:
             scope = self._keys.person_scope(tenant, person)
         else:
             scope = self._keys.tenant_scope(tenant) if tenant else self._keys.model_scope(model)
+        if self._journal is not None:
+            self._journal.purge(scope)
         return {"scope": scope.hex(), "confirmed": await authority.purge(scope)}
 
     async def check_health(self) -> None:

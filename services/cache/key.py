@@ -45,7 +45,8 @@ NOT_IN_KEY = frozenset(
         "band",  # when, not what
         "deadline_s",  # when, not what
         "cache",  # policy.py
-        "idempotency_key",  # gateway
+        "idempotency_key",  # the journal's
+        "last_event_id",  # where the client is, not what it asked
     }
 )
 
@@ -106,6 +107,7 @@ class CacheKeys:
         self._tag_root = blake3(root, derive_key_context="expertmesh 2026-11 cache scope tags").digest()
         self._salt_root = blake3(root, derive_key_context="expertmesh 2026-11 prefix cache salt").digest()
         self.seal_root = blake3(root, derive_key_context="expertmesh 2026-11 cache sealing").digest()
+        self.journal_root = blake3(root, derive_key_context="expertmesh 2026-11 journal sealing").digest()
         self._tenants: dict[str, TenantKeys] = {}
         self._models: dict[str, bytes] = {}
         self._max_tenants = max_tenants
@@ -141,6 +143,12 @@ class CacheKeys:
             mac.update(ids)
         wire = own.tag + self._model_tag(identity.model) + mac.digest()
         return CacheKey(wire, self.person_tag(tenant, request.person))
+
+    def journal_key(self, tenant: str, name: str, person: str) -> CacheKey:
+        """Where the journal files the answer that this tenant calls `name` (services/journal). Of any model."""
+        own = self._of(tenant)
+        digest = blake3(b"journal" + _utf8(name), key=own.mac_key).digest()
+        return CacheKey(own.tag + bytes(TAG_BYTES) + digest, self.person_tag(tenant, person))
 
     def person_tag(self, tenant: str, person: str) -> bytes:
         """The tag of one of the tenant's people; empty for nobody."""

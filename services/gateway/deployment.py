@@ -68,6 +68,9 @@ class Gateway:
         async def cache_endpoint() -> tuple[str, bytes]:
             return await self._ask(cache.endpoint.remote)
 
+        async def journal_endpoint() -> tuple[str, bytes]:
+            return await self._ask(cache.journal_endpoint.remote)
+
         async def queue_view() -> list[dict[str, Any]]:
             return await self._ask(queue.snapshot.remote)
 
@@ -78,7 +81,9 @@ class Gateway:
             return await self._ask(lambda: cache.purge.remote(wish.tenant, wish.person, wish.model))
 
         operations = CacheOperations(cache_stats, cache_purge)
-        peers = Peers(queue_endpoint, cache_endpoint, card, policy, queue_view, operations)
+        peers = Peers(
+            queue_endpoint, cache_endpoint, card, policy, queue_view, operations, journal=journal_endpoint
+        )
         self._node = GatewayNode(config, peers)
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):

@@ -48,7 +48,9 @@ class Generation:
         max_buffered_bytes: int,
         want_logprobs: bool,
         token_text: Callable[[int, TokenLogprob], TokenText],
+        make_choice: MakeChoice = Choice,
     ) -> None:
+        self._make_choice = make_choice
         self.clock, self.leases, self.engines, self.observer = clock, leases, engines, observer
         self.want_logprobs, self.token_text = want_logprobs, token_text
         self.choices: list[Choice] = []
@@ -66,7 +68,7 @@ class Generation:
 
     def add(self, flow: ChoiceFlow, text: TextStage) -> None:
         """One more choice, before `run`."""
-        self.choices.append(Choice(self, len(self.choices), flow, text))
+        self.choices.append(self._make_choice(self, len(self.choices), flow, text))
 
     async def run(self, flight: Flight) -> None:
         """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises
@@ -153,3 +155,7 @@ class Generation:
         for choice in self.choices:
             if choice.flow.phase is not Phase.DONE:
                 choice.apply(choice.flow.on_abort(error))
+
+
+MakeChoice = Callable[[Generation, int, ChoiceFlow, TextStage], Choice]
+"""Makes the choices of a generation."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..answer import AnswerHead, AnswerTail, Delta
-from ..api import grpc_encode
+from ..api import event_ids, grpc_encode
 from ..errors import MeshError
 from ..request import InferenceRequest
 from .http_responders import merge
@@ -62,19 +62,35 @@ class StreamResponder:
         self._closed = False
         self.complete = False
         self._wakeup: asyncio.Future[None] | None = None
+        self._request: InferenceRequest | None = None
+        self._cursor: event_ids.Cursor | None = None
+        self._id = ""
 
     def expect(self, request: InferenceRequest) -> None:
         """The request that is to be answered."""
+        self._request = request
 
     def begin(self, head: AnswerHead) -> None:
+        if head.resumable and (request := self._request) is not None:
+            self._id = head.request_id + "/"
+            self._cursor = event_ids.Cursor(request.num_choices)
+            if request.last_event_id:
+                self._cursor = event_ids.parse(request.last_event_id, request.num_choices)
         self._push(grpc_encode.event_begin(head))
+
+    def _event(self, delta: Delta) -> bytes:
+        event = grpc_encode.event_delta(delta)
+        if self._cursor is None:
+            return event
+        self._cursor.advance(delta)
+        return grpc_encode.with_id(event, self._id + self._cursor.text())
 
     def delta(self, delta: Delta) -> None:
         if self._writing_bytes:
             self._waiting.append(delta)
             self._waiting_bytes += len(delta.text) + _DELTA_BYTES
         else:
-            self._push(grpc_encode.event_delta(delta))
+            self._push(self._event(delta))
 
     def end(self, tail: AnswerTail) -> None:
         self._merge()
@@ -115,7 +131,7 @@ class StreamResponder:
     def _merge(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self._ready.extend(map(grpc_encode.event_delta, merge(waiting)))
+            self._ready.extend(map(self._event, merge(waiting)))
 
     def _push(self, event: bytes) -> None:
         self._ready.append(event)

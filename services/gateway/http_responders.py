@@ -42,6 +42,14 @@ def head_lines(request_id: str, cache: str = "") -> bytes:
     return lines + b"x-cache: %b\r\n" % cache.encode() if cache else lines
 
 
+def answer_lines(head: AnswerHead) -> bytes:
+    """Response headers of an answer."""
+    lines = head_lines(head.request_id, head.cache)
+    if head.resumable is not None:
+        lines += b"x-resumable: true\r\n" if head.resumable else b"x-resumable: false\r\n"
+    return lines + b"idempotent-replayed: true\r\n" if head.replayed else lines
+
+
 def respond_error(wire: Wire, error: MeshError, request_id: str) -> None:
     """OpenAI's error body, with Retry-After where it helps."""
     status, headers, body = error_response(error)
@@ -86,7 +94,7 @@ class StreamResponder:
 
     def begin(self, head: AnswerHead) -> None:
         self._started = True
-        self._wire.start_stream(head_lines(head.request_id, head.cache))
+        self._wire.start_stream(answer_lines(head))
         if first := self._encoder.head(head):
             self._write(first)
 
@@ -99,6 +107,10 @@ class StreamResponder:
         if self._waiting:
             self.writable()
         self._write(self._encode(delta))
+
+    def had(self, delta: Delta) -> None:
+        """The client has this delta from an earlier connection."""
+        self._encoder.had(delta)
 
     def writable(self) -> None:
         """The client took what was buffered: send what waited, merged."""
@@ -139,7 +151,7 @@ class UnaryResponder:
 
     def end(self, tail: AnswerTail) -> None:
         assert self._head is not None
-        headers = JSON + head_lines(self._head.request_id, self._head.cache)
+        headers = JSON + answer_lines(self._head)
         self._wire.respond(200, headers, self._encoder.tail(tail))
 
     def fail(self, error: MeshError) -> None:

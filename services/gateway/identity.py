@@ -12,6 +12,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +20,7 @@ from ..errors import AuthError
 from ..outcome import Reason
 
 KEY_PREFIX = "em-"
+JournalUse = Literal["asked", "always", "never"]
 
 
 class Permission(StrEnum):
@@ -34,7 +36,8 @@ class KeyRecord(msgspec.Struct, frozen=True):
     """One stored API key. `digest` is hex HMAC-SHA256(pepper, key); the key itself is never stored.
 
     `bands` are the priority bands this key may ask for, the first is its default; `weight` is its tenant's share
-    inside a band; `semantic_cache` is the tenant's bound on wrong hits (0: off).
+    inside a band; `semantic_cache` is the tenant's bound on wrong hits (0: off). `journal` says which answers outlive
+    their gateway: those that are asked for by an idempotency key, all of them (named by their request id), or none.
     """
 
     key_id: str
@@ -46,6 +49,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
     cache_sampled: bool = False
     semantic_cache: float = 0.0
+    journal: JournalUse = "asked"
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -59,6 +63,7 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
     cache_sampled: bool = False
     semantic_cache: float = 0.0
+    journal: JournalUse = "asked"
 
     def require(self, permission: Permission) -> None:
         """Raises AuthError (FORBIDDEN) unless the permission was given."""
@@ -99,6 +104,7 @@ class Identity:
                 models=record.models,
                 cache_sampled=record.cache_sampled,
                 semantic_cache=record.semantic_cache,
+                journal=record.journal,
             )
             for record in records
         }

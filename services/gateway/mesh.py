@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Protocol
 
-from ..answer import TokenText
+from ..answer import Responder, TokenText
 from ..cache.client import CacheClient
 from ..cache.key import CacheKeys, ModelIdentity
 from ..clock import Clock
@@ -23,9 +24,11 @@ from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
 from ..request import InferenceRequest, TokenLogprob, unpack_ids
 from ..telemetry.gateway import GatewayTelemetry
+from ..telemetry.trace import RequestTrace
 from ..text.tokenizer import Tokenizer, decode_all
 from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
+from .admission import Work
 from .identity import Identity
 from .migrate import RetryBudget
 from .mux import EngineMux
@@ -34,6 +37,20 @@ from .readiness import Readiness
 
 INLINE_TOKENIZE_CHARS = 2048
 """Longer texts are tokenised in a thread: 220 KB are 100 ms that must not sit on the event loop."""
+
+
+MAX_POLICIES = 8
+"""Policies that are kept for answers which began under them."""
+
+
+class JournalPort(Protocol):
+    """Answers that outlive their call (journal.py)."""
+
+    async def answer(
+        self, mesh: Mesh, work: Work, request_id: str, responder: Responder, trace: RequestTrace
+    ) -> bool | None:
+        """As pipeline.journalled."""
+        ...
 
 
 class Model:
@@ -63,13 +80,16 @@ class Mesh:
         telemetry: GatewayTelemetry,
         openapi: bytes,
         cache_operations: CacheOperations | None = None,
+        journal: JournalPort | None = None,
     ) -> None:
+        self._policies: dict[str, CompiledPolicy] = {}
         self.config, self.cache_config, self.clock = config, cache_config, clock
         self.identity, self.queue, self.engines = identity, queue, engines
         self.cache, self.keys, self.policy = cache, keys, policy
         self.telemetry, self.openapi = telemetry, openapi
         self._band_ranks = band_ranks
         self.cache_operations = cache_operations
+        self.journal = journal
         self.readiness = Readiness()
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
@@ -91,6 +111,23 @@ class Mesh:
 
     def served_models(self) -> tuple[str, ...]:
         return () if self._model is None else (self._model.info.model,)
+
+    @property
+    def policy(self) -> CompiledPolicy:
+        """The policy in force."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: CompiledPolicy) -> None:
+        self._policy = policy
+        self._policies.pop(policy.version, None)
+        self._policies[policy.version] = policy
+        if len(self._policies) > MAX_POLICIES:
+            del self._policies[next(iter(self._policies))]
+
+    def policy_of(self, version: str) -> CompiledPolicy | None:
+        """A policy that is or was in force, for answers that began under it; None when it was too long ago."""
+        return self._policies.get(version)
 
     @property
     def band_names(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from . import json_key_store
 from .canary import run_canary
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
+from .journal import Journal
 from .mesh import Mesh, Model
 from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
@@ -55,6 +56,7 @@ class Peers(msgspec.Struct, frozen=True):
     policy: Callable[[str, float], Awaitable[Policy | None]]
     queue_view: Fetch | None = None
     cache_operations: CacheOperations | None = None
+    journal: Resolve | None = None
 
 
 class GatewayNode:
@@ -72,6 +74,9 @@ class GatewayNode:
         """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys)."""
         config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
         engines = EngineMux(name)
+        journal = None
+        if config.journal.enabled and self._peers.journal is not None:
+            journal = Journal(config.journal, self._peers.journal, name)
         bands = sorted(config.queue.bands, key=lambda band: band.rank)
         self.mesh = Mesh(
             config=config.gateway,
@@ -89,7 +94,9 @@ class GatewayNode:
             ),
             openapi=openapi_document(config.gateway.limits),
             cache_operations=self._peers.cache_operations,
+            journal=journal,
         )
+        self._journal = journal
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
         self._grpc = GrpcServer(self.mesh)
@@ -102,6 +109,8 @@ class GatewayNode:
         )
         self.mesh.queue.start()
         self.mesh.cache.start()
+        if journal is not None:
+            journal.start()
         for work in (self._load_model, self._follow_policy, self._follow_keys):
             self._tasks.append(asyncio.create_task(work()))
         if self._peers.queue_view is not None:
@@ -116,6 +125,8 @@ class GatewayNode:
         await asyncio.gather(self._http.stop(grace_s), self._grpc.stop(grace_s))
         for task in self._tasks:
             task.cancel()
+        if self._journal is not None:
+            await self._journal.stop()
         await self.mesh.cache.stop()
         await self.mesh.queue.stop()
         self.mesh.engines.stop()

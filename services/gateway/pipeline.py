@@ -24,14 +24,16 @@ import msgspec
 from ..answer import AnswerHead, AnswerTail, Responder
 from ..errors import ClientGone, MeshError, ServiceError
 from ..outcome import Reason
+from ..postprocess.chain import CompiledPolicy
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
 from ..telemetry.trace import RequestTrace
 from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, check_model, lease_template
 from .answers import CachedFlight, replay_answer, to_keep
+from .choice import Choice
 from .flow import ChoiceFlow
-from .generation import Generation
+from .generation import Generation, MakeChoice
 from .identity import Permission, Principal
 from .mesh import Mesh
 from .stream import TextStage
@@ -69,9 +71,13 @@ async def serve(mesh: Mesh, call: Call) -> None:
         fail = responder.fail
         work = await admitted(mesh, principal, request, trace)
         trace.admitted(work)
+        resumable = await journalled(mesh, work, call.request_id, responder, trace)
+        if resumable:
+            return
         flight = await CachedFlight.look_up(mesh, work)
         trace.looked_up(flight.verdict)
-        head = AnswerHead(call.request_id, mesh.model.info.model, int(mesh.clock.wall_s()), flight.verdict)
+        created = int(mesh.clock.wall_s())
+        head = AnswerHead(call.request_id, mesh.model.info.model, created, flight.verdict, resumable)
         with flight.seated():
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder)
@@ -93,6 +99,16 @@ async def serve(mesh: Mesh, call: Call) -> None:
         fail(error)
     finally:
         trace.end()
+
+
+async def journalled(
+    mesh: Mesh, work: Work, request_id: str, responder: Responder, trace: RequestTrace
+) -> bool | None:
+    """Steps 3 to 7 for an answer that outlives this call. True: it was answered so; False: that was asked for, but
+    cannot be done now; None: nobody asked. Raises MeshError."""
+    if mesh.journal is None:
+        return False if work.request.idempotency_key else None
+    return await mesh.journal.answer(mesh, work, request_id, responder, trace)
 
 
 def cancel_this_task() -> Callable[[], None]:
@@ -138,10 +154,17 @@ async def generated(
 
 
 def prepare(
-    mesh: Mesh, work: Work, head: AnswerHead, responder: Responder, trace: RequestTrace
+    mesh: Mesh,
+    work: Work,
+    head: AnswerHead,
+    responder: Responder,
+    trace: RequestTrace,
+    *,
+    make_choice: MakeChoice = Choice,
+    policy: CompiledPolicy | None = None,
 ) -> Generation:
     """Steps 4 to 6 for every choice: n choices are n independent streams, seeds counted up (architecture
-    §3)."""
+    §3). `policy` is the one in force, unless an answer is continued that began under another."""
     request, request_id = work.request, head.request_id
     generation = Generation(
         head=head,
@@ -154,7 +177,9 @@ def prepare(
         max_buffered_bytes=mesh.config.limits.stream_buffer_bytes,
         want_logprobs=request.sampling.logprobs is not None,
         token_text=mesh.token_text,
+        make_choice=make_choice,
     )
+    policy = policy or mesh.policy
     salt = mesh.keys.cache_salt(work.principal.tenant)
     for prompt in work.prompts:
         template = lease_template(work, request_id, mesh.model.info.model, prompt, salt)
@@ -171,7 +196,7 @@ def prepare(
                 next_id=mesh.next_id,
                 budget=mesh.retry_budget,
             )
-            generation.add(flow, text_stage(mesh, work, len(generation.choices), request_id))
+            generation.add(flow, text_stage(mesh, work, policy, len(generation.choices), request_id))
     return generation
 
 
@@ -184,15 +209,15 @@ def engine_sampling(sampling: SamplingParams, request: InferenceRequest) -> Samp
     return msgspec.structs.replace(sampling, guided=guided) if guided is not None else sampling
 
 
-def text_stage(mesh: Mesh, work: Work, choice: int, request_id: str) -> TextStage:
+def text_stage(mesh: Mesh, work: Work, policy: CompiledPolicy, choice: int, request_id: str) -> TextStage:
     """Step 6 of one choice: only the stages that this request needs."""
     request = work.request
     return TextStage(
         mesh.model.tokenizer.decoder(),
         stops=StopMatcher(work.sampling.stop) if work.sampling.stop else None,
-        chain=mesh.policy.chain(),
+        chain=policy.chain(),
         tools=mesh.tool_splitter(request, choice, request_id),
-        score=mesh.policy.score() if request.confidence else None,
+        score=policy.score() if request.confidence else None,
     )
 
 

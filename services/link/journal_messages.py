@@ -79,7 +79,8 @@ class JournalRelease(Message, frozen=True, tag=74):
 class JournalState(Message, frozen=True, tag=75):
     """What became of a call: "follow" (JournalParts come, then JournalDone, or "own"), "own" (go on after the parts
     that came), "conflict" (another request has this key), "gone" (nothing is known of it any more), "failed" (the
-    request was at fault: `reason`, `message`), "off" (not journalled any more), "fenced" (another gateway owns it)."""
+    request was at fault: `reason`, `message`), "off" (not journalled any more), "fenced" (another gateway owns it),
+    "ended" (to an owner that came back: its end was taken)."""
 
     call_id: int
     state: str

@@ -59,7 +59,7 @@ class RequestTrace:
 
     __slots__ = (
         "_clock", "_emit", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s", "error",
-        "first_s", "itl_counts", "itl_max_s", "itl_total_s", "key_id", "kind", "max_tokens", "migrations",
+        "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens", "migrations",
         "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol", "queue_wait_s",
         "request_id", "span", "steps", "stream", "tenant", "usage",
     )  # fmt: skip
@@ -84,7 +84,8 @@ class RequestTrace:
         self.steps: list[tuple[Step, float]] = []
         self.migrations: list[str] | None = None
         self.tenant = self.key_id = self.person = self.model = self.kind = self.band = self.cache = ""
-        self.stream = False
+        self.stream = self.held = False
+        self.journal = ""
         self.usage: Usage | None = None
         self.confidence: tuple[float, ...] = ()
         self.error: MeshError | None = None
@@ -156,11 +157,12 @@ class RequestTrace:
 
     def failed(self, error: MeshError) -> None:
         """The request ends with an error; the first one counts."""
-        self.error = self.error or error
+        if not self.held:
+            self.error = self.error or error
 
     def end(self) -> None:
-        """Nothing more happens. Emits once."""
-        if not self.ended_s:
+        """Nothing more happens. Emits once; not while it is `held`, by an answer that goes on without its call."""
+        if not self.ended_s and not self.held:
             self.ended_s = self._clock.now_s()
             if self._emit is not None:
                 self._emit(self)

@@ -24,6 +24,7 @@ from services.config import (
     ExpertsConfig,
     GatewayConfig,
     GraphConfig,
+    JournalConfig,
     LimitsConfig,
     PostprocessConfig,
     QueueConfig,
@@ -36,6 +37,8 @@ from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
 from services.gateway.operator_routes import CacheOperations, PurgeWish
+from services.journal.authority import JournalAuthority
+from services.journal.store import JournalStore
 from services.postprocess.policy import Policy
 from services.queue.authority import QueueAuthority
 from services.request import SamplingParams
@@ -62,29 +65,38 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
         queue=QueueConfig(**parts.get("queue", {})),
         experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
         postprocess=PostprocessConfig(**parts.get("postprocess", {})),
+        journal=JournalConfig(
+            **({"open_timeout_s": 5.0, "restart_grace_s": 0.0} | parts.get("journal", {}))
+        ),
     )
 
 
 class LocalMesh:
     """The parts, to be looked into and broken, and a small HTTP client."""
 
-    def __init__(self, config: GraphConfig) -> None:
+    def __init__(self, config: GraphConfig, journal_store: JournalStore | None = None) -> None:
         self.config = config
+        self._journal_store = journal_store
+        self.journal = JournalAuthority(config.journal, journal_store)
         self.queue = QueueAuthority(config.queue)
         self.cache = Authority(MemoryStore(), config.cache)
         self.ranks: list[Rank] = []
         self.gateways: list[GatewayNode] = []
         self.policies: asyncio.Queue[Policy] = asyncio.Queue()
-        self._cache_address = ""
+        self._cache_address = self._journal_address = ""
 
     async def start(self, engines: int, gateways: int = 1) -> None:
         await self.queue.start()
         self._cache_address = await self.cache.start()
+        self._journal_address = await self.journal.start()
         for _ in range(engines):
             await self.add_engine()
         for _ in range(gateways):
             operations = CacheOperations(self._cache_stats, self._cache_purge)
-            peers = Peers(self._queue, self._cache, self._card, self._policy, cache_operations=operations)
+            peers = Peers(
+                self._queue, self._cache, self._card, self._policy,
+                cache_operations=operations, journal=self._find_journal,
+            )  # fmt: skip
             gateway = GatewayNode(self.config, peers)
             await gateway.start()
             self.gateways.append(gateway)
@@ -104,7 +116,30 @@ class LocalMesh:
         await asyncio.gather(*(gateway.stop(0.2) for gateway in self.gateways))
         await asyncio.gather(*(rank.stop() for rank in self.ranks))
         await self.cache.stop()
+        await self.journal.stop()
         self.queue.close()
+
+    async def kill_gateway(self, number: int) -> None:
+        """As kill -9 looks from outside: every connection is cut, nothing is said on any of them."""
+        node = self.gateways[number]
+        mesh = node.mesh
+        links = [mesh.queue._redial, mesh.cache._redial]
+        if node._journal is not None:
+            links.append(node._journal.client._redial)
+        for redial in links:
+            await redial.stop()
+        for peer in mesh.engines._peers.values():
+            if peer.link is not None:
+                peer.link.close("killed")
+        for connection in node._http.connections:
+            connection.transport.abort()
+        await node.stop(0.0)
+
+    async def restart_journal(self) -> None:
+        """A journal that died and came back elsewhere, with what its store kept."""
+        await self.journal.stop()
+        self.journal = JournalAuthority(self.config.journal, self._journal_store)
+        self._journal_address = await self.journal.start()
 
     async def restart_queue(self) -> None:
         """A queue that died and came back, empty, somewhere else."""
@@ -117,6 +152,9 @@ class LocalMesh:
 
     async def _cache(self) -> tuple[str, bytes]:
         return self._cache_address, self.cache.key
+
+    async def _find_journal(self) -> tuple[str, bytes]:
+        return self._journal_address, self.journal.key
 
     async def _cache_stats(self) -> dict[str, object]:
         return msgspec.to_builtins(self.cache.stats())
@@ -143,14 +181,16 @@ class LocalMesh:
         return self.gateways[gateway].http_port
 
     async def until_ready(self) -> None:
-        for _ in range(1000):
-            if (await self.get("/readyz"))[0] == 200:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError((await self.get("/readyz"))[1])
+        for number in range(len(self.gateways)):
+            for _ in range(1000):
+                if (await self.get("/readyz", gateway=number))[0] == 200:
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                raise AssertionError((await self.get("/readyz", gateway=number))[1])
 
-    async def get(self, path: str, *, tenant: str = "acme") -> tuple[int, str]:
-        response = await self.send("GET", path, b"", tenant=tenant)
+    async def get(self, path: str, *, tenant: str = "acme", gateway: int = 0) -> tuple[int, str]:
+        response = await self.send("GET", path, b"", tenant=tenant, gateway=gateway)
         return response.status, (await response.read()).decode()
 
     async def post(self, path: str, body: Mapping[str, Any] | bytes, **options: Any) -> Response:
@@ -226,6 +266,24 @@ class Response:
                 yield json.loads(line[6:])
         self.writer.close()
 
+    async def identified(self) -> AsyncIterator[tuple[str, str]]:
+        """(event id, data) of each whole event as it comes, [DONE] too."""
+        event_id = data = ""
+        while True:
+            try:
+                line = (await self._reader.readline()).rstrip(b"\r\n").decode()
+            except ConnectionError:
+                return
+            if self._reader.at_eof() and not line:
+                return
+            if line.startswith("id: "):
+                event_id = line[4:]
+            elif line.startswith("data: "):
+                data = line[6:]
+            elif not line and data:
+                yield event_id, data
+                data = ""
+
     def hang_up(self) -> None:
         self.writer.transport.abort()
 
@@ -238,7 +296,12 @@ def said(prompt: str, num_tokens: int, **sampling: Any) -> str:
 
 @asynccontextmanager
 async def local_mesh(
-    tmp_path: Path, *, engines: int = 2, gateways: int = 1, **parts: Any
+    tmp_path: Path,
+    *,
+    engines: int = 2,
+    gateways: int = 1,
+    journal_store: JournalStore | None = None,
+    **parts: Any,
 ) -> AsyncIterator[LocalMesh]:
     """A running mesh; everything is stopped at the end, whatever happened."""
     keys_file = tmp_path / "keys.json"
@@ -247,7 +310,7 @@ async def local_mesh(
             keys_file, key, key_id=tenant, tenant=tenant, bands=("standard", "vip", "batch"),
             permissions=(Permission.GENERATE, Permission.METRICS, Permission.OPERATE),
         )  # fmt: skip
-    mesh = LocalMesh(sim_config(keys_file, **parts))
+    mesh = LocalMesh(sim_config(keys_file, **parts), journal_store)
     try:
         async with asyncio.timeout(120):
             await mesh.start(engines, gateways)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -34,8 +35,10 @@ def request(kind: Any, **fields: Any) -> InferenceRequest:
     return InferenceRequest(kind=kind, model="m", sampling=SamplingParams(5), n=2, **fields)
 
 
-def events(encoder: encode.StreamEncoder, deltas: list[Delta] = DELTAS) -> list[str]:
-    data = encoder.head(HEAD) + b"".join(map(encoder.delta, deltas)) + encoder.tail(TAIL)
+def events(
+    encoder: encode.StreamEncoder, deltas: list[Delta] = DELTAS, head: AnswerHead = HEAD
+) -> list[str]:
+    data = encoder.head(head) + b"".join(map(encoder.delta, deltas)) + encoder.tail(TAIL)
     assert data.endswith(b"\n\n")
     return data.decode().removesuffix("\n\n").split("\n\n")
 
@@ -99,10 +102,39 @@ def test_streamed_completion() -> None:
     assert [json.loads(d)["choices"][0]["finish_reason"] for d in data] == [None, None, "length", "stop"]
 
 
-def test_event_ids_are_counted_without_a_gap() -> None:
-    found = events(encode.stream(request("chat", include_usage=True), event_ids=True))
-    assert [e.split("\n")[0] for e in found[:-1]] == [f"id: req-1/{i}" for i in range(len(found) - 1)]
+def ids(found: list[str]) -> list[str]:
+    return [event.split("\n")[0].removeprefix("id: ") for event in found if event.startswith("id: ")]
+
+
+def test_event_ids_say_how_far_the_client_is() -> None:
+    plain = events(encode.stream(request("chat", include_usage=True)))
+    assert not ids(plain)
+    encoder = encode.stream(request("chat", include_usage=True))
+    found = events(encoder, head=msgspec.structs.replace(HEAD, resumable=True))
+    assert [event.partition("\n")[2] for event in found[:-1]] == plain[:-1]
+    named = ids(found)
+    assert named[:2] == ["req-1/o1", "req-1/o2"]
+    assert named[-1] == "req-1/end"
+    assert len(set(named)) == len(found) - 1
     assert found[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+def test_the_rest_of_a_stream_is_what_the_client_lacks(kind: Any) -> None:
+    head = msgspec.structs.replace(HEAD, resumable=True)
+    deltas = DELTAS if kind == "chat" else TEXT_DELTAS
+    whole = events(encode.stream(request(kind, include_usage=True)), deltas, head)
+    opening = 2 if kind == "chat" else 0
+    for cut, event_id in enumerate(ids(whole)):
+        encoder = encode.stream(request(kind, include_usage=True, last_event_id=event_id))
+        had = max(0, cut + 1 - opening)
+        for delta in deltas[:had]:
+            encoder.had(delta)
+        rest = events(encoder, deltas[had:], head)
+        if event_id.endswith("/end"):
+            assert rest == ["data: [DONE]"]
+        else:
+            assert rest == whole[cut + 1 :]
 
 
 def test_an_error_in_the_middle_is_an_event_and_no_done() -> None:

@@ -170,9 +170,14 @@ def test_options_and_metadata_are_wishes() -> None:
     request = over_grpc({"messages": PB_HI, "options": options}, **{"cache-control": "no-cache"})
     assert request.cache == "no-store"
     assert over_grpc({"messages": PB_HI}, **{"x-priority-band": "batch"}).band == "batch"
+    for named in (
+        over_grpc({"messages": PB_HI, "options": {"idempotency_key": "k"}}),
+        over_grpc({"messages": PB_HI}, **{"idempotency-key": "k"}),
+    ):
+        assert named.idempotency_key == "k"
     with pytest.raises(RequestError) as caught:
-        over_grpc({"messages": PB_HI, "options": {"idempotency_key": "k"}})
-    assert caught.value.reason == Reason.UNSUPPORTED_FIELD
+        over_grpc({"messages": PB_HI, "options": {"idempotency_key": "a b"}})
+    assert (caught.value.reason, caught.value.param) == (Reason.INVALID_FIELD, "idempotency_key")
 
 
 @pytest.mark.parametrize(

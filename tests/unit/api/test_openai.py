@@ -342,5 +342,11 @@ def test_bad_headers(name: str, value: str) -> None:
     refused(Reason.INVALID_FIELD, name, chat, {name: value})
 
 
-def test_a_promise_that_is_not_kept_is_not_made() -> None:
-    refused(Reason.UNSUPPORTED_FIELD, "idempotency-key", chat, {"idempotency-key": "k"})
+def test_an_answer_has_a_name_and_a_place_to_go_on() -> None:
+    assert chat({"idempotency-key": '"k-1"'}).idempotency_key == chat({"idempotency-key": "k-1"}).idempotency_key == "k-1"
+    assert chat({"last-event-id": "r/3-1a"}, stream=True).last_event_id == "r/3-1a"
+    refused(Reason.INVALID_FIELD, "last-event-id", chat, {"last-event-id": "r/3-1a"})
+    for wrong in ("3", "r/3", "r/3-xyz", "r/3-1a;", "/end", "r/o", "r/3-1a,", "r/" + "1-1," * 2000):
+        refused(Reason.INVALID_FIELD, "last-event-id", chat, {"last-event-id": wrong}, stream=True)
+    for wrong in ("a b", "é", '""', "x" * 256):
+        refused(Reason.INVALID_FIELD, "idempotency-key", chat, {"idempotency-key": wrong})

@@ -211,7 +211,7 @@ class TextChoices(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("priority_band", "confidence", "user", "cache", "idempotency_key", "metadata")
+    __slots__ = ("priority_band", "confidence", "user", "cache", "idempotency_key", "metadata", "last_event_id")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -225,13 +225,15 @@ class Options(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     priority_band: str
     confidence: bool
     user: str
     cache: CacheUse
     idempotency_key: str
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, priority_band: _Optional[str] = ..., confidence: _Optional[bool] = ..., user: _Optional[str] = ..., cache: _Optional[_Union[CacheUse, str]] = ..., idempotency_key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    last_event_id: str
+    def __init__(self, priority_band: _Optional[str] = ..., confidence: _Optional[bool] = ..., user: _Optional[str] = ..., cache: _Optional[_Union[CacheUse, str]] = ..., idempotency_key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., last_event_id: _Optional[str] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token", "raw", "logprob", "top")
@@ -258,20 +260,24 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
     choices: _containers.RepeatedCompositeFieldContainer[ChatChoice]
     usage: Usage
     cache: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ...) -> None: ...
+    resumable: bool
+    replayed: bool
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
 
 class ChatChoice(_message.Message):
     __slots__ = ("index", "content", "tool_calls", "finish_reason", "logprobs", "confidence")
@@ -290,20 +296,24 @@ class ChatChoice(_message.Message):
     def __init__(self, index: _Optional[int] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class TextResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
     choices: _containers.RepeatedCompositeFieldContainer[TextChoice]
     usage: Usage
     cache: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[TextChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ...) -> None: ...
+    resumable: bool
+    replayed: bool
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[TextChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
 
 class TextChoice(_message.Message):
     __slots__ = ("index", "text", "finish_reason", "logprobs", "confidence")
@@ -320,26 +330,32 @@ class TextChoice(_message.Message):
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class StreamEvent(_message.Message):
-    __slots__ = ("begin", "delta", "end")
+    __slots__ = ("begin", "delta", "end", "event_id")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     begin: StreamBegin
     delta: StreamDelta
     end: StreamEnd
-    def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., delta: _Optional[_Union[StreamDelta, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
+    event_id: str
+    def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., delta: _Optional[_Union[StreamDelta, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
 
 class StreamBegin(_message.Message):
-    __slots__ = ("request_id", "model", "created", "cache")
+    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
     cache: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ...) -> None: ...
+    resumable: bool
+    replayed: bool
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
 
 class StreamDelta(_message.Message):
     __slots__ = ("choice", "text", "finish_reason", "tool_calls", "logprobs")

@@ -1,0 +1,89 @@
+"""A choice whose tokens are journalled: what it says is a function of its tokens, however they came.
+
+Rules: as choice.py, which it is, with two differences. Frames are taken one token at a time and the end apart from the
+last token, because a client's place in an answer counts tokens (api/event_ids.py): two gateways that got the same
+tokens in other frames must cut the same text into the same pieces. And it knows what of it was journalled. Per token
+that is one comparison more; the tokens themselves are in `flow.emitted` anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..link.journal_messages import LanePart
+from ..request import TokenFrame, TokenLogprob, unpack_ids
+from .choice import Choice, Owner
+from .flow import ChoiceFlow, Phase
+from .stream import TextStage
+
+
+class Journalled(Protocol):
+    """The answer that a choice is part of (journal_run.py)."""
+
+    def grown(self) -> None:
+        """There are tokens that are not journalled."""
+        ...
+
+
+class JournalChoice(Choice):
+    """See the module. `kept` is how many of its tokens are on their way to the journal, or came from there."""
+
+    __slots__ = ("_answer", "_ended", "_logprobs", "_told_end", "kept")
+
+    def __init__(
+        self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage, answer: Journalled
+    ) -> None:
+        super().__init__(generation, index, flow, text)
+        self._answer = answer
+        self._ended: str | None = None
+        self._told_end = False
+        self._logprobs: list[TokenLogprob] = []
+        self.kept = 0
+
+    def on_frame(self, frame: TokenFrame) -> None:
+        ids, logprobs, finish = frame.token_ids, frame.logprobs, frame.finish
+        if logprobs is not None:
+            known = max(0, len(self.flow.emitted) - frame.index) if frame.index >= 0 else 0
+            self._logprobs.extend(logprobs[known:])
+        if len(ids) == 1 and finish is None:
+            super().on_frame(frame)
+        else:
+            cached, stream = frame.cached_tokens, frame.stream_id
+            for i, token_id in enumerate(ids):
+                index = frame.index + i if frame.index >= 0 else -1
+                one = (logprobs[i],) if logprobs is not None else None
+                super().on_frame(TokenFrame(stream, (token_id,), None, one, cached, index))
+                if self.flow.phase is Phase.DONE:
+                    break
+            if finish is not None and self.flow.phase is not Phase.DONE:
+                end = frame.index + len(ids) if frame.index >= 0 else -1
+                super().on_frame(TokenFrame(stream, (), finish, None, cached, end))
+        self._answer.grown()
+
+    def replay(self, part: LanePart) -> None:
+        """Tokens from the journal, as an engine would have sent them."""
+        ids = tuple(unpack_ids(part.ids))
+        self.on_frame(TokenFrame(0, ids, part.finish, part.logprobs, part.cached_tokens, part.start))
+        self.kept = max(self.kept, part.start + len(ids))
+        self._told_end = self._told_end or part.finish is not None
+
+    def unkept(self) -> LanePart | None:
+        """What the journal does not have yet; from then on it counts as kept."""
+        emitted, start = self.flow.emitted, self.kept
+        ended = self._ended if not self._told_end else None
+        if start >= len(emitted) and ended is None:
+            return None
+        self.kept, self._told_end = len(emitted), self._told_end or ended is not None
+        logprobs = tuple(self._logprobs[start : len(emitted)]) if self._logprobs else None
+        return LanePart(
+            self.index, start, emitted[start:].tobytes(), ended, logprobs, self.flow.cached_tokens
+        )
+
+    def keep_from(self, count: int) -> None:
+        """The journal has only `count` tokens: send the rest again."""
+        self.kept, self._told_end = min(count, len(self.flow.emitted)), False
+
+    def _end(self, finish: str) -> None:
+        self._ended = finish
+        super()._end(finish)
+        self._answer.grown()

@@ -1,0 +1,177 @@
+"""A gateway's part in one journalled answer, as the journal sees it: what it gets, what it tells, how long it lasts.
+
+Rules: the state between the journal's calls (journal.client.Holder) and a generation; decides nothing about requests
+and starts no task (journal_run.py does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol, cast
+
+from ..config import JournalConfig
+from ..errors import ClientGone, MeshError, RequestError
+from ..journal.client import JournalCall, JournalClient
+from ..link.journal_messages import LanePart
+from ..outcome import Reason
+from .generation import Generation
+from .journal_choice import JournalChoice
+from .journal_show import Show
+from .journal_words import decode_tail, expired, handed_over
+from .viewer import Viewer
+
+
+class Runs(Protocol):
+    """All runs of this gateway (journal.py)."""
+
+    config: JournalConfig
+    client: JournalClient
+
+    def mark(self, run: Part, *, ahead: bool) -> None:
+        """Call `run.flush` soon."""
+        ...
+
+    def forget(self, run: Part) -> None:
+        """It is over."""
+        ...
+
+
+class Part:
+    """See the module. `_done` has the answer's end when another gateway made it, `_owned` is done when this one
+    does."""
+
+    def __init__(self, runs: Runs) -> None:
+        loop = asyncio.get_running_loop()
+        self.show = Show()
+        self._runs = runs
+        self._call: JournalCall | None = None
+        self._generation: Generation | None = None
+        self._early: list[LanePart] = []
+        self._done: asyncio.Future[bytes] = loop.create_future()
+        self._owned: asyncio.Future[None] = loop.create_future()
+        self._sent: deque[tuple[int, int]] = deque()
+        self._dirty = False
+        self._watched = 0
+        self._linger: asyncio.TimerHandle | None = None
+
+    def stop(self, error: MeshError) -> None:
+        """End here; the answer pauses where it is, for the next gateway."""
+        raise NotImplementedError
+
+    def _promoted(self, generation: Generation) -> None:
+        raise NotImplementedError
+
+    def attach(self, viewer: Viewer) -> None:
+        """Show everything so far, and what is to come."""
+        self._stay()
+        self.show.attach(viewer)
+
+    def detach(self, viewer: Viewer) -> None:
+        """This client needs no more. The last one's leaving begins the lingering."""
+        self.show.viewers.pop(viewer, None)
+        self._maybe_linger()
+
+    def _maybe_linger(self) -> None:
+        if self.show.viewers or self._watched or self._linger is not None or self.show.tail is not None:
+            return
+        own = self._call is not None and self._call.state == "own"
+        gone = ClientGone(Reason.CLIENT_CANCELLED, "the client went away and did not come back")
+        wait_s = self._runs.config.linger_s if own else 0.0
+        self._linger = asyncio.get_running_loop().call_later(wait_s, self.stop, gone)
+
+    def _stay(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    # what the journal gets -------------------------------------------------------------------------------
+
+    def grown(self) -> None:
+        if not self._dirty and self._owned.done():
+            self._dirty = True
+            self._runs.mark(self, ahead=self.show.waits)
+
+    def flush(self) -> None:
+        """Send what the journal does not have yet."""
+        self._dirty = False
+        call = self._call
+        if call is not None and call.state == "own" and self._owned.done():
+            found = [choice.unkept() for choice in self._choices()]
+            if parts := tuple(part for part in found if part is not None):
+                self._sent.append((call.append(parts), len(self.show.deltas)))
+
+    def _choices(self) -> list[JournalChoice]:
+        return cast("list[JournalChoice]", self._generation.choices) if self._generation is not None else []
+
+    # journal.client.Holder ------------------------------------------------------------------------------
+
+    def journal_parts(self, parts: tuple[LanePart, ...]) -> None:
+        if self._generation is None:
+            self._early.extend(parts)
+            return
+        choices = self._choices()
+        for part in parts:
+            choices[part.choice].replay(part)
+
+    def journal_own(self, epoch: int) -> None:
+        if not self._owned.done():
+            self._owned.set_result(None)
+            if self._generation is not None:
+                self._promoted(self._generation)
+
+    def journal_done(self, tail: bytes) -> None:
+        if not self._done.done():
+            self._done.set_result(tail)
+            if self._generation is not None:
+                self._told(self._generation)
+
+    def journal_ack(self, seq: int) -> None:
+        while self._sent and self._sent[0][0] <= seq:
+            upto = self._sent.popleft()[1]
+            if self.show.waits:
+                self.show.kept(upto)
+
+    def journal_have(self, counts: tuple[int, ...]) -> None:
+        for choice in self._choices():
+            choice.keep_from(counts[choice.index] if choice.index < len(counts) else 0)
+        self.flush()
+
+    def journal_watch(self, followers: int) -> None:
+        left, self._watched = self._watched > followers, followers
+        if followers:
+            self._stay()
+        elif left:
+            self._maybe_linger()
+
+    def journal_away(self) -> None:
+        self.show.wait_no_more()
+
+    def journal_lost(self, state: str, error: RequestError | None) -> None:
+        if state == "fenced":
+            self.stop(handed_over())
+        elif state == "off" and self._owned.done():
+            self.show.wait_no_more()
+        else:
+            self.stop(error or expired("nothing is kept of it any more"))
+
+    # a generation that follows -------------------------------------------------------------------------------
+
+    def attach_generation(self, generation: Generation) -> None:
+        """The follower is ready: give it what came already."""
+        self._generation = generation
+        parts, self._early = tuple(self._early), []
+        self.journal_parts(parts)
+        if self._done.done():
+            self._told(generation)
+        elif self._owned.done():
+            self._promoted(generation)
+
+    def _told(self, generation: Generation) -> None:
+        try:
+            answer = decode_tail(self._done.result()).answer
+        except RequestError as error:
+            self.stop(error)
+            return
+        if answer is not None:
+            generation.cache_hit(answer)

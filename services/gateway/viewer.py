@@ -1,0 +1,72 @@
+"""One client's view of a journalled answer: from where it left off, at its own pace. Pure but for its responder.
+
+Rules: deltas of the whole answer in, the client's part out. Several may look at one answer; one that reads too slowly
+loses its connection, never the others' answer, and may come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from ..answer import AnswerHead, AnswerTail, Delta, Responder
+from ..api import event_ids
+from ..errors import ClientGone, MeshError
+from ..outcome import Reason
+
+
+class Viewer:
+    """`done` ends with the answer's tail, or with the error that ended the view. `replayed`: another call began the
+    answer."""
+
+    def __init__(self, responder: Responder, seen: event_ids.Cursor | None, max_buffered_bytes: int) -> None:
+        self._responder, self._max_buffered_bytes = responder, max_buffered_bytes
+        self.replayed = False
+        self._had: Callable[[Delta], None] | None = getattr(responder, "had", None)  # those that count what they said
+        self._rest = event_ids.Rest(seen) if seen is not None else None
+        self._begun = False
+        self.done: asyncio.Future[AnswerTail] = asyncio.get_running_loop().create_future()
+
+    def delta(self, head: AnswerHead, delta: Delta) -> None:
+        """What became visible, from the answer's beginning on."""
+        if self.done.done():
+            return
+        try:
+            if self._rest is not None and self._rest.skips(delta):
+                if self._had is not None:
+                    self._had(delta)
+                return
+        except MeshError as error:
+            self.fail(error)
+            return
+        self._begin(head)
+        self._responder.delta(delta)
+        if self._responder.buffered_bytes > self._max_buffered_bytes:
+            self.fail(ClientGone(Reason.SLOW_READER, "the client reads too slowly"))
+
+    def end(self, head: AnswerHead, tail: AnswerTail) -> None:
+        """The answer is complete."""
+        if self.done.done():
+            return
+        try:
+            if self._rest is not None:
+                self._rest.check_end()
+        except MeshError as error:
+            self.fail(error)
+            return
+        self._begin(head)
+        self._responder.end(tail)
+        self.done.set_result(tail)
+
+    def fail(self, error: MeshError) -> None:
+        """It ends here."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _begin(self, head: AnswerHead) -> None:
+        if not self._begun:
+            self._begun = True
+            self._responder.begin(msgspec.structs.replace(head, resumable=True, replayed=self.replayed))
+

@@ -1,0 +1,273 @@
+"""The journal without Ray: the book behind a link, and its store. One per mesh, in the Cache's process.
+
+When it dies, owners tell the next one what they hold, with every token (JournalOpen with their epoch), as gateways
+tell a new queue their leases; until they could, nobody becomes a new owner (`restart_grace_s`). What was finished or
+paused is found in the store, if there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine, Iterable
+
+import msgspec
+
+from ..cache.key import WIRE_BYTES, CacheKey
+from ..clock import Clock, SystemClock
+from ..config import JournalConfig
+from ..link.asyncio_link import Link, LinkServer
+from ..link.journal_messages import (
+    JournalAck,
+    JournalAppend,
+    JournalDone,
+    JournalEnd,
+    JournalFail,
+    JournalHave,
+    JournalOpen,
+    JournalParts,
+    JournalRelease,
+    JournalState,
+    JournalWatch,
+)
+from ..link.messages import AnyMessage
+from .book import Book, Entry
+from .effects import Deliver, Done, Effect, Follow, Have, Keep, Own, Tell, Watch
+from .records import encode, rebuild
+from .store import JournalStore, StoreDown
+from .writer import Writer
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+LIFE_SLACK_S = 3600.0
+"""A record outlives its answer's `keep_s` by the longest that an answer may be in the making."""
+
+Member = tuple[Link, int]
+
+
+class JournalStats(msgspec.Struct, frozen=True):
+    """Counters since the start. `resumed` answers went on at another gateway, `followed` were read by another call."""
+
+    answers: int
+    bytes: int
+    opened: int
+    followed: int
+    resumed: int
+    ended: int
+    conflicts: int
+    store_failures: int
+
+
+class JournalAuthority:
+    """See the module. All methods on one event loop."""
+
+    def __init__(
+        self, config: JournalConfig, store: JournalStore | None = None, clock: Clock | None = None
+    ) -> None:
+        self._config, self._store = config, store
+        self._clock = clock or SystemClock()
+        self.book: Book[Member] = Book(config)
+        self._calls: dict[Link, dict[int, CacheKey]] = {}
+        self._keys: dict[bytes, CacheKey] = {}
+        self._lives: dict[bytes, tuple[bytes, bytes]] = {}
+        self._writer: Writer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._open_s = 0.0
+        self._counts = dict.fromkeys(("opened", "followed", "resumed", "ended", "conflicts"), 0)
+        self.key = secrets.token_bytes(32)
+        self._server = LinkServer(self, self.key)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; returns the address for gateways."""
+        self.begin()
+        return await self._server.start(host, port)
+
+    def begin(self) -> None:
+        """What `start` does apart from listening."""
+        self._open_s = self._clock.now_s() + self._config.restart_grace_s
+        if self._store is not None:
+            self._writer = Writer(self._store, self._usurped)
+        self._tick()
+
+    async def stop(self) -> None:
+        """Close links and the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.close()
+        for link in list(self._calls):
+            link.close("the journal stops")
+        for task in self._tasks:
+            task.cancel()
+        if self._writer is not None:
+            await self._writer.close()
+
+    def purge(self, scope: bytes) -> None:
+        """Forget every answer under a purge scope (cache/key.py), now. The store forgets by the cache's purge."""
+        self._run(self.book.purge(scope))
+
+    def stats(self) -> JournalStats:
+        """Counters and sizes now."""
+        failures = self._writer.num_failures if self._writer is not None else 0
+        return JournalStats(len(self.book), self.book.num_bytes, store_failures=failures, **self._counts)
+
+    # link.Handler --------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        self._calls[link] = {}
+
+    def link_down(self, link: Link, why: str) -> None:
+        now_s = self._clock.now_s()
+        for call_id, key in self._calls.pop(link, {}).items():
+            self._run(self.book.unlinked(key.wire, (link, call_id), now_s))
+
+    def link_message(self, link: Link, message: AnyMessage) -> None:
+        if isinstance(message, JournalOpen):
+            self._open(link, message)
+            return
+        call_id: int = getattr(message, "call_id", -1)
+        key = self._calls.get(link, {}).get(call_id)
+        if key is None:
+            return
+        member, now_s = (link, call_id), self._clock.now_s()
+        match message:
+            case JournalAppend(seq=seq, parts=parts):
+                effects = self.book.append(key.wire, member, parts, now_s)
+                self._run(effects)
+                if not any(isinstance(effect, Tell | Have) and effect.member == member for effect in effects):
+                    link.send(JournalAck(call_id, seq))
+            case JournalEnd(tail=tail):
+                effects = self.book.end(key.wire, member, tail, now_s)
+                self._run(effects)
+                if not any(isinstance(effect, Tell) and effect.member == member for effect in effects):
+                    self._counts["ended"] += 1
+                    self._calls[link].pop(call_id, None)
+                    link.send(JournalAck(call_id, 0, True))
+            case JournalFail(reason=reason, message=text):
+                self._calls[link].pop(call_id, None)
+                self._run(self.book.fail(key.wire, member, reason, text))
+            case JournalRelease():
+                self._calls[link].pop(call_id, None)
+                self._run(self.book.leave(key.wire, member, now_s))
+            case _:
+                log.warning("%s sent a %s to the journal", link.name, type(message).__name__)
+
+    # ---------------------------------------------------------------------------------------------------
+
+    def _open(self, link: Link, asked: JournalOpen) -> None:
+        if len(asked.key) != WIRE_BYTES:
+            link.close("a key of the wrong length")
+            return
+        key = CacheKey(asked.key, asked.person)
+        self._calls[link][asked.call_id] = key
+        known = self.book.get(key.wire) is not None
+        if known or (self._store is None and (asked.epoch or self._clock.now_s() >= self._open_s)):
+            self._opened(link, asked, key)
+        else:
+            self._spawn(self._look_up(link, asked, key))
+
+    async def _look_up(self, link: Link, asked: JournalOpen, key: CacheKey) -> None:
+        """A key that this book does not know: ask the store, and give owners of an earlier life time to speak."""
+        if not asked.epoch:
+            await asyncio.sleep(max(0.0, self._open_s - self._clock.now_s()))
+        if self._store is not None and self.book.get(key.wire) is None:
+            try:
+                kept = await self._store.load(key)
+            except StoreDown as error:
+                log.debug("the journal's store does not answer: %s", error)
+                if not asked.epoch and self.book.get(key.wire) is None:
+                    self._tell((link, asked.call_id), Tell((link, asked.call_id), "off"))
+                    return
+                kept = []
+            if kept and self.book.get(key.wire) is None:
+                self._restore(key, [one.record for one in kept])
+                if self._writer is not None:
+                    self._writer.loaded(key, kept[-1].place)
+        if asked.call_id in self._calls.get(link, {}):
+            self._opened(link, asked, key)
+
+    def _restore(self, key: CacheKey, records: list[bytes]) -> None:
+        now_s = self._clock.now_s()
+        entry = rebuild(key.wire, records, key.scopes, now_s)
+        if entry is not None:
+            found: Entry[Member] = entry  # type: ignore[assignment]  # nobody is a member of it yet
+            self._keys[key.wire] = key
+            self._lives[key.wire] = (entry.fingerprint, entry.head)
+            self.book.restore(found, now_s)
+
+    def _opened(self, link: Link, asked: JournalOpen, key: CacheKey) -> None:
+        member, now_s, wire = (link, asked.call_id), self._clock.now_s(), key.wire
+        if self.book.get(wire) is None:
+            self._keys[wire], self._lives[wire] = key, (asked.fingerprint, asked.head)
+        if asked.epoch:
+            print_, head = asked.fingerprint, asked.head
+            self._run(self.book.hold(wire, member, print_, head, key.scopes, asked.epoch, now_s))
+            return
+        effects = self.book.open(
+            wire, member, asked.fingerprint, asked.head, key.scopes, now_s, resume=asked.resume
+        )
+        self._run(effects)
+        if self.book.get(wire) is None:
+            self._keys.pop(wire, None)
+            self._lives.pop(wire, None)
+
+    def _run(self, effects: Iterable[Effect[Member]]) -> None:
+        for effect in effects:
+            if isinstance(effect, Keep):
+                self._keep(effect)
+                continue
+            link, call_id = effect.member
+            match effect:
+                case Follow(head=head, parts=parts):
+                    self._counts["followed"] += 1
+                    link.send(JournalState(call_id, "follow", head=head))
+                    if parts:
+                        link.send(JournalParts(call_id, parts))
+                case Own(epoch=epoch, head=head):
+                    self._counts["opened" if epoch == 1 else "resumed"] += 1
+                    link.send(JournalState(call_id, "own", epoch, head))
+                case Deliver(parts=parts):
+                    link.send(JournalParts(call_id, parts))
+                case Done(tail=tail):
+                    self._calls.get(link, {}).pop(call_id, None)
+                    link.send(JournalDone(call_id, tail))
+                case Have(counts=counts):
+                    link.send(JournalHave(call_id, counts))
+                case Watch(followers=followers):
+                    link.send(JournalWatch(call_id, followers))
+                case Tell():
+                    self._tell(effect.member, effect)
+
+    def _tell(self, member: Member, tell: Tell[Member]) -> None:
+        link, call_id = member
+        self._counts["conflicts"] += tell.state == "conflict"
+        self._calls.get(link, {}).pop(call_id, None)
+        link.send(JournalState(call_id, tell.state, reason=tell.reason, message=tell.message))
+
+    def _keep(self, keep: Keep) -> None:
+        key = self._keys.get(keep.key)
+        if key is None:
+            return
+        if self._writer is not None:
+            record = encode(keep, *self._lives[keep.key])
+            life_s = self._config.keep_s if keep.what == "end" else self._config.keep_s + LIFE_SLACK_S
+            self._writer.keep(key, keep.epoch, record, life_s)
+        if keep.what == "drop":
+            del self._keys[keep.key], self._lives[keep.key]
+
+    def _usurped(self, wire: bytes) -> None:
+        """The store has a later owner than this book knows: another authority runs beside us."""
+        self._run(self.book.usurped(wire))
+        self._keys.pop(wire, None)
+        self._lives.pop(wire, None)
+
+    def _tick(self) -> None:
+        self._run(self.book.tick(self._clock.now_s()))
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
