@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from .config_capacity import CapacityConfig as CapacityConfig
+
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
@@ -200,6 +202,16 @@ class GatewayConfig(Section):
     limits: LimitsConfig = LimitsConfig()
 
 
+class PlacementConfig(Section):
+    """Which nodes replicas may run on, as Ray's label selectors; empty: any. Terraform's nodes carry their pool, tier
+    and capacity type as `expertmesh.io/*`. `control` is for the queue, the cache and the postprocessing: one replica
+    each, which must not be on a machine that the cloud takes back."""
+
+    gateway: dict[str, str] = Field(default_factory=dict)
+    control: dict[str, str] = Field(default_factory=dict)
+    experts: dict[str, str] = Field(default_factory=dict)
+
+
 class GraphConfig(Section):
     """One complete mesh."""
 
@@ -210,3 +222,4 @@ class GraphConfig(Section):
     experts: ExpertsConfig
     postprocess: PostprocessConfig
     journal: JournalConfig = JournalConfig()
+    placement: PlacementConfig = PlacementConfig()

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.capacity.imds_watch import Identity
-from services.capacity.settings import CapacityConfig, DrainConfig, PoolConfig
+from services.config_capacity import CapacityConfig, DrainConfig, PoolConfig
 
 
 class _Facts(BaseModel):

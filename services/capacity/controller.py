@@ -12,8 +12,8 @@ from typing import Protocol
 
 from services.capacity import drain, pool_plan
 from services.capacity.nodes import Nodes, NodesError, NoticeQueue, PoolView
-from services.capacity.settings import CapacityConfig
 from services.clock import Clock
+from services.config_capacity import CapacityConfig
 
 
 class MeshDrainError(Exception):
@@ -112,6 +112,8 @@ class Controller:
             ):
                 self._tell(drain.Gone(instance_id))
                 self._replacing.pop(instance_id, None)
+                # What a machine that no longer exists could not take would otherwise be tried for ever.
+                self._retry = [effect for effect in self._retry if effect.instance_id != instance_id]
             elif node.phase is drain.Phase.DRAINING and self._mesh.is_empty(instance_id):
                 self._tell(drain.Drained(instance_id))
             elif node.phase is drain.Phase.AWAITING_REPLACEMENT:

@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.util.state import list_actors
+from ray._private.state import actors as known_actors
 
 from ..clock import SystemClock
+from ..config import CapacityConfig
 from .controller import Controller, MeshDrainError
 from .nodes import Nodes, NoticeQueue
 from .ray_drain import DrainRefused, RayDrain
-from .settings import CapacityConfig
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class RayMesh:
         if node_id is None:
             return  # never joined, or gone: nothing runs there
         try:
-            self._drain.drain(node_id, within_s, preempted, f"capacity controller: {instance_id}")
+            why = "the cloud wants it back" if preempted else "its pool shrinks"
+            self._drain.drain(node_id, within_s, f"{instance_id}: {why}")
         except DrainRefused as error:
             raise MeshDrainError(str(error)) from error
 
@@ -56,13 +57,13 @@ class RayMesh:
         node_id = self._node_id(instance_id)
         if node_id is None:
             return True
-        try:
-            ours = list_actors(filters=[("node_id", "=", node_id), ("state", "=", "ALIVE")], limit=1000)
-        except Exception as error:  # the state API raises many kinds while the head restarts
-            log.warning("cannot see the actors of %s: %s", instance_id, error)
-            return False
+        # Asked of the GCS, since the public state API wants a dashboard beside it.
+        alive = known_actors(actor_state_name="ALIVE").values()
         # Serve's proxy and controller-side helpers live as long as the node; replicas are what we wait for.
-        return not any("ServeReplica" in (actor.class_name or "") for actor in ours)
+        return not any(
+            actor["Address"]["NodeID"] == node_id and "ServeReplica" in actor["ActorClassName"]
+            for actor in alive
+        )
 
     def _node_id(self, instance_id: str) -> str | None:
         for node in self._nodes():

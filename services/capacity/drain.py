@@ -22,7 +22,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from services.capacity.notices import Hook, Notice, Signal
-from services.capacity.settings import DrainConfig
+from services.config_capacity import DrainConfig
 
 
 class Phase(IntEnum):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from services.capacity.nodes import NodesError, PoolView
 from services.capacity.notices import Hook
@@ -34,7 +34,8 @@ def guarded(call: Callable[[], _T]) -> _T:
         said: Any = error.response.get("Error", {})
         raise NodesError(str(error), str(said.get("Code")) in _RETRYABLE) from error
     except BotoCoreError as error:
-        raise NodesError(str(error), retryable=True) from error
+        # What cannot even be sent (a name that is too long) will not be sendable later; everything else is the way.
+        raise NodesError(str(error), retryable=not isinstance(error, ParamValidationError)) from error
 
 
 class Ec2Nodes:
@@ -81,6 +82,7 @@ class Ec2Nodes:
                 raise
 
     def terminate(self, instance_id: str) -> None:
+        """AWS names neither the error's kind nor the group, hence the look at its words ("Instance Id not found")."""
         try:
             guarded(
                 lambda: self._autoscaling.terminate_instance_in_auto_scaling_group(

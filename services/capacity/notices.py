@@ -20,6 +20,7 @@ from typing import Any, cast
 MAX_BODY_BYTES = 262_144  # SQS carries no more
 NOTICE_LIFE_S = 120.0  # an interruption warning comes this long before the end
 _INSTANCE = re.compile(r"^i-[0-9a-f]{8,17}$")
+_TOKEN_CHARS = 36  # a UUID; the API takes no other length
 
 
 class Signal(StrEnum):
@@ -100,6 +101,8 @@ def _hook(detail: dict[str, Any]) -> Hook:
         isinstance(asg, str) and isinstance(name, str) and isinstance(token, str) and asg and name and token
     ):
         raise BadNotice("a lifecycle action lacks its group, hook or token")
+    if len(token) != _TOKEN_CHARS:
+        raise BadNotice(f"not a lifecycle action's token: {token!r:.40}")
     return Hook(asg, name, token)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from services.capacity.nodes import PoolView
-from services.capacity.settings import PoolConfig, ScaleConfig, Tier
+from services.config_capacity import PoolConfig, ScaleConfig, Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,14 @@ class RayDrain:
 
     def drain_here(self, within_s: float | None, why: str) -> None:
         """Drain the node that this process runs on (Ray finds its id). Raises DrainRefused."""
-        self.drain(None, within_s, preempted=True, why=why)
+        self.drain(None, within_s, why)
 
-    def command(self, node_id: str | None, within_s: float | None, preempted: bool, why: str) -> list[str]:
-        """The words of the command. `within_s` None: no deadline; below one second still means one."""
-        reason = "DRAIN_NODE_REASON_PREEMPTION" if preempted else "DRAIN_NODE_REASON_IDLE_TERMINATION"
+    def command(self, node_id: str | None, within_s: float | None, why: str) -> list[str]:
+        """The words of the command. `within_s` None: no deadline; below one second still means one.
+
+        Ray's other reason, idle termination, is refused on a node where anything runs, which is what a drain is
+        for; so that every drain of ours says preemption, whoever wants the machine back."""
+        reason = "DRAIN_NODE_REASON_PREEMPTION"
         words = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address]
         words += ["--node-id", node_id] if node_id is not None else []
         words += ["--reason", reason, "--reason-message", why]
@@ -39,12 +42,12 @@ class RayDrain:
             words += ["--deadline-remaining-seconds", str(max(1, int(within_s)))]
         return words
 
-    def drain(self, node_id: str | None, within_s: float | None, preempted: bool, why: str) -> None:
-        """Blocks for a few seconds. Raises DrainRefused; draining twice is fine, the later deadline counts."""
+    def drain(self, node_id: str | None, within_s: float | None, why: str) -> None:
+        """Blocks for a few seconds. Raises DrainRefused; draining twice is fine, the deadline said last counts."""
         environment = {**os.environ, **self.env, "RAY_ADDRESS": self.address}
         try:
             done = subprocess.run(
-                self.command(node_id, within_s, preempted, why),
+                self.command(node_id, within_s, why),
                 env=environment,
                 capture_output=True,
                 text=True,

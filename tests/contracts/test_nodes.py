@@ -9,12 +9,13 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
 
 from services.capacity.memory_nodes import MemoryNodes, MemoryNoticeQueue
-from services.capacity.nodes import Nodes, NodesError, NoticeQueue
+from services.capacity.nodes import Nodes, NodesError, NoticeQueue, PoolView
 from services.capacity.notices import Hook, Signal
 
 ADAPTERS = ["memory"] + (
@@ -31,20 +32,32 @@ EVENT = json.dumps(
 )
 
 
+TOKEN = "87654321-4321-4321-4321-210987654321"
+
+
 @dataclass(frozen=True, slots=True)
 class World:
+    """One group of 1 to 4 nodes that runs one, and an empty queue."""
+
     nodes: Nodes
     queue: NoticeQueue
     send: Any
+    group: str
+
+    def view(self) -> PoolView:
+        return self.nodes.view((self.group,))[self.group]
 
 
-def _ec2_world() -> Iterator[World]:
+@pytest.fixture(scope="module")
+def fake_account() -> Iterator[Any]:
+    """One fake AWS for all cases (it takes seconds to wake up): gives a world of their own to each."""
     from moto import mock_aws
 
     from tests.infra.fake_aws import install
 
     install()
-    with mock_aws():
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.delenv("AWS_CA_BUNDLE", raising=False)
         import boto3
 
         from services.capacity.ec2_nodes import Ec2Nodes
@@ -56,69 +69,96 @@ def _ec2_world() -> Iterator[World]:
         ec2.create_launch_template(
             LaunchTemplateName="node", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"}
         )
-        scaling.create_auto_scaling_group(
-            AutoScalingGroupName="pool",
-            MinSize=1,
-            MaxSize=4,
-            DesiredCapacity=1,
-            VPCZoneIdentifier=subnet,
-            LaunchTemplate={"LaunchTemplateName": "node", "Version": "$Latest"},
-            NewInstancesProtectedFromScaleIn=True,
-            LifecycleHookSpecificationList=[
-                {"LifecycleHookName": "drain", "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING"}
-            ],
-        )
-        url = sqs.create_queue(QueueName="events", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
-        yield World(
-            Ec2Nodes(REGION),
-            SqsNoticeQueue(url, REGION),
-            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
-        )
+        nodes, numbers = Ec2Nodes(REGION), count(1)
+
+        def world() -> World:
+            group = f"pool-{next(numbers)}"
+            scaling.create_auto_scaling_group(
+                AutoScalingGroupName=group,
+                MinSize=1,
+                MaxSize=4,
+                DesiredCapacity=1,
+                VPCZoneIdentifier=subnet,
+                LaunchTemplate={"LaunchTemplateName": "node", "Version": "$Latest"},
+                NewInstancesProtectedFromScaleIn=True,
+                LifecycleHookSpecificationList=[
+                    {
+                        "LifecycleHookName": "drain",
+                        "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+                    }
+                ],
+            )
+            url = sqs.create_queue(QueueName=group, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+            queue = SqsNoticeQueue(url, REGION)
+            return World(nodes, queue, lambda body: sqs.send_message(QueueUrl=url, MessageBody=body), group)
+
+        yield world
 
 
 @pytest.fixture(params=ADAPTERS)
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    if request.param == "memory":
-        nodes, queue = MemoryNodes(), MemoryNoticeQueue()
-        nodes.add_group("pool", 1, 4)
-        yield World(nodes, queue, queue.send)
-        return
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    yield from _ec2_world()
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "ec2":
+        return request.getfixturevalue("fake_account")()
+    nodes, queue = MemoryNodes(), MemoryNoticeQueue()
+    nodes.add_group("pool", 1, 4)
+    return World(nodes, queue, queue.send, "pool")
 
 
 def test_groups_are_seen_as_they_are(world: World) -> None:
-    views = world.nodes.view(("pool", "absent"))
-    assert set(views) == {"pool"}
-    assert (views["pool"].desired, len(views["pool"].serving), views["pool"].leaving) == (1, 1, ())
+    views = world.nodes.view((world.group, "absent"))
+    assert set(views) == {world.group}
+    view = views[world.group]
+    assert (view.desired, len(view.serving), view.leaving) == (1, 1, ())
 
 
 def test_a_group_grows_to_the_size_asked(world: World) -> None:
     for _ in range(2):  # asking twice is fine
-        world.nodes.set_desired("pool", 3)
-    view = world.nodes.view(("pool",))["pool"]
+        world.nodes.set_desired(world.group, 3)
+    view = world.view()
     assert view.desired == 3 and len(view.starting) + len(view.serving) == 3
 
 
-def test_a_size_outside_the_bounds_is_refused(world: World) -> None:
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_size_outside_the_bounds_is_refused(world: World, size: int) -> None:
+    with pytest.raises(NodesError) as refused:
+        world.nodes.set_desired(world.group, size)
+    assert not refused.value.retryable
+    assert world.view().desired == 1
+
+
+def test_a_group_that_does_not_exist_is_refused(world: World) -> None:
     with pytest.raises(NodesError) as refused:
         world.nodes.set_desired("absent", 3)
     assert not refused.value.retryable
 
 
+def test_what_cannot_be_asked_at_all_is_not_worth_a_second_try(world: World) -> None:
+    with pytest.raises(NodesError) as refused:
+        world.nodes.set_desired("", 3)
+    assert not refused.value.retryable
+
+
 def test_termination_lowers_the_size_and_takes_that_node(world: World) -> None:
-    world.nodes.set_desired("pool", 3)
-    victim = world.nodes.view(("pool",))["pool"].serving[1]
+    world.nodes.set_desired(world.group, 3)
+    victim = world.view().serving[1]
     world.nodes.terminate(victim)
     world.nodes.terminate(victim)  # gone already: fine
-    view = world.nodes.view(("pool",))["pool"]
+    view = world.view()
     assert view.desired == 2 and victim not in (*view.serving, *view.starting)
 
 
+def test_termination_never_goes_below_the_least_size(world: World) -> None:
+    (last,) = world.view().serving
+    with pytest.raises(NodesError) as refused:
+        world.nodes.terminate(last)
+    assert not refused.value.retryable
+    assert world.view().serving == (last,)
+
+
 def test_a_hook_may_be_answered_twice_or_be_gone(world: World) -> None:
-    instance = world.nodes.view(("pool",))["pool"].serving[0]
+    instance = world.view().serving[0]
     for name in ("drain", "drain", "no-such-hook"):
-        world.nodes.answer_hook(instance, Hook("pool", name, "token"))
+        world.nodes.answer_hook(instance, Hook(world.group, name, TOKEN))
 
 
 def test_notices_come_until_they_are_acknowledged(world: World) -> None:

@@ -213,6 +213,50 @@ def _hook_answered(self: Any) -> EmptyResult:
     return EmptyResult()
 
 
+_desired_set = AutoScalingResponse.set_desired_capacity
+_instance_terminate = AutoScalingResponse.terminate_instance_in_auto_scaling_group
+
+
+def _desired_within_bounds(self: Any) -> Any:
+    """Real AWS knows its groups by name, and keeps every size between the group's bounds."""
+    from moto.autoscaling.exceptions import ValidationError
+
+    name, wanted = self._get_param("AutoScalingGroupName"), self._get_int_param("DesiredCapacity")
+    group = self.autoscaling_backend.autoscaling_groups.get(name)
+    if group is None:
+        raise ValidationError("AutoScalingGroup name not found - null")
+    if wanted > group.max_size:
+        raise ValidationError(
+            f"New SetDesiredCapacity value {wanted} is above max value {group.max_size} for it."
+        )
+    if wanted < group.min_size:
+        raise ValidationError(
+            f"New SetDesiredCapacity value {wanted} is below min value {group.min_size} for it."
+        )
+    return _desired_set(self)
+
+
+def _terminate_within_bounds(self: Any) -> ActionResult:
+    """Real AWS knows no machine that has left its group, and does not shrink a group below its minimum."""
+    from moto.autoscaling.exceptions import ValidationError
+
+    instance_id = self._get_param("InstanceId")
+    groups = self.autoscaling_backend.autoscaling_groups.values()
+    group = next((g for g in groups if any(s.instance.id == instance_id for s in g.instance_states)), None)
+    if group is None:
+        raise ValidationError(
+            f"Instance Id not found - No managed instance found for instance ID: {instance_id}"
+        )
+    decrement = self._get_bool_param("ShouldDecrementDesiredCapacity", False)
+    if decrement and group.desired_capacity <= group.min_size:
+        raise ValidationError(
+            f"Currently, desiredSize equals minSize ({group.min_size}). Terminating instance without "
+            "replacement will violate group's min size constraint. "
+            "Either set shouldDecrementDesiredCapacity flag to false or lower group's min size."
+        )
+    return _instance_terminate(self)
+
+
 _attributes_set = Queue._set_attributes
 
 
@@ -318,6 +362,8 @@ def install() -> None:
         (ResourceGroupsResponse, "list_group_resources", _group_members_list),
         (AutoScalingResponse, "create_auto_scaling_group", _asg_create),
         (AutoScalingResponse, "update_auto_scaling_group", _asg_update),
+        (AutoScalingResponse, "set_desired_capacity", _desired_within_bounds),
+        (AutoScalingResponse, "terminate_instance_in_auto_scaling_group", _terminate_within_bounds),
         (AutoScalingResponse, "complete_lifecycle_action", _hook_answered),
         (AutoScalingResponse, "record_lifecycle_action_heartbeat", _hook_answered),
     ]

@@ -216,7 +216,7 @@ def test_roles_spell_out_their_actions(aws: Any) -> None:
             {
                 "AutoScalingGroupName": f"{NAME}-gpu-spot",
                 "LifecycleHookName": "drain",
-                "LifecycleActionToken": "t",
+                "LifecycleActionToken": "87654321-4321-4321-4321-210987654321",
                 "EC2InstanceId": "i-0123456789abcdef0",
             },
         ),

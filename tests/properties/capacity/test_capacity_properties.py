@@ -19,7 +19,7 @@ from services.capacity import drain as d
 from services.capacity.nodes import PoolView
 from services.capacity.notices import Hook, Notice, Signal
 from services.capacity.pool_plan import GiveUp, Memory, SetDesired, plan
-from services.capacity.settings import DrainConfig, PoolConfig, ScaleConfig, Tier
+from services.config_capacity import DrainConfig, PoolConfig, ScaleConfig, Tier
 
 IDS = [f"i-{n:017x}" for n in range(3)]
 POLICY = DrainConfig()

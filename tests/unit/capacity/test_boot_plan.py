@@ -14,7 +14,7 @@ from services.capacity.boot_plan import (
     ray_start_words,
 )
 from services.capacity.imds_watch import Identity
-from services.capacity.settings import Tier
+from services.config_capacity import Tier
 
 WHO = Identity("i-0123456789abcdef0", "eu-central-1a", "g6.12xlarge", "10.40.1.2", "spot")
 COMMON = {

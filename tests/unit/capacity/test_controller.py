@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from services.capacity.controller import Controller, MeshDrainError
 from services.capacity.memory_nodes import MemoryNodes, MemoryNoticeQueue
-from services.capacity.settings import CapacityConfig
 from services.clock import VirtualClock
+from services.config_capacity import CapacityConfig
 
 
 class FakeMesh:
@@ -108,6 +108,21 @@ def test_a_drain_that_the_mesh_refuses_is_tried_again() -> None:
     assert ("drain", victim, 100.0) in world.mesh.said and not world.controller.failures
 
 
+def test_what_a_lost_machine_could_not_take_is_given_up() -> None:
+    world = World({"spot": 1})
+    world.step()
+    victim = world.spot()[0]
+    world.mesh.refuse = True
+    world.tell("EC2 Spot Instance Interruption Warning", "aws.ec2", **{"instance-id": victim})
+    world.step()
+    world.step(2.0)
+    assert world.controller.failures
+    world.nodes.lose(victim)
+    world.step(2.0)
+    world.step()
+    assert not world.controller.failures and victim not in world.controller.state.nodes
+
+
 def test_a_terminating_node_keeps_auto_scaling_waiting_until_it_is_empty() -> None:
     world = World({"spot": 1})
     world.step()
@@ -118,7 +133,7 @@ def test_a_terminating_node_keeps_auto_scaling_waiting_until_it_is_empty() -> No
         EC2InstanceId=victim,
         AutoScalingGroupName="s",
         LifecycleHookName="drain",
-        LifecycleActionToken="t",
+        LifecycleActionToken="87654321-4321-4321-4321-210987654321",
     )
     world.step()
     assert world.nodes.answered == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.capacity import drain as d
 from services.capacity.notices import Hook, Notice, Signal
-from services.capacity.settings import DrainConfig
+from services.config_capacity import DrainConfig
 
 I = "i-0123456789abcdef0"  # noqa: E741
 HOOK = Hook("mesh-gpu-spot", "drain", "token")

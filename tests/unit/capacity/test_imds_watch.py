@@ -128,7 +128,7 @@ def test_the_watcher_drains_once_and_tries_again_when_ray_refuses(fake: FakeImds
 
 def test_the_words_of_the_drain() -> None:
     ray = RayDrain("10.0.0.1:6380", {})
-    assert ray.command("ab", 50.7, True, "spot")[2:] == [
+    assert ray.command("ab", 50.7, "spot")[2:] == [
         "ray.scripts.scripts",
         "drain-node",
         "--address",
@@ -142,6 +142,5 @@ def test_the_words_of_the_drain() -> None:
         "--deadline-remaining-seconds",
         "50",
     ]
-    assert "--deadline-remaining-seconds" not in ray.command(
-        "ab", None, False, "scale-in"
-    ) and "--node-id" not in ray.command(None, 0.0, True, "x")
+    assert "--deadline-remaining-seconds" not in ray.command("ab", None, "scale-in")
+    assert "--node-id" not in ray.command(None, 0.0, "x")

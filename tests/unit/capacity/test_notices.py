@@ -66,10 +66,10 @@ def test_lifecycle_actions_carry_their_hook(kind: str, signal: Signal) -> None:
             EC2InstanceId=I,
             AutoScalingGroupName="g",
             LifecycleHookName="h",
-            LifecycleActionToken="t",
+            LifecycleActionToken="87654321-4321-4321-4321-210987654321",
         )
     )
-    assert notice == Notice(signal, I, None, Hook("g", "h", "t"))
+    assert notice == Notice(signal, I, None, Hook("g", "h", "87654321-4321-4321-4321-210987654321"))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,14 @@ def test_other_events_are_none_of_ours(body: str) -> None:
         event("aws.ec2", "EC2 Spot Instance Interruption Warning"),
         event("aws.ec2", "EC2 Instance Rebalance Recommendation", **{"instance-id": "../../etc"}),
         event("aws.autoscaling", "EC2 Instance-terminate Lifecycle Action", EC2InstanceId=I),
+        event(
+            "aws.autoscaling",
+            "EC2 Instance-terminate Lifecycle Action",
+            EC2InstanceId=I,
+            AutoScalingGroupName="g",
+            LifecycleHookName="h",
+            LifecycleActionToken="too-short-for-the-api",
+        ),
         json.dumps(
             {
                 "source": "aws.ec2",

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from services.capacity.nodes import PoolView
 from services.capacity.pool_plan import Action, GiveUp, Memory, SetDesired, plan
-from services.capacity.settings import CapacityConfig, PoolConfig, ScaleConfig, Tier
+from services.config_capacity import CapacityConfig, PoolConfig, ScaleConfig, Tier
 
 POLICY = ScaleConfig()
 POOLS = {

@@ -1,4 +1,7 @@
-"""Settings of the capacity service: one frozen section, unknown keys refused."""
+"""The section `capacity` of config.py, which re-exports it: pools, drains, how fast pools grow and shrink.
+
+Rules: as config.py. Terraform checks the same bounds at plan time; a node's facts become a `CapacityConfig`.
+"""
 
 from __future__ import annotations
 
