@@ -10,13 +10,13 @@ from services.config import GraphConfig
 from services.experts.deployment import experts_deployment
 from services.gateway.deployment import gateway_deployment
 from services.postprocess.deployment import postprocess_deployment
-from services.queue.deployment import PriorityQueue
+from services.queue.deployment import queue_deployment
 
 
 def mesh(config: GraphConfig) -> Application:
     """Bind one mesh. Runs before `ray.init`: nothing here may touch a cluster."""
     cache = cache_deployment(config).bind(config)
-    queue = PriorityQueue.bind(config.queue)
+    queue = queue_deployment(config).bind(config.queue)
     experts = experts_deployment(config).bind(config, queue)
     postprocess = postprocess_deployment(config).bind(config)
     return gateway_deployment(config).bind(config, cache, queue, experts, postprocess)

@@ -95,7 +95,7 @@ def cache_deployment(config: GraphConfig) -> serve.Deployment:
         name="Cache",
         num_replicas=1,
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None},
         health_check_period_s=1.0,
         health_check_timeout_s=5.0,
         graceful_shutdown_timeout_s=1.0,

@@ -13,12 +13,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import socket
+import time
 from typing import Any
 
 import ray
 from ray import serve
+from ray._raylet import GcsClient
+from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
 from ray.serve.exceptions import RayServeException
@@ -36,6 +40,8 @@ log = logging.getLogger(__name__)
 
 MEET_TIMEOUT_S = 120.0
 MEET_POLL_S = 0.1
+HAND_BACK_S = 3.0
+"""Streams of a node that leaves are handed back so long before its end."""
 
 
 class ExpertShards:
@@ -84,7 +90,7 @@ class ExpertShards:
         """Serve awaits this before it ends the replica."""
         rank = getattr(self, "_rank", None)
         if rank is not None:
-            await rank.drain(self._config.drain_s)
+            await rank.drain(min(self._config.drain_s, max(0.0, _node_leaves_in_s() - HAND_BACK_S)))
             await rank.stop()
 
     async def _find_queue(self) -> tuple[str, bytes]:
@@ -109,7 +115,7 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
         "health_check_period_s": 1.0,
         "health_check_timeout_s": 30.0,
         "graceful_shutdown_timeout_s": experts.drain_s + 10.0,
-        "ray_actor_options": _actor_options(experts),
+        "ray_actor_options": {**_actor_options(experts), "label_selector": config.placement.experts or None},
     }
     if experts.engine == "vllm" and experts.shards > 1:
         options["gang_scheduling_config"] = GangSchedulingConfig(
@@ -118,6 +124,19 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
             runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
         )
     return serve.deployment(ExpertShards).options(**options)
+
+
+def _node_leaves_in_s() -> float:
+    """Seconds until this node's drain ends; infinite where it does not drain, or drains without a deadline."""
+    if not ray.is_initialized():
+        return math.inf  # Serve's local testing mode
+    context = ray.get_runtime_context()
+    try:
+        ends_ms = GcsClient(context.gcs_address).get_draining_nodes(timeout=1.0).get(context.get_node_id(), 0)
+    except RayError as error:
+        log.warning("cannot see how long this node stays: %s", error)
+        return math.inf
+    return ends_ms / 1000 - time.time() if ends_ms else math.inf
 
 
 def _identity() -> tuple[str, GangContext | None]:

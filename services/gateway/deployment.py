@@ -133,5 +133,5 @@ def gateway_deployment(config: GraphConfig) -> serve.Deployment:
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=config.gateway.drain_s + 5.0,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.gateway or None},
     )(Gateway)

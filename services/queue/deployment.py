@@ -7,11 +7,12 @@ replica dies, Serve starts another, and authority.py's soft state comes back fro
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import msgspec
 from ray import serve
 
-from ..config import QueueConfig
+from ..config import GraphConfig, QueueConfig
 from ..errors import ServiceError
 from ..outcome import Reason
 from .authority import QueueAuthority
@@ -65,3 +66,10 @@ class PriorityQueue:
         authority = self._authority
         if authority is not None and authority.silent_s() > STUCK_S:
             raise ServiceError(Reason.INTERNAL, "the queue does not tick")
+
+
+def queue_deployment(config: GraphConfig) -> serve.Deployment:
+    """The deployment for these settings; bind it with `config.queue`. Touches no cluster."""
+    return cast(serve.Deployment, PriorityQueue).options(
+        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None}
+    )
