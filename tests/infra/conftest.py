@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.terraform import Terraform, copy_tree, find_terraform, write_cli_config
+from tests.infra.terraform import TIMEOUT_S, Terraform, copy_tree, find_terraform, write_cli_config
 
 # These tests live in an environment of their own (`make infra-test`); another one passes them by.
 if importlib.util.find_spec("moto") is None or find_terraform() is None:
@@ -117,7 +117,7 @@ def applying(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]
 @pytest.fixture(scope="session")
 def applied(applying: subprocess.Popen[bytes], local: Terraform) -> Terraform:
     """environments/local as it stands in the fake AWS."""
-    status = applying.wait(timeout=540)
+    status = applying.wait(timeout=TIMEOUT_S)
     said = (local.folder / "apply.log").read_text(encoding="utf-8", errors="replace")
     assert status == 0, f"apply failed\n{said[-6000:]}"
     return local

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 REGISTRY = "registry.terraform.io"
+TIMEOUT_S = float(os.environ.get("EXPERTMESH_INFRA_TIMEOUT_S", "540"))
+"""Of one command; for machines that are busy with other things."""
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "infra" / "terraform"
 MODULES = sorted(p.name for p in (SOURCE / "modules").iterdir() if p.is_dir())
@@ -124,7 +126,7 @@ class Terraform:
                 stderr=subprocess.STDOUT,
             )
 
-    def run(self, *words: str, expect: int = 0, timeout_s: float = 540) -> str:
+    def run(self, *words: str, expect: int = 0, timeout_s: float = TIMEOUT_S) -> str:
         """Run to the end and return what it said. Fails the test on another exit status than `expect`."""
         done = subprocess.run(
             ["terraform", *words],

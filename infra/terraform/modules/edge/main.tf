@@ -7,6 +7,8 @@ locals {
 }
 
 resource "aws_lb" "this" {
+  # checkov:skip=CKV_AWS_150:deletion protection follows `protect`: on in prod, off where things must be able to go away
+  # checkov:skip=CKV2_AWS_76:the firewall's rule group against Log4j is in a dynamic block, which checkov does not expand
   name               = var.name
   load_balancer_type = "application"
   internal           = var.internal

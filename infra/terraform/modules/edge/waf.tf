@@ -16,6 +16,7 @@ locals {
 }
 
 resource "aws_wafv2_web_acl" "this" {
+  # checkov:skip=CKV_AWS_192:the rule group against Log4j is in a dynamic block, which checkov does not expand; tests count it
   name        = var.name
   description = "${var.name}: rate limits and managed rules"
   scope       = "REGIONAL"
