@@ -6,7 +6,16 @@ to the parameter's type, which must be a class at run time: hence no `from __fut
 
 from ray.serve import Application
 
-from .profiles import DevOptions, ProdOptions, SimOptions, dev_config, prod_config, sim_config
+from .profiles import (
+    CapacityOptions,
+    DevOptions,
+    ProdOptions,
+    SimOptions,
+    capacity_config,
+    dev_config,
+    prod_config,
+    sim_config,
+)
 from .topology import mesh
 
 
@@ -23,3 +32,10 @@ def sim(options: SimOptions) -> Application:
 def prod(options: ProdOptions) -> Application:
     """A GPU cluster. What is missing on the host is one clear error."""
     return mesh(prod_config(options))
+
+
+def capacity(options: CapacityOptions) -> Application:
+    """The pool controller, beside the mesh: sizes of the Auto Scaling groups, notices, drains."""
+    from services.capacity.deployment import capacity_deployment
+
+    return capacity_deployment(capacity_config(options))

@@ -14,11 +14,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from services.capacity.boot_plan import NodeFacts
 from services.config import (
     CacheConfig,
+    CapacityConfig,
     ExpertsConfig,
     GatewayConfig,
     GraphConfig,
+    PlacementConfig,
     PostprocessConfig,
     Quantization,
     QueueConfig,
@@ -91,6 +94,29 @@ class ProdOptions(Options):
         default=False, description="random weights, to measure a shape without having it"
     )
     remote_gpus: bool = Field(default=False, description="the GPUs are on other nodes of the cluster")
+    by_labels: bool = Field(
+        default=False,
+        description="nodes carry Terraform's expertmesh.io labels: gateways go behind the load balancer",
+    )
+
+
+class CapacityOptions(BaseModel):
+    """`serve run --name capacity --route-prefix /capacity graphs.capacity`, on a head that Terraform made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    facts: str = Field(default="/etc/expertmesh/node.json", description="what user data says about this node")
+
+
+def capacity_config(options: CapacityOptions) -> CapacityConfig:
+    """The pools as Terraform made them. Raises ConfigError where this is not such a head."""
+    try:
+        facts = NodeFacts.model_validate_json(Path(options.facts).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{options.facts} does not say what this node is: {error}") from error
+    if not facts.is_head:
+        raise ConfigError(f"this node is of tier {facts.tier}; the pool controller runs on the head")
+    return facts.capacity()
 
 
 def dev_config(options: DevOptions) -> GraphConfig:
@@ -157,10 +183,18 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     return GraphConfig(
         name="prod",
         gateway=_gateway(options),
-        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        cache=CacheConfig(
+            redis_url=options.redis_url, root_secret=_root_secret(options), listen_host=_node_address()
+        ),
         queue=QueueConfig(listen_host=_node_address()),
         experts=experts,
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        # The queue and the cache listen on this host's address: they stay on the head, where this runs.
+        placement=PlacementConfig(
+            gateway={"expertmesh.io/ingress": "true"}, control={"expertmesh.io/tier": "head"}
+        )
+        if options.by_labels
+        else PlacementConfig(),
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import serve
@@ -148,3 +148,9 @@ class Capacity:
 
     def __del__(self) -> None:
         self._stop.set()
+
+
+def capacity_deployment(config: CapacityConfig) -> serve.Application:
+    """The controller, bound to the head: it must outlive every machine that it drains."""
+    options = {"num_cpus": 0, "label_selector": {"expertmesh.io/tier": "head"}}
+    return cast(serve.Deployment, Capacity).options(ray_actor_options=options).bind(config)

@@ -11,6 +11,7 @@ The rules, each a property in tests/properties/capacity:
  4. A pool shrinks only after its need has been smaller for `scale_in_hold_s`, a few nodes at a time
     (`max_drains_at_once`, or one whole expert group), and never the head.
  5. The same views and demand again give no further action.
+ 6. A pool that nobody speaks for keeps the size that it has; a fallback pool has what it lends.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def plan(
     now_s: float,
     policy: ScaleConfig,
 ) -> tuple[Memory, tuple[Action, ...]]:
-    """One look at all pools. `demand`: nodes wanted by pool (a pool not named wants its floor)."""
+    """One look at all pools. `demand`: nodes wanted by pool."""
     remembered = {name: memory.pools.get(name, PoolMemory()) for name in pools}
-    targets = {name: _fit(pool, demand.get(name, 0)) for name, pool in pools.items()}
+    targets = {name: _fit(pool, _wanted(name, pool, views, demand)) for name, pool in pools.items()}
 
     for name, pool in pools.items():
         if pool.tier is Tier.SPOT and pool.fallback is not None and name in views:
@@ -83,6 +84,13 @@ def plan(
         remembered[name] = kept
         actions += more
     return Memory(MappingProxyType(remembered)), tuple(actions)
+
+
+def _wanted(name: str, pool: PoolConfig, views: Mapping[str, PoolView], demand: Mapping[str, int]) -> int:
+    """Rule 6: nodes, before floors and groups."""
+    if name in demand or name not in views or pool.tier is Tier.FALLBACK:
+        return demand.get(name, 0)
+    return views[name].desired - len(views[name].leaving)
 
 
 def _fit(pool: PoolConfig, wanted: int) -> int:

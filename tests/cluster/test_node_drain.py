@@ -52,7 +52,12 @@ class Machines:
     """The `Nodes` port over raylets on this host: one group of spot machines."""
 
     def __init__(self) -> None:
-        small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        small: dict[str, Any] = {
+            "num_cpus": 1,
+            "node_ip_address": "127.0.0.1",
+            "object_store_memory": 80 * 2**20,
+            "include_dashboard": False,
+        }
         self._small = small
         self.cluster = Cluster(initialize_head=True, head_node_args={**small, "labels": HEAD})
         self._nodes: dict[str, Any] = {}
@@ -147,15 +152,19 @@ async def interrupt(site: Site, victim: str, notice_s: float) -> float:
     """Tell, drain, take. Returns the seconds after which the machine was empty, or the notice's length."""
     began_s = time.monotonic()
     site.notify(victim, notice_s)
-    stepping = asyncio.create_task(asyncio.to_thread(site.controller.step))
-    while (since_s := time.monotonic() - began_s) < notice_s and not (
-        stepping.done() and site.mesh.is_empty(victim)
-    ):
-        await asyncio.sleep(0.1)
-        if stepping.done():
-            stepping = asyncio.create_task(asyncio.to_thread(site.controller.step))
+    gone = asyncio.Event()
+
+    async def control() -> None:
+        while not gone.is_set():
+            await asyncio.to_thread(site.controller.step)
+            await asyncio.sleep(0.1)
+
+    controlling = asyncio.create_task(control())
+    while (since_s := time.monotonic() - began_s) < notice_s and not site.mesh.is_empty(victim):
+        await asyncio.sleep(0.2)
     site.machines.take(victim)
-    await stepping
+    gone.set()
+    await controlling
     async with asyncio.timeout(90):  # the replacement; with a long notice it is there already
         while len([machine for machine in site.engines_on() if machine != victim]) < ENGINES:
             await asyncio.sleep(0.1)

@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +49,19 @@ def find_mirror() -> Path | None:
         except OSError:
             continue
     return None
+
+
+def missing() -> str:
+    """What these tests lack on this machine, in words; empty where all is there."""
+    if find_terraform() is None:
+        return "terraform is not installed (1.11 or later: see docs/runbooks/deploy-aws.md)"
+    if find_mirror() is not None:
+        return ""
+    try:
+        socket.create_connection((REGISTRY, 443), timeout=5).close()
+    except OSError:
+        return "the AWS provider is in no local plugin folder (TF_PLUGIN_DIR names one), and its registry is out of reach"
+    return ""
 
 
 def write_cli_config(folder: Path) -> Path:
@@ -153,3 +168,9 @@ class Terraform:
     def json(self, *words: str) -> Any:
         """A command's JSON."""
         return json.loads(self.run(*words))
+
+
+if __name__ == "__main__":  # for make: prints what is missing, and succeeds where nothing is
+    said = missing()
+    print(said)
+    sys.exit(1 if said else 0)

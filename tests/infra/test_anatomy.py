@@ -44,7 +44,7 @@ def test_module_anatomy(module: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_variables_are_typed_described_and_validated(folder: Path) -> None:
-    found = _VARIABLE.findall((folder / "variables.tf").read_text(encoding="utf-8"))
+    found = [v for path in folder.glob("*.tf") for v in _VARIABLE.findall(path.read_text(encoding="utf-8"))]
     assert found
     for name, body in found:
         assert re.search(r"^  type\s+=", body, re.M), f"{name} has no type"

@@ -24,13 +24,6 @@ def test_format(tf_env: dict[str, str]) -> None:
     Terraform(SOURCE, tf_env).run("fmt", "-check", "-recursive", "-diff", "-no-color")
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_validate(environment: str, tree: Path, tf_env: dict[str, str]) -> None:
-    terraform = Terraform(tree / "environments" / environment, tf_env)
-    terraform.init()
-    terraform.run("validate", "-no-color")
-
-
 @pytest.fixture(scope="module")
 def mockable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy whose secrets are plain: see stand_ins/secret."""
@@ -43,13 +36,20 @@ def mockable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mock_env(tf_env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Mocks need the provider's schema only, so that one process serves all modules where we find its program."""
+    """Mocks and `validate` need the provider's schema only, so that one process serves all modules where we find its program."""
     program = find_provider()
     if program is None:
         yield tf_env
         return
     with one_provider(program, tf_env) as reattach:
         yield {**tf_env, "TF_REATTACH_PROVIDERS": reattach}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_validate(environment: str, tree: Path, mock_env: dict[str, str]) -> None:
+    terraform = Terraform(tree / "environments" / environment, mock_env)
+    terraform.init()
+    terraform.run("validate", "-no-color")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -63,6 +63,19 @@ def test_shrinking_waits_and_names_one_node_at_a_time() -> None:
     assert actions == ()
 
 
+def test_a_pool_that_nobody_speaks_for_keeps_its_size() -> None:
+    views = {"spot": view("s", 5, 5), "fallback": view("f", 0, 0)}
+    memory, actions = plan(Memory(), POOLS, views, {}, 0.0, POLICY)
+    memory, later = plan(memory, POOLS, views, {}, 10_000.0, POLICY)
+    assert actions == later == ()
+    short = {"spot": view("s", 5, 3), "fallback": view("f", 0, 0)}
+    memory, _ = plan(memory, POOLS, short, {}, 10_001.0, POLICY)
+    _, actions = plan(memory, POOLS, short, {}, 10_100.0, POLICY)
+    assert actions == (SetDesired("f", 2),)
+    _, again = plan(memory, POOLS, {**short, "fallback": view("f", 2, 2)}, {}, 10_100.0, POLICY)
+    assert again == ()
+
+
 def test_a_pool_that_was_not_seen_is_left_alone() -> None:
     _, actions = plan(Memory(), POOLS, {}, {"spot": 9}, 0.0, POLICY)
     assert actions == ()

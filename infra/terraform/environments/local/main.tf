@@ -89,7 +89,7 @@ module "platform" {
   }
 
   prometheus_rules = {
-    for path in fileset("${path.module}/../../../prometheus", "*.rules.yml") :
-    trimsuffix(path, ".rules.yml") => file("${path.module}/../../../prometheus/${path}")
+    for name in fileset("${path.module}/../../../prometheus", "*.rules.yml") :
+    trimsuffix(name, ".rules.yml") => file("${path.module}/../../../prometheus/${name}")
   }
 }

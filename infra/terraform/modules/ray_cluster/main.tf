@@ -15,6 +15,9 @@ locals {
     p.efa_interfaces > 0 ? [var.security_group_ids.efa] : [],
   ) }
 
+  # Gateways are placed by this label: only these nodes are behind the load balancer.
+  labels_of = { for pool, p in var.pools : pool => merge(p.ingress ? { "expertmesh.io/ingress" = "true" } : {}, p.labels) }
+
   # The controller's view of the pools, for the head alone.
   pool_plans = { for pool, p in var.pools : pool => {
     asg                  = "${var.name}-${pool}"
@@ -87,7 +90,7 @@ module "pool" {
   max_instance_lifetime_days  = each.value.max_instance_lifetime_days
   ami_id                      = each.value.ami_id
   root_volume                 = each.value.root_volume
-  labels                      = each.value.labels
+  labels                      = local.labels_of[each.key]
   subnet_ids                  = local.zones_of[each.key]
   security_group_ids          = local.groups_of[each.key]
   instance_profile_name       = var.instance_profile_names[local.profile_of[each.value.tier]]

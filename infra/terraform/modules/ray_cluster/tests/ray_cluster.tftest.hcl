@@ -76,6 +76,10 @@ run "four_pools_and_a_head_that_is_found" {
     error_message = "The controller knows who stands in for spot."
   }
   assert {
+    condition     = local.labels_of["head"]["expertmesh.io/ingress"] == "true" && length(local.labels_of["gpu-spot"]) == 0
+    error_message = "Gateways find the nodes behind the load balancer."
+  }
+  assert {
     condition     = local.facts_of["gpu-spot"].redis == null && local.facts_of["gpu-spot"].node_events_queue_url == null && local.facts_of["head"].redis.host == "redis.example"
     error_message = "Engines are not told of Redis or the queue; the head is."
   }
