@@ -54,7 +54,6 @@ class Machines:
     def __init__(self) -> None:
         small: dict[str, Any] = {
             "num_cpus": 1,
-            "node_ip_address": "127.0.0.1",
             "object_store_memory": 80 * 2**20,
             "include_dashboard": False,
         }

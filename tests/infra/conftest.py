@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.terraform import TIMEOUT_S, Terraform, copy_tree, find_terraform, write_cli_config
+from tests.infra.terraform import (
+    TIMEOUT_S,
+    Terraform,
+    copy_tree,
+    find_provider,
+    find_terraform,
+    one_provider,
+    write_cli_config,
+)
 
 # These tests live in an environment of their own (`make infra-test`); another one passes them by.
 if importlib.util.find_spec("moto") is None or find_terraform() is None:
@@ -61,6 +69,25 @@ def tf_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of infra/terraform."""
     return copy_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="session")
+def mockable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy whose secrets are plain: see stand_ins/secret."""
+    tree = copy_tree(tmp_path_factory.mktemp("mockable"))
+    shutil.copy(HERE / "stand_ins" / "secret" / "main.tf", tree / "modules" / "secret" / "main.tf")
+    return tree
+
+
+@pytest.fixture(scope="session")
+def mock_env(tf_env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Mocks and `validate` need the provider's schema only: one process serves all where we find its program."""
+    program = find_provider()
+    if program is None:
+        yield tf_env
+        return
+    with one_provider(program, tf_env) as reattach:
+        yield {**tf_env, "TF_REATTACH_PROVIDERS": reattach}
 
 
 @pytest.fixture(scope="session")

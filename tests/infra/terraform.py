@@ -60,7 +60,7 @@ def missing() -> str:
     try:
         socket.create_connection((REGISTRY, 443), timeout=5).close()
     except OSError:
-        return "the AWS provider is in no local plugin folder (TF_PLUGIN_DIR names one), and its registry is out of reach"
+        return "the AWS provider is in no local plugin folder (TF_PLUGIN_DIR names one), its registry out of reach"
     return ""
 
 

@@ -61,7 +61,9 @@ def test_rate(report: dict[str, Any]) -> None:
 def test_what_is_skipped_says_why(report: dict[str, Any]) -> None:
     skipped = report["results"]["skipped_checks"]
     # A resource with for_each counts once for each of its instances.
-    assert 0 < len({(c["check_id"], c["file_path"], c["file_line_range"][0]) for c in skipped}) <= MOST_SKIPPED
+    assert (
+        0 < len({(c["check_id"], c["file_path"], c["file_line_range"][0]) for c in skipped}) <= MOST_SKIPPED
+    )
     for check in skipped:
         reason = check["check_result"]["suppress_comment"]
         assert len(reason) > 30, f"{check['check_id']} on {check['resource']}: {reason!r} is no reason"

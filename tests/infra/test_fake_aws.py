@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -279,22 +278,3 @@ def test_destroy_leaves_nothing(aws: Any, applied: Terraform) -> None:
     assert not aws("secretsmanager").list_secrets()["SecretList"]
     assert not [r for r in aws("iam").list_roles()["Roles"] if NAME in r["RoleName"]]
     assert {r["State"] for r in ec2.describe_capacity_reservations()["CapacityReservations"]} == {"cancelled"}
-
-
-def test_bad_values_are_one_clear_error(tree: Path, tf_env: dict[str, str], cloud: Cloud) -> None:
-    """What an operator sees: one message that says what to do, at plan time, through the composition."""
-    folder = tree / "environments" / "local"
-    (folder / "test.auto.tfvars").write_text(cloud.tfvars(), encoding="utf-8")
-    terraform = Terraform(folder, {**tf_env, "AWS_ENDPOINT_URL": cloud.url})
-    terraform.init()
-    words = ["plan", "-no-color", "-input=false", "-lock=false", '-var=zones=["a"]']
-    done = subprocess.run(
-        ["terraform", *words],
-        cwd=folder,
-        env=dict(terraform.env),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1 and done.stderr.count("Error:") == 1
-    assert "Give 2 or more zones" in done.stderr

@@ -228,7 +228,8 @@ variable "drain" {
   }
 
   validation {
-    condition     = var.drain.replica_start_s >= 1 && var.drain.graceful_shutdown_timeout_s + var.drain.replica_start_s < var.drain.drain_seconds
+    # One mistake, one error: a time-out beyond the drain itself is the check above's business.
+    condition     = var.drain.graceful_shutdown_timeout_s >= var.drain.drain_seconds || (var.drain.replica_start_s >= 1 && var.drain.graceful_shutdown_timeout_s + var.drain.replica_start_s < var.drain.drain_seconds)
     error_message = "Lower drain.graceful_shutdown_timeout_s or drain.replica_start_s: together they must stay below drain.drain_seconds, so that the replacement serves before the old replica stops."
   }
 }
