@@ -9,10 +9,11 @@ $(INFRA_VENV)/.stamp: infra/requirements-infra.txt
 	@$(INFRA_VENV)/bin/pip install --quiet --no-deps --require-hashes -r infra/requirements-infra.txt
 	@touch $@
 
+# `make`, not $(MAKE), which would run all of this under `make -n` too.
 infra-test: ## Terraform: every module, and a whole installation on a fake AWS
 	@if missing="$$("$$($(find_python))" tests/infra/terraform.py)"; then \
-	  $(MAKE) $(INFRA_VENV)/.stamp && env -u AWS_CA_BUNDLE $(INFRA_VENV)/bin/python -m pytest \
-	    tests/infra tests/contracts/test_nodes.py --confcutdir=tests/infra $(ARGS); \
+	  make --no-print-directory $(INFRA_VENV)/.stamp && env -u AWS_CA_BUNDLE $(INFRA_VENV)/bin/python -m pytest \
+	    tests/infra tests/contracts/test_nodes.py --confcutdir=tests/infra $(INFRA_ARGS); \
 	else echo "infra-test: NOT RUN: $$missing"; fi
 
 infra-fmt: ## format the Terraform files

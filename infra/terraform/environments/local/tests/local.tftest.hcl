@@ -27,7 +27,6 @@ run "each_variable_is_checked" {
 
   variables {
     region            = "Frankfurt"
-    replica_region    = "Ireland"
     zones             = ["eu-central-1a", "eu-central-1b"]
     certificate_arn   = "x"
     public_dns        = { zone_id = "", name = "api.example.org" }
@@ -38,7 +37,7 @@ run "each_variable_is_checked" {
     gpu_spot_max_size = 1
   }
   expect_failures = [
-    var.region, var.replica_region, var.zones, var.certificate_arn, var.public_dns, var.ami_ids, var.alarm_emails,
+    var.region, var.zones, var.certificate_arn, var.public_dns, var.ami_ids, var.alarm_emails,
     var.models, var.release, var.gpu_spot_max_size,
   ]
 }
