@@ -31,6 +31,8 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
 APP_NAME = "default"
 END_WITHIN_S = 8.0
+LOOK_EVERY_S = 2.0
+"""Each look costs the cores that everything else starts on."""
 STARTS = 3
 """A crowded machine may need more than the 30 s that Ray gives its own processes."""
 
@@ -144,7 +146,7 @@ def _progress(say: Say) -> Generator[None]:
 
     def watch() -> None:
         seen: dict[str, str] = {}
-        while not done.wait(0.5):
+        while not done.wait(LOOK_EVERY_S):
             application = serve.status().applications.get(APP_NAME)
             for name, one in (application.deployments if application else {}).items():
                 states = cast(Mapping[str, int], one.replica_states)  # annotated as an enum, plain strings

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ..clock import Clock, SystemClock
 from ..errors import EngineLost
-from ..link.asyncio_link import Link, LinkServer, Redial, Resolve
+from ..link.asyncio_link import DEAD_AFTER_S, Link, LinkServer, Redial, Resolve
 from ..link.messages import AnyMessage, EngineAccepted, EngineDrain, EngineLoad, EngineUp
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, pack_ids
@@ -70,7 +70,7 @@ class Rank:
         self._stuck_after_s = stuck_after_s
         self._on_fenced = on_fenced
         self._clock = clock or SystemClock()
-        self._server = LinkServer(self.streams, self.key)
+        self._server = LinkServer(self.streams, self.key, max(DEAD_AFTER_S, stuck_after_s))
         self._redial = Redial(resolve_queue, self, self.engine_id) if resolve_queue is not None else None
         self._timer: asyncio.TimerHandle | None = None
         self._liveness: LivenessState | None = None

@@ -6,7 +6,9 @@ weights (a crash with TP, wrong answers otherwise), and `CpuCommunicator` lacks 
 `reduce_scatterv`, which data parallel attention needs around its experts. With both, a Mixtral in float32 gives
 the same greedy tokens with one rank and with several (tests/cluster/test_expert_parallel.py).
 
-It also gives the data parallel coordinator more than two minutes to start on a busy host.
+It also spares three processes that would import vLLM once more: the data parallel coordinator's, which becomes a
+thread (vllm_cpu_coordinator.py), the engine core's, which becomes a fork where it may (vllm_cpu_fork.py), and the one
+that looks at the model's class.
 
 Rules: does nothing elsewhere than on a CPU and at exactly the versions it was tried on; may be called any number
 of times. tests/cluster/test_vllm_cpu_plugin.py fails as soon as vLLM no longer needs it.
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import multiprocessing.connection
 import os
 import secrets
 from collections.abc import Callable
@@ -51,28 +52,22 @@ def register() -> None:
         return
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator, _CPUSHMDistributed
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
-    from vllm.v1.engine.coordinator import DPCoordinator
+    from vllm.model_executor.models import registry
+
+    from . import vllm_cpu_coordinator, vllm_cpu_fork
 
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
-        DPCoordinator._wait_for_zmq_addrs = _wait_for_coordinator
+        vllm_cpu_coordinator.install()
+        vllm_cpu_fork.install()
+        registry._run_in_subprocess = _run_here
         _patch_experts(CPUUnquantizedExperts)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
 
 
-def _wait_for_coordinator(self: Any, pipe: Any) -> Any:
-    """As shipped, but as patient as vLLM is with its other processes (600 s by default, not 120): on a host whose few
-    cores are busy, importing vLLM alone takes the coordinator two minutes, and then the whole group fails to start."""
-    import vllm.envs
-
-    try:
-        patience_s = vllm.envs.VLLM_ENGINE_READY_TIMEOUT_S
-        if not multiprocessing.connection.wait([pipe, self.proc.sentinel], timeout=patience_s):
-            raise RuntimeError(f"the DP coordinator did not start within {patience_s} s")
-        return pipe.recv()
-    except EOFError:
-        raise RuntimeError("the DP coordinator failed to start") from None
-    finally:
-        pipe.close()
+def _run_here(look: Callable[[], Any]) -> Any:
+    """vLLM looks at a model's class in a process of its own, lest CUDA be initialised here, and keeps what it saw: on
+    a CPU that is only another import of vLLM, 12 s of a core for everyone's first start."""
+    return look()
 
 
 def local_slots(

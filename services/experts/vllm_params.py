@@ -14,6 +14,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from ..config import ExpertsConfig
 from ..request import GenerateJob, GuidedDecoding, count_ids, unpack_ids
 from .groups import CPU_PREFILL_CHUNK, RankPlace
+from .vllm_cpu_executor import CpuExecutor
+from .vllm_gpu_args import use_gpus
 from .vllm_resume_plugin import EMITTED_KEY
 
 
@@ -92,7 +94,7 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         enforce_eager=config.enforce_eager,
         enable_prefix_caching=True,
         trust_remote_code=False,
-        load_format="safetensors",
+        load_format=config.load_format,
         seed=0,
         disable_log_stats=True,  # vLLM's own loggers; ours gets the statistics all the same
         enable_log_requests=False,
@@ -102,15 +104,17 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         args.kv_cache_memory_bytes = config.kv_cache_bytes
         args.max_num_batched_tokens = max(CPU_PREFILL_CHUNK, config.max_num_seqs)
     else:
-        args.gpu_memory_utilization = config.gpu_memory_utilization
+        use_gpus(args, config)
     if not place.alone:
         args.data_parallel_size = place.size
         args.data_parallel_rank = place.rank
         args.data_parallel_address = place.host
         args.data_parallel_rpc_port = place.port
-        args.enable_expert_parallel = True
-    if not place.alone or config.tensor_parallel > 1:
+        args.enable_expert_parallel = config.expert_parallel != "off"
+    if config.tensor_parallel > 1:
         # Inside a gang's placement group vLLM would choose its Ray executor, which CPUs lack and we do not want:
         # a rank's workers are children of the rank.
         args.distributed_executor_backend = "mp"
+    elif config.device == "cpu":
+        args.distributed_executor_backend = CpuExecutor
     return args

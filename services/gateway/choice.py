@@ -26,6 +26,7 @@ from .flow import (
     OpenStream,
     ReturnLease,
 )
+from .migrate import Loss
 from .mux import Receiver
 from .stream import TextStage
 
@@ -146,8 +147,8 @@ class Choice:
     def on_stream_failed(self, failed: StreamFailed) -> None:
         self.apply(self.flow.on_stream_failed(failed, self._generation.clock.now_s()))
 
-    def on_lost(self, *, contacted: bool) -> None:
-        self.apply(self.flow.on_lost(self._generation.clock.now_s(), contacted=contacted))
+    def on_lost(self, loss: Loss) -> None:
+        self.apply(self.flow.on_lost(self._generation.clock.now_s(), loss))
 
     # ---------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from ..errors import MeshError, OverloadError, RequestError, ServiceError
 from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome, Reason
 from ..request import GenerateJob, TokenFrame
-from .migrate import LossRecord, RetryBudget, resubmission
+from .migrate import Loss, LossRecord, RetryBudget, resubmission
 
 
 class Phase(Enum):
@@ -215,20 +215,23 @@ class ChoiceFlow:
         if self.phase is not Phase.RUNNING or failed.stream_id != self.stream_id:
             return []
         if failed.retryable:  # a drain is nobody's death: neither poison nor on the retry budget
-            return self.on_lost(now_s, contacted=failed.reason != Reason.DRAINING)
+            return self.on_lost(now_s, Loss.UNREACHED if failed.reason == Reason.DRAINING else Loss.SILENT)
         return [self._return("lost"), *self._fail(error_for(failed.reason, failed.message), Outcome.FAILED)]
 
-    def on_lost(self, now_s: float, *, contacted: bool = True) -> list[Effect]:
-        """The engine is gone, fenced or incoherent: ask again. `contacted` False: it was never reached."""
+    def on_lost(self, now_s: float, loss: Loss = Loss.DIED) -> list[Effect]:
+        """The engine is gone, fenced or incoherent: ask again."""
         if self.phase is not Phase.RUNNING or self.grant is None:
             return []
-        progressed = not contacted or len(self.emitted) > self._emitted_at_open
-        poison = self._losses.lost(self.grant.engine_id, progressed=progressed)
+        progressed = len(self.emitted) > self._emitted_at_open
+        unit = self.grant.group or f"{self.grant.engine_id}@{self.grant.epoch}"
+        poison = self._losses.lost(self.grant.engine_id, unit, loss, progressed=progressed)
         effects = [self._close(), self._return("lost")]
         if poison:
             message = f"{self._losses.fruitless} engines died under this request"
             return [*effects, *self._fail(RequestError(Reason.POISON_REQUEST, message), Outcome.FAILED)]
-        if contacted and not self._budget.spend(len(self._job.prompt_ids) // 4 + len(self.emitted)):
+        if loss is not Loss.UNREACHED and not self._budget.spend(
+            len(self._job.prompt_ids) // 4 + len(self.emitted)
+        ):
             error = ServiceError(Reason.ENGINE_LOST, "the engine was lost and the retry budget is used up")
             return [*effects, *self._fail(error, Outcome.FAILED)]
         return [*effects, *self._again(now_s)]

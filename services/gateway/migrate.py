@@ -8,6 +8,7 @@ sent twice.
 from __future__ import annotations
 
 from array import array
+from enum import Enum
 
 import msgspec
 
@@ -16,7 +17,22 @@ from ..request import GenerateJob
 POISON_LOSSES = 2
 """Engines that may die under a request without having moved one token for it before the request is refused: a
 prompt that kills engines must not be handed to the whole fleet. A loss after progress does not count, because
-then the request was a bystander."""
+then the request was a bystander. Ranks of one group die together, and count once."""
+
+SILENT_LOSSES = 4
+"""The same for engines that fell silent or were fenced: a prompt that hangs engines is bad, too, but so is a host
+without a free core, or a cut cable, and that is nobody's prompt."""
+
+
+class Loss(Enum):
+    """How an engine was lost."""
+
+    UNREACHED = "unreached"
+    """Nothing was ever sent there."""
+    SILENT = "silent"
+    """It may live: it said nothing for too long, or was fenced."""
+    DIED = "died"
+    """Its connection broke."""
 
 
 def resubmission(job: GenerateJob, emitted: array[int], remaining_s: float) -> GenerateJob:
@@ -54,14 +70,27 @@ class RetryBudget:
 
 
 class LossRecord:
-    """Engines that one request lost. `avoid` are their ids, `fruitless` counts losses without progress."""
+    """Engines that one request lost: `avoid` are their ids. What was lost without progress since the last progress is
+    counted by units, which die as one: a group of ranks, or one incarnation of an engine."""
 
     def __init__(self) -> None:
         self.avoid: tuple[str, ...] = ()
-        self.fruitless = 0
+        self._died: set[str] = set()
+        self._silent: set[str] = set()
 
-    def lost(self, engine_id: str, *, progressed: bool) -> bool:
-        """Note a loss. True when the request looks poisonous."""
+    @property
+    def fruitless(self) -> int:
+        """Units lost without progress."""
+        return len(self._died | self._silent)
+
+    def lost(self, engine_id: str, unit: str, loss: Loss, *, progressed: bool) -> bool:
+        """Note a loss; `unit` is what was lost with the engine. True when the request looks poisonous."""
         self.avoid = (*[known for known in self.avoid if known != engine_id][-3:], engine_id)
-        self.fruitless = 0 if progressed else self.fruitless + 1
-        return self.fruitless >= POISON_LOSSES
+        if loss is Loss.UNREACHED:
+            return False
+        if progressed:
+            self._died.clear()
+            self._silent.clear()
+        else:
+            (self._died if loss is Loss.DIED else self._silent).add(unit)
+        return len(self._died) >= POISON_LOSSES or self.fruitless >= SILENT_LOSSES

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import LinkClosed
-from ..link.asyncio_link import Link, connect
+from ..link.asyncio_link import DEAD_AFTER_S, Link, connect
 from ..link.messages import Abort, AnyMessage, Grant, StreamFailed, Submit
 from ..request import TokenFrame
+from .migrate import Loss
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Receiver(Protocol):
 
     def on_frame(self, frame: TokenFrame) -> None: ...
     def on_stream_failed(self, failed: StreamFailed) -> None: ...
-    def on_lost(self, *, contacted: bool) -> None: ...
+    def on_lost(self, loss: Loss) -> None: ...
 
 
 class EnginePeer:
@@ -44,7 +45,7 @@ class EnginePeer:
 
     def unreachable(self, why: str) -> None:
         """Dialling failed: nothing was ever sent there."""
-        self.lose(f"cannot reach it: {why}", contacted=False)
+        self.lose(f"cannot reach it: {why}", Loss.UNREACHED)
 
     def submit(self, submit: Submit, receiver: Receiver) -> None:
         self.streams[submit.stream_id] = receiver
@@ -80,9 +81,9 @@ class EnginePeer:
                 receiver.on_stream_failed(message)
 
     def link_down(self, link: Link, why: str) -> None:
-        self.lose(why, contacted=True)
+        self.lose(why, Loss.SILENT if link.silent else Loss.DIED)
 
-    def lose(self, why: str, *, contacted: bool) -> None:
+    def lose(self, why: str, loss: Loss) -> None:
         """Forget the engine; every stream on it asks for another."""
         self._mux.forget(self)
         self._dial.cancel()
@@ -93,7 +94,7 @@ class EnginePeer:
         if link is not None:
             link.close(why)
         for receiver in streams.values():
-            receiver.on_lost(contacted=contacted)
+            receiver.on_lost(loss)
 
 
 class Cancellable(Protocol):
@@ -107,11 +108,12 @@ Dial = Callable[[EnginePeer, str, bytes], Cancellable]
 
 
 class EngineMux:
-    """All engines this gateway talks to. `name` is how engines know this gateway; `dial` is TCP unless the twin
-    brings its own network."""
+    """All engines this gateway talks to. `name` is how engines know this gateway; one that says nothing for
+    `silent_s` is lost; `dial` is TCP unless the twin brings its own network."""
 
-    def __init__(self, name: str, dial: Dial | None = None) -> None:
+    def __init__(self, name: str, dial: Dial | None = None, *, silent_s: float = DEAD_AFTER_S) -> None:
         self.name = name
+        self._silent_s = silent_s
         self.dial = dial if dial is not None else self._dial_tcp
         self._peers: dict[str, EnginePeer] = {}
         self._failures: dict[str, int] = {}
@@ -125,7 +127,7 @@ class EngineMux:
         peer = self._peers.get(grant.engine_id)
         if peer is not None and (peer.address != grant.address or peer.epoch < grant.epoch):
             if peer.address != grant.address:
-                peer.lose("it came back at another address", contacted=True)
+                peer.lose("it came back at another address", Loss.DIED)
                 peer = None
             else:
                 peer.epoch = grant.epoch
@@ -143,7 +145,7 @@ class EngineMux:
         """The queue declared the engine dead up to `epoch`."""
         peer = self._peers.get(engine_id)
         if peer is not None and peer.epoch <= epoch:
-            peer.lose("fenced by the queue", contacted=True)
+            peer.lose("fenced by the queue", Loss.SILENT)
 
     def _dial_tcp(self, peer: EnginePeer, address: str, key: bytes) -> Cancellable:
         async def attempt() -> None:
@@ -152,7 +154,7 @@ class EngineMux:
                 await asyncio.sleep(min(MAX_BACKOFF_S, 0.01 * 2**failures))
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    await connect(address, key, peer, self.name)
+                    await connect(address, key, peer, self.name, self._silent_s)
                 self._failures.pop(peer.engine_id, None)
             except (OSError, LinkClosed, TimeoutError) as error:
                 self._failures[peer.engine_id] = failures + 1
@@ -167,4 +169,4 @@ class EngineMux:
     def stop(self) -> None:
         """Close every link; streams on them are lost."""
         for peer in list(self._peers.values()):
-            peer.lose("the gateway stops", contacted=True)
+            peer.lose("the gateway stops", Loss.SILENT)

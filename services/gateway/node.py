@@ -22,7 +22,7 @@ from ..clock import Clock, SystemClock
 from ..config import GatewayConfig, GraphConfig
 from ..errors import ConfigError, MeshError
 from ..experts.engine import ModelCard
-from ..link.asyncio_link import Resolve
+from ..link.asyncio_link import DEAD_AFTER_S, Resolve
 from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import Policy, configured_policy
 from ..queue.client import QueueClient
@@ -73,7 +73,7 @@ class GatewayNode:
     async def start(self) -> None:
         """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys)."""
         config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
-        engines = EngineMux(name)
+        engines = EngineMux(name, silent_s=max(DEAD_AFTER_S, config.experts.stuck_after_s))
         journal = None
         if config.journal.enabled and self._peers.journal is not None:
             journal = Journal(config.journal, self._peers.journal, name)

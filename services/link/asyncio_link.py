@@ -49,6 +49,8 @@ class Link(asyncio.Protocol):
         self._liveness: Liveness | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._why = "closed by the peer"
+        self.silent = False
+        """It ended because the peer said nothing: the peer may live."""
         self.up: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -133,6 +135,7 @@ class Link(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self._liveness.tick(self._loop.time()):
+            self.silent = True
             self.close(f"silent for {self._dead_after_s} s")
             return
         if self._session.ready and not self._outbox:

@@ -108,7 +108,7 @@ class Holding(Message, frozen=True, tag=24):
 
 class Grant(Message, frozen=True, tag=30):
     """A lease on one engine slot. Fenced by (`engine_id`, `epoch`). `key` opens a link to `address`: the queue
-    passes on what the engine said in EngineUp."""
+    passes on what the engine said in EngineUp, `group` too: engines of one group live and die together."""
 
     ticket: int
     lease_id: int
@@ -117,6 +117,7 @@ class Grant(Message, frozen=True, tag=30):
     epoch: int
     queue_wait_s: float
     key: bytes = b""
+    group: str = ""
 
 
 class Refuse(Message, frozen=True, tag=31):

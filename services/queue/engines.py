@@ -24,7 +24,8 @@ serve (SmolLM2 in fp32 on one CPU core) may need for prompts that were just sent
 
 
 class EngineState:
-    """One registered engine. `up` is false once its link is down or it drains: no new leases then."""
+    """One registered engine. `up` is false once its link is down or it drains, or the link of another engine of its
+    group is down, since a group lives and dies together: no new leases then."""
 
     def __init__(self, message: EngineUp, epoch: int, order: int, now_s: float) -> None:
         self.engine_id = message.engine_id
@@ -40,6 +41,7 @@ class EngineState:
         self.order = order
         self.bit = 1 << order
         self.up = True
+        self.linked = True
         self.draining = False
         self.silent_since_s = now_s
         self.moved_s = now_s

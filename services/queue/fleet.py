@@ -33,8 +33,9 @@ class Fleet:
         """The engine's state, and the earlier incarnation that it replaces, if there is one to fence."""
         old = self.engines.get(message.engine_id)
         if old is not None and message.epoch == old.epoch:
-            old.up, old.draining, old.address, old.key = True, False, message.address, message.key
+            old.linked, old.draining, old.address, old.key = True, False, message.address, message.key
             old.silent_since_s = old.moved_s = now_s
+            self.weigh(old)
             return old, None
         fenced = self._fenced.get(message.engine_id, 0)
         if old is None and message.epoch > fenced:
@@ -46,6 +47,7 @@ class Fleet:
         state = EngineState(message, epoch, self._free_order(), now_s)
         self.engines[message.engine_id] = state
         self._measure()
+        self.weigh(state)
         return state, old
 
     def remove(self, engine: EngineState) -> None:
@@ -53,6 +55,19 @@ class Fleet:
         self._fenced[engine.engine_id] = max(engine.epoch, self._fenced.get(engine.engine_id, 0))
         self.engines.pop(engine.engine_id, None)
         self._measure()
+
+    def group_of(self, engine: EngineState) -> list[EngineState]:
+        """The engines that live and die with this one, itself included."""
+        if not engine.group:
+            return [engine]
+        return [other for other in self.engines.values() if other.group == engine.group]
+
+    def weigh(self, engine: EngineState) -> None:
+        """Its link or its drain changed: who of its group may get new leases."""
+        members = self.group_of(engine)
+        whole = all(member.linked for member in members)
+        for member in members:
+            member.up = whole and not member.draining
 
     def is_fenced(self, engine_id: str, epoch: int) -> bool:
         return epoch <= self._fenced.get(engine_id, 0)
@@ -90,8 +105,15 @@ class Fleet:
         return min(PREFIX_CAPACITY, sum(e.kv_tokens // e.block_tokens for e in self.engines.values()))
 
     def dead(self, now_s: float, silent_s: float) -> Iterable[tuple[EngineState, str]]:
-        """Engines to fence now, with the reason."""
-        return [(e, why) for e in self.engines.values() if (why := e.dead(now_s, silent_s))]
+        """Engines to fence now, with the reason: the dead, and what lives and dies with them."""
+        dead = [(e, why) for e in self.engines.values() if (why := e.dead(now_s, silent_s))]
+        known = {e.engine_id for e, _ in dead}
+        for engine, why in list(dead):
+            for other in self.group_of(engine):
+                if other.engine_id not in known:
+                    known.add(other.engine_id)
+                    dead.append((other, f"its group's {engine.engine_id} is {why}"))
+        return dead
 
     def check_integrity(self) -> None:
         for engine in self.engines.values():

@@ -252,13 +252,15 @@ class Scheduler:
     def _engine_drain(self, message: EngineDrain, now_s: float) -> None:
         engine = self.state.fleet.engines.get(message.engine_id)
         if engine is not None:
-            engine.up, engine.draining = False, True
+            engine.draining = True
+            self.state.fleet.weigh(engine)
             self.state.resize()
 
     def _engine_unlinked(self, engine_id: str) -> None:
         engine = self.state.fleet.engines.get(engine_id)
         if engine is not None:
-            engine.up = False
+            engine.linked = False
+            self.state.fleet.weigh(engine)
             self.state.resize()
 
     def _abandon(self, engine: EngineState) -> None:

@@ -144,6 +144,7 @@ class QueueState:
                     entry.epoch,
                     entry.wait_s,
                     engine.key,
+                    engine.group,
                 ),
             )
 

@@ -11,14 +11,15 @@ from functools import cache as cached
 
 from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
-from ..config import CacheConfig, GatewayConfig, PostprocessConfig
+from ..config import CacheConfig, GatewayConfig, JournalConfig, PostprocessConfig
 from ..errors import AuthError, ClientGone
 from ..experts.engine import EngineInfo
 from ..gateway import pipeline
 from ..gateway.choice import Choice
 from ..gateway.identity import Permission, Principal
+from ..gateway.journal import Journal
 from ..gateway.mesh import Mesh, Model
-from ..gateway.migrate import RetryBudget
+from ..gateway.migrate import Loss, RetryBudget
 from ..gateway.mux import EngineMux, EnginePeer
 from ..link.messages import Acquire, AnyMessage, Grant, Release, StreamFailed, Submit
 from ..outcome import Reason
@@ -38,15 +39,18 @@ from .workload import Ask
 
 ROOT_SECRET = "7e" * 32
 BANDS = ("vip", "standard", "batch")
+JOURNAL = JournalConfig(linger_s=1.0)
 MAX_MODEL_LEN = 200
 
 
 class GatewayNode(Process):
     """`queue` and `cache` are names of processes. Is the Leases and Engines port of its generations."""
 
-    def __init__(self, sim: Simulation, network: Network, name: str, oracle: Oracle, *, model: str) -> None:
+    def __init__(
+        self, sim: Simulation, network: Network, name: str, oracle: Oracle, *, model: str, journal: str = ""
+    ) -> None:
         super().__init__(sim, name)
-        self.network, self.oracle, self.model = network, oracle, model
+        self.network, self.oracle, self.model, self.journal_name = network, oracle, model, journal
         self.burst_tokens = 2_000_000
         self.max_model_len = MAX_MODEL_LEN
         self._graves: list[object] = []
@@ -64,10 +68,18 @@ class GatewayNode(Process):
         self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]
         self.cache = CacheClient(config, _nowhere, self.link_name, self)
         self.cache._redial = TwinRedial(self.network, self, "cache", self.cache)  # type: ignore[assignment,arg-type]
+        self.journal: Journal | None = None
+        if self.journal_name:
+            self.journal = journal = Journal(JOURNAL, _nowhere, self.link_name)
+            redial = TwinRedial(self.network, self, self.journal_name, journal.client)
+            journal.client._redial = redial  # type: ignore[assignment,reportPrivateUsage]
+            self._graves.append(journal)
+            journal.start()
         self.mesh = Mesh(
             config=GatewayConfig(), cache_config=config, clock=self, identity=_Everybody(),  # type: ignore[arg-type]
             queue=self, engines=self, cache=self.cache, keys=_keys(), policy=_policy(),  # type: ignore[arg-type]
             band_ranks={band: rank for rank, band in enumerate(BANDS)}, telemetry=_Telemetry(self), openapi=b"",  # type: ignore[arg-type]
+            journal=self.journal,
         )  # fmt: skip
         self.mesh.retry_budget = RetryBudget(burst_tokens=self.burst_tokens)
         info = EngineInfo(self.model, "twin", 1, 1 << 30, 16, self.max_model_len, VOCAB_SIZE)
@@ -178,10 +190,10 @@ class _Watched:
             node.oracle.closed(node.link_name, frame.stream_id)
         self._choice.on_frame(frame)
 
-    def on_lost(self, *, contacted: bool) -> None:
-        if contacted:
+    def on_lost(self, loss: Loss) -> None:
+        if loss is not Loss.UNREACHED:
             self._lost(drained=False)
-        self._choice.on_lost(contacted=contacted)
+        self._choice.on_lost(loss)
 
     def on_stream_failed(self, failed: StreamFailed) -> None:
         if failed.retryable:
@@ -230,7 +242,10 @@ class _Telemetry:
         self._node = node
 
     def begin(self, request_id: str, protocol: str, traceparent: str = "") -> RequestTrace:
-        return RequestTrace(self._node, request_id, protocol)
+        return RequestTrace(self._node, request_id, protocol, emit=self._node.oracle.traced)
+
+    def silent(self) -> RequestTrace:
+        return RequestTrace(self._node, "", "")
 
 
 @cached

@@ -36,6 +36,7 @@ class End:
         self.name = ""
         self.is_open = True
         self.connected = True  # False: this end knows that it is over
+        self.silent = False  # it ended because its peer said nothing
         self.held: list[list[AnyMessage]] = []
         self._outbox: list[AnyMessage] | None = None
         self._last_arrival_s = 0.0
@@ -55,6 +56,7 @@ class End:
 
     def close(self, why: str = "closed by us") -> None:
         """This side hangs up: it hears nothing more, its own handler is told at once."""
+        self.silent = why == "silent"
         self.network.hang_up(self, why)
 
     def flushed(self, frame: list[AnyMessage]) -> None:
@@ -199,7 +201,7 @@ class Network:
     def _verdict(self, end: End, incarnation: int) -> None:
         process = end.peer.owner
         if end.connected and process.stopped and process.incarnation == incarnation:
-            self.hang_up(end, "silent")
+            end.close("silent")
 
     # Partitions ------------------------------------------------------------------------------------------
 
@@ -245,4 +247,4 @@ class Network:
 
     def _lost_sight(self, end: End, source: str, target: str) -> None:
         if end.connected and (source, target) in self._blocked:
-            self.hang_up(end, "silent")
+            end.close("silent")

@@ -93,20 +93,32 @@ class Stack:
             raise RuntimeError(f"ended with {self.process.returncode}:\n{self.output[-6000:]}")
 
     def pids(self, name: str = "") -> list[int]:
-        """Living processes of this stack, whoever their parent is now, whose command line contains `name`."""
+        """Living processes of this stack whose command line or name contains `name`: all that descend from it, and
+        all that carry its mark, whoever their parent is now (some overwrite their environment with their title)."""
         mark = f"{MARK}={self.mark}".encode()
-        found: list[int] = []
+        ours: dict[int, str] = {}
+        parents: dict[int, int] = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                if mark in (entry / "environ").read_bytes() and " Z " not in (entry / "stat").read_text():
-                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    if name in title:
-                        found.append(int(entry.name))
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state == "Z":
+                    continue
+                title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                ours[int(entry.name)] = title + (entry / "comm").read_text()
+                parents[int(entry.name)] = (
+                    self.process.pid if mark in (entry / "environ").read_bytes() else int(parent)
+                )
             except OSError:
                 continue
-        return found
+
+        def descends(pid: int | None) -> bool:
+            while pid is not None and pid != self.process.pid:
+                pid = parents.get(pid)
+            return pid is not None
+
+        return [pid for pid, title in ours.items() if name in title and descends(pid)]
 
     def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 60.0) -> int:
         """Ask it to end and return its exit code."""

@@ -25,7 +25,7 @@ from services.gateway.flow import (
     Phase,
     ReturnLease,
 )
-from services.gateway.migrate import RetryBudget
+from services.gateway.migrate import Loss, RetryBudget
 from services.link.messages import Acquire, Grant, Refuse, StreamFailed
 from services.outcome import Outcome, Reason
 from services.request import GenerateJob, SamplingParams, TokenFrame, pack_ids, unpack_ids
@@ -94,6 +94,11 @@ class World:
         if finish:
             self.apply(self.flow.on_finish(finish))
 
+    def grant(self, engine_id: str, group: str = "") -> None:
+        grant = Grant(self.flow.ticket, next(self.lease_ids), engine_id, "a:1", 1, 0.0, group=group)
+        self.granted.add(grant.lease_id)
+        self.apply(self.flow.on_grant(grant, self.now_s))
+
     def step(self, event: str, size: int) -> None:
         self.now_s += 0.01
         flow, now_s = self.flow, self.now_s
@@ -115,7 +120,7 @@ class World:
         elif event == "lost":
             self.apply(flow.on_lost(now_s))
         elif event == "unreached":
-            self.apply(flow.on_lost(now_s, contacted=False))
+            self.apply(flow.on_lost(now_s, Loss.UNREACHED))
         elif event == "preempt" and flow.grant is not None:
             self.apply(flow.on_preempt(flow.grant.lease_id, now_s))
         elif event == "stale_preempt":
@@ -155,10 +160,30 @@ def test_any_order_of_events_keeps_the_invariants(events: list[tuple[str, int]],
 
 def test_two_engines_dead_without_a_token_is_poison() -> None:
     world = World()
-    for _ in range(2):
-        world.step("grant", 0)
+    for engine in range(2):
+        world.step("grant", engine)
         world.step("lost", 0)
     assert isinstance(world.ends[0], Failed)
+    assert world.ends[0].error.reason is Reason.POISON_REQUEST
+
+
+def test_ranks_of_one_group_count_once() -> None:
+    world = World()
+    for engine in range(3):
+        world.grant(f"e{engine}", group="g")
+        world.step("lost", 0)
+    assert not world.ends
+    world.grant("other", group="h")
+    world.step("lost", 0)
+    assert world.ends[0].error.reason is Reason.POISON_REQUEST
+
+
+def test_silence_is_forgiven_longer_than_death() -> None:
+    world = World()
+    for engine in range(4):
+        assert not world.ends
+        world.step("grant", engine)
+        world.apply(world.flow.on_lost(world.now_s, Loss.SILENT))
     assert world.ends[0].error.reason is Reason.POISON_REQUEST
 
 

@@ -18,6 +18,7 @@ from services.experts import stream_table
 from services.gateway import flow as flow_module
 from services.gateway import migrate
 from services.gateway.flow import AskLease, ChoiceFlow, CloseStream, ReturnLease
+from services.gateway.migrate import Loss
 from services.gateway.mux import EngineMux, EnginePeer
 from services.link.messages import Abort
 from services.queue import bands, client, dispatch, fleet, leases, pools, saturation, scheduler, state
@@ -107,9 +108,9 @@ def ask_without_emitted(self: ChoiceFlow, now_s: float) -> AskLease:
     return AskLease(msgspec.structs.replace(asked.acquire, emitted_tokens=0))
 
 
-def lose_and_forget_streams(self: EnginePeer, why: str, *, contacted: bool) -> None:
+def lose_and_forget_streams(self: EnginePeer, why: str, loss: Loss) -> None:
     self.streams = {}
-    _peer_lose(self, why, contacted=contacted)
+    _peer_lose(self, why, loss)
 
 
 def abort_locally(self: EnginePeer, stream_id: int) -> None:
@@ -121,8 +122,10 @@ def abort_only_remotely(self: EnginePeer, stream_id: int) -> None:
         self.link.send(Abort(stream_id))
 
 
-def progress_counts_as_none(self: migrate.LossRecord, engine_id: str, *, progressed: bool) -> bool:
-    return _lost(self, engine_id, progressed=False)
+def progress_counts_as_none(
+    self: migrate.LossRecord, engine_id: str, unit: str, loss: Loss, *, progressed: bool
+) -> bool:
+    return _lost(self, engine_id, unit, loss, progressed=False)
 
 
 def register_again_never(self: client.QueueClient, link: Any, rest: list[Any]) -> None:
