@@ -58,7 +58,7 @@ class RayMesh:
         if node_id is None:
             return True
         # Asked of the GCS, since the public state API wants a dashboard beside it.
-        alive = known_actors(actor_state_name="ALIVE").values()
+        alive = cast("dict[str, dict[str, Any]]", known_actors(actor_state_name="ALIVE")).values()
         # Serve's proxy and controller-side helpers live as long as the node; replicas are what we wait for.
         return not any(
             actor["Address"]["NodeID"] == node_id and "ServeReplica" in actor["ActorClassName"]
@@ -153,4 +153,4 @@ class Capacity:
 def capacity_deployment(config: CapacityConfig) -> serve.Application:
     """The controller, bound to the head: it must outlive every machine that it drains."""
     options = {"num_cpus": 0, "label_selector": {"expertmesh.io/tier": "head"}}
-    return cast(serve.Deployment, Capacity).options(ray_actor_options=options).bind(config)
+    return Capacity.options(ray_actor_options=options).bind(config)

@@ -7,7 +7,6 @@ replica dies, Serve starts another, and authority.py's soft state comes back fro
 from __future__ import annotations
 
 import logging
-from typing import cast
 
 import msgspec
 from ray import serve
@@ -70,6 +69,6 @@ class PriorityQueue:
 
 def queue_deployment(config: GraphConfig) -> serve.Deployment:
     """The deployment for these settings; bind it with `config.queue`. Touches no cluster."""
-    return cast(serve.Deployment, PriorityQueue).options(
+    return PriorityQueue.options(
         ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None}
     )

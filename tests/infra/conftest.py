@@ -125,6 +125,11 @@ def local(tmp_path_factory: pytest.TempPathFactory, tf_env: dict[str, str], clou
     return terraform
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at the applied installation comes last: the apply runs beside the others meanwhile."""
+    items.sort(key=lambda item: "applied" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def applying(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes] | None]:
     """The apply takes minutes and mostly waits, so that it starts first and other tests run beside it."""
