@@ -71,6 +71,7 @@ class Journal:
         key = mesh.keys.journal_key(work.principal.tenant, name, request.person)
         run, began = await self._run_of(mesh, work, key, request_id, trace, resume=seen is not None)
         viewer = Viewer(responder, seen, mesh.config.limits.stream_buffer_bytes)
+        run.expect(viewer)
         try:
             if not await asyncio.shield(run.opened):
                 if seen is not None:

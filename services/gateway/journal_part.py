@@ -42,7 +42,7 @@ class Part:
     does."""
 
     def __init__(self, runs: Runs) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self.show = Show()
         self._runs = runs
         self._call: JournalCall | None = None
@@ -53,6 +53,7 @@ class Part:
         self._sent: deque[tuple[int, int]] = deque()
         self._dirty = False
         self._watched = 0
+        self._expected: set[Viewer] = set()
         self._linger: asyncio.TimerHandle | None = None
 
     def stop(self, error: MeshError) -> None:
@@ -62,23 +63,28 @@ class Part:
     def _promoted(self, generation: Generation) -> None:
         raise NotImplementedError
 
+    def expect(self, viewer: Viewer) -> None:
+        """A client waits for what becomes of this answer."""
+        self._stay()
+        self._expected.add(viewer)
+
     def attach(self, viewer: Viewer) -> None:
         """Show everything so far, and what is to come."""
-        self._stay()
         self.show.attach(viewer)
 
     def detach(self, viewer: Viewer) -> None:
         """This client needs no more. The last one's leaving begins the lingering."""
+        self._expected.discard(viewer)
         self.show.viewers.pop(viewer, None)
         self._maybe_linger()
 
     def _maybe_linger(self) -> None:
-        if self.show.viewers or self._watched or self._linger is not None or self.show.tail is not None:
+        if self._expected or self._watched or self._linger is not None or self.show.tail is not None:
             return
         own = self._call is not None and self._call.state == "own"
         gone = ClientGone(Reason.CLIENT_CANCELLED, "the client went away and did not come back")
         wait_s = self._runs.config.linger_s if own else 0.0
-        self._linger = asyncio.get_running_loop().call_later(wait_s, self.stop, gone)
+        self._linger = self._loop.call_later(wait_s, self.stop, gone)
 
     def _stay(self) -> None:
         if self._linger is not None:

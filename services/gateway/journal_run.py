@@ -163,7 +163,12 @@ class Run(Part):
         if not self.show.waits:
             self.show.finish(tail.shown())
         self.flush()
-        billed = call.state != "own" or await call.end(encode(tail))
+        try:
+            billed = call.state != "own" or await call.end(encode(tail))
+        except asyncio.CancelledError:  # the gateway stops while the journal is away
+            billed = self.show.tail is not None
+            if not billed:
+                raise
         if not billed and self.show.tail is None:
             raise handed_over()
         self.show.finish(tail.shown())

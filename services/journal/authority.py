@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 
 import msgspec
 
@@ -70,6 +71,7 @@ class JournalAuthority:
         self._clock = clock or SystemClock()
         self.book: Book[Member] = Book(config)
         self._calls: dict[Link, dict[int, CacheKey]] = {}
+        self._asking: set[Member] = set()
         self._keys: dict[bytes, CacheKey] = {}
         self._lives: dict[bytes, tuple[bytes, bytes]] = {}
         self._writer: Writer | None = None
@@ -132,19 +134,21 @@ class JournalAuthority:
         if key is None:
             return
         member, now_s = (link, call_id), self._clock.now_s()
+        if member in self._asking and isinstance(message, JournalAppend | JournalEnd):
+            return  # it comes back and does not know yet what is kept: JournalHave will ask for this again
         match message:
             case JournalAppend(seq=seq, parts=parts):
                 effects = self.book.append(key.wire, member, parts, now_s)
-                self._run(effects)
-                if not any(isinstance(effect, Tell | Have) and effect.member == member for effect in effects):
-                    link.send(JournalAck(call_id, seq))
+                refused = any(isinstance(e, Tell | Have) and e.member == member for e in effects)
+                self._run(effects, None if refused else partial(link.send, JournalAck(call_id, seq)))
             case JournalEnd(tail=tail):
                 effects = self.book.end(key.wire, member, tail, now_s)
-                self._run(effects)
-                if not any(isinstance(effect, Tell) and effect.member == member for effect in effects):
+                if any(isinstance(e, Tell) and e.member == member for e in effects):
+                    self._run(effects)
+                else:
                     self._counts["ended"] += 1
                     self._calls[link].pop(call_id, None)
-                    link.send(JournalAck(call_id, 0, True))
+                    self._run(effects, partial(link.send, JournalAck(call_id, 0, True)))
             case JournalFail(reason=reason, message=text):
                 self._calls[link].pop(call_id, None)
                 self._run(self.book.fail(key.wire, member, reason, text))
@@ -162,6 +166,7 @@ class JournalAuthority:
             return
         key = CacheKey(asked.key, asked.person)
         self._calls[link][asked.call_id] = key
+        self._asking.add((link, asked.call_id))
         known = self.book.get(key.wire) is not None
         if known or (self._store is None and (asked.epoch or self._clock.now_s() >= self._open_s)):
             self._opened(link, asked, key)
@@ -178,6 +183,7 @@ class JournalAuthority:
             except StoreDown as error:
                 log.debug("the journal's store does not answer: %s", error)
                 if not asked.epoch and self.book.get(key.wire) is None:
+                    self._asking.discard((link, asked.call_id))
                     self._tell((link, asked.call_id), Tell((link, asked.call_id), "off"))
                     return
                 kept = []
@@ -185,6 +191,7 @@ class JournalAuthority:
                 self._restore(key, [one.record for one in kept])
                 if self._writer is not None:
                     self._writer.loaded(key, kept[-1].place)
+        self._asking.discard((link, asked.call_id))
         if asked.call_id in self._calls.get(link, {}):
             self._opened(link, asked, key)
 
@@ -199,6 +206,7 @@ class JournalAuthority:
 
     def _opened(self, link: Link, asked: JournalOpen, key: CacheKey) -> None:
         member, now_s, wire = (link, asked.call_id), self._clock.now_s(), key.wire
+        self._asking.discard(member)
         if self.book.get(wire) is None:
             self._keys[wire], self._lives[wire] = key, (asked.fingerprint, asked.head)
         if asked.epoch:
@@ -213,10 +221,12 @@ class JournalAuthority:
             self._keys.pop(wire, None)
             self._lives.pop(wire, None)
 
-    def _run(self, effects: Iterable[Effect[Member]]) -> None:
+    def _run(self, effects: Iterable[Effect[Member]], then: Callable[[], None] | None = None) -> None:
+        """Run effects; call `then` when what is to be kept is kept."""
         for effect in effects:
             if isinstance(effect, Keep):
-                self._keep(effect)
+                if self._keep(effect, then):
+                    then = None
                 continue
             link, call_id = effect.member
             match effect:
@@ -239,6 +249,8 @@ class JournalAuthority:
                     link.send(JournalWatch(call_id, followers))
                 case Tell():
                     self._tell(effect.member, effect)
+        if then is not None:
+            then()
 
     def _tell(self, member: Member, tell: Tell[Member]) -> None:
         link, call_id = member
@@ -246,16 +258,18 @@ class JournalAuthority:
         self._calls.get(link, {}).pop(call_id, None)
         link.send(JournalState(call_id, tell.state, reason=tell.reason, message=tell.message))
 
-    def _keep(self, keep: Keep) -> None:
+    def _keep(self, keep: Keep, then: Callable[[], None] | None) -> bool:
+        """Hand it to the store; True: with `then`."""
         key = self._keys.get(keep.key)
         if key is None:
-            return
+            return False
         if self._writer is not None:
             record = encode(keep, *self._lives[keep.key])
             life_s = self._config.keep_s if keep.what == "end" else self._config.keep_s + LIFE_SLACK_S
-            self._writer.keep(key, keep.epoch, record, life_s)
+            self._writer.keep(key, keep.epoch, record, life_s, then)
         if keep.what == "drop":
             del self._keys[keep.key], self._lives[keep.key]
+        return self._writer is not None
 
     def _usurped(self, wire: bytes) -> None:
         """The store has a later owner than this book knows: another authority runs beside us."""

@@ -40,7 +40,10 @@ from ..outcome import Reason
 DEAD_AFTER_S = 0.6
 RESUME_TIMEOUT_S = 2.0
 """A client that comes back is worth waiting for: without the journal there is nothing to tell it."""
-END_TIMEOUT_S = 2.0
+COMES_BACK_S = 1.0
+"""A journal whose link went down is waited for so long, as far as a request may wait at all."""
+END_TIMEOUT_S = 60.0
+"""The client has its answer by then; only the bill waits for a journal that is out of reach."""
 
 
 class Holder(Protocol):
@@ -107,8 +110,8 @@ class JournalCall:
         return self.seq
 
     async def end(self, tail: bytes) -> bool:
-        """The owner's answer is complete. False: another gateway owns it now, and bills it. A journal that does not
-        answer in END_TIMEOUT_S cannot have given it away for longer than that: true."""
+        """The owner's answer is complete. False: another gateway owns it now, and bills it. True too when the journal
+        stays away for END_TIMEOUT_S."""
         self._tail = tail
         self._client.send(JournalEnd(self.call_id, tail))
         try:
@@ -185,6 +188,7 @@ class JournalClient:
         self._calls: dict[int, JournalCall] = {}
         self._ids = itertools.count(1)
         self._link: Link | None = None
+        self._lost_s = float("-inf")
         self._redial = Redial(resolve, self, name, dead_after_s=DEAD_AFTER_S)
 
     def start(self) -> None:
@@ -204,7 +208,8 @@ class JournalClient:
     ) -> JournalCall | None:
         """Ask whose answer this is. None: nobody keeps it (the journal is away or full). With `resume` only a known
         answer will do. Raises RequestError: IDEMPOTENCY_CONFLICT, RESUME_EXPIRED."""
-        if self._link is None and not resume:
+        loop = asyncio.get_running_loop()
+        if self._link is None and not resume and loop.time() - self._lost_s > COMES_BACK_S:
             return None
         call_id = next(self._ids)
         opening = JournalOpen(call_id, key.wire, fingerprint, head, key.person, resume)
@@ -243,6 +248,7 @@ class JournalClient:
 
     def link_down(self, link: Link, why: str) -> None:
         self._link = None
+        self._lost_s = asyncio.get_running_loop().time()
         for call in list(self._calls.values()):
             if call.state == "own":
                 call.holder.journal_away()

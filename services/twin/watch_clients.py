@@ -6,6 +6,7 @@ from ..answer import AnswerHead, Delta
 from ..errors import MeshError
 from ..outcome import Reason
 from ..request import Usage
+from ..telemetry.trace import RequestTrace
 from .records import LATE_S, RequestRecord, Watch, right_answer
 from .workload import Ask
 
@@ -103,6 +104,9 @@ class ClientWatch(Watch):
         late_s = self.sim.now_s - record.arrived_s - record.ask.patience_s
         if late_s > LATE_S and not self.gateways_stopped:
             raise self.broken(10, f"{record.ask.request_id} ends {late_s:.3f} s after its deadline")
+
+    def traced(self, trace: RequestTrace) -> None:
+        """A request's trace is complete: what is billed stands in it."""
 
     def gateway_died(self, gateway: str) -> None:
         """Its clients lost their connections, and with them their requests."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from services.journal.memory_store import MemoryJournalStore
 from services.telemetry import names
 from tests.mesh.local_mesh import LocalMesh, local_mesh, said
 
@@ -92,3 +95,238 @@ def test_the_rest_comes_from_another_gateway(tmp_path: Path, cut: int, temperatu
             await settled(mesh, TOKENS)
 
     asyncio.run(main())
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "several choices": {"n": 3},
+    "log-probabilities": {"logprobs": 2},
+    "a stop string across the cut": {"stop": [said("Tell me more", TOKENS)[70:83]]},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_kind_of_stream_goes_on(tmp_path: Path, shape: str) -> None:
+    fields = SHAPES[shape]
+
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            whole = await mesh.json(PATH, ask("Tell me more", **fields) | {"stream": False}, gateway=1,
+                                    headers={"cache-control": "no-store"})  # fmt: skip
+            client = Client(mesh, ask("Tell me more", **fields))
+            await client.read(0, 13, **{"cache-control": "no-store"})
+            await mesh.kill_gateway(0)
+            await client.read(1)
+            for number, choice in enumerate(whole["choices"]):
+                assert client.text(number) == choice["text"]
+            if "logprobs" in fields:
+                found = [c["logprobs"] for e in client.events for c in e["choices"] if c["logprobs"]]
+                for name in ("tokens", "token_logprobs", "text_offset"):
+                    assert [one for part in found for one in part[name]] == whole["choices"][0]["logprobs"][name]
+
+    asyncio.run(main())
+
+
+def test_a_chat_is_opened_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            body = {"model": "sim", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20, "stream": True,
+                    "temperature": 0, "n": 2}  # fmt: skip
+            whole = await mesh.json("/v1/chat/completions", body | {"stream": False})
+            for cut in (1, 2, 3):
+                client = Client(mesh, body, f"key {cut}".replace(" ", "-"), "/v1/chat/completions")
+                await client.read(0, cut)
+                await client.read(1)
+                roles = [c["index"] for e in client.events for c in e["choices"] if c["delta"].get("role")]
+                assert roles == [0, 1]
+                assert [client.text(i) for i in (0, 1)] == [c["message"]["content"] for c in whole["choices"]]
+
+    asyncio.run(main())
+
+
+def test_a_second_post_while_the_first_runs_generates_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            clients = [Client(mesh, ask("Only once"), "the-key") for _ in range(4)]
+            first = asyncio.ensure_future(clients[0].read(0))
+            await asyncio.sleep(0.02)
+            others = await asyncio.gather(*(c.read(g) for c, g in zip(clients[1:], (0, 1, 1), strict=True)))
+            assert "idempotent-replayed" not in await first
+            assert all(headers["idempotent-replayed"] == "true" for headers in others)
+            assert {client.text() for client in clients} == {said("Only once", TOKENS)}
+            assert len({event["id"] for client in clients for event in client.events}) == 1
+            assert mesh.journal.stats().opened == 1
+            await settled(mesh, TOKENS)
+
+    asyncio.run(main())
+
+
+def test_a_whole_answer_is_given_again_and_billed_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            body = ask("Say it again") | {"stream": False}
+            headers = {"idempotency-key": "k"}
+            one = await mesh.json(PATH, body, headers=headers)
+            two = await mesh.json(PATH, body, headers=headers, gateway=1)
+            assert one == two
+            await settled(mesh, TOKENS)
+
+    asyncio.run(main())
+
+
+def test_a_whole_answer_survives_its_connection(tmp_path: Path) -> None:
+    """The client of a unary call is cut off and asks again elsewhere: the generation that runs is what it gets."""
+
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            body = ask("Patience", max_tokens=100) | {"stream": False}
+            headers = {"idempotency-key": "k"}
+            first = asyncio.ensure_future(mesh.post(PATH, body, headers=headers))
+            await until(lambda: sum(len(rank.streams) for rank in mesh.ranks) == 1)
+            first.cancel()
+            answer = await mesh.json(PATH, body, headers=headers, gateway=1)
+            assert answer["choices"][0]["text"] == said("Patience", 100)
+            assert mesh.journal.stats().opened == 1
+            await settled(mesh, 100)
+
+    asyncio.run(main())
+
+
+def test_the_key_belongs_to_one_request_of_one_tenant(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            headers = {"idempotency-key": "k"}
+            body = ask("Mine") | {"stream": False}
+            mine = await mesh.json(PATH, body, headers=headers)
+            for gateway in (0, 1):
+                other = await mesh.post(PATH, body | {"max_tokens": 61}, headers=headers, gateway=gateway)
+                assert other.status == 422
+                assert json.loads(await other.read())["error"]["code"] == "idempotency_conflict"
+            theirs = await mesh.json(PATH, body, headers=headers, tenant="rival", gateway=1)
+            assert theirs["id"] != mine["id"]
+            assert mesh.journal.stats().opened == 2
+            await settled(mesh, 2 * TOKENS)
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_is_gone_is_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2, journal={"keep_s": 0.2}) as mesh:
+            client = Client(mesh, ask("Forget me"))
+            await client.read(0)
+            await until(lambda: len(mesh.journal.book) == 0)
+            body, headers = client.body, {"idempotency-key": client.key, "last-event-id": client.last_id}
+            gone = await mesh.post(PATH, body, headers=headers, gateway=1)
+            assert gone.status == 410
+            assert json.loads(await gone.read())["error"]["code"] == "resume_expired"
+            again = Client(mesh, ask("Forget me"))
+            await again.read(1)  # without a last event id the answer begins anew, and is another
+            assert again.events[0]["id"] != client.events[0]["id"]
+            stale = await mesh.post(PATH, body, headers=headers, gateway=1)
+            assert stale.status == 410
+            alone = await mesh.post(PATH, body, headers={"last-event-id": client.last_id})
+            assert alone.status == 400
+            assert json.loads(await alone.read())["error"]["param"] == "last-event-id"
+
+    asyncio.run(main())
+
+
+def test_without_the_journal_requests_are_served_and_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2, journal={"open_timeout_s": 0.1}) as mesh:
+            before = Client(mesh, ask("Before", max_tokens=200))
+            await before.read(0, 5)
+            await mesh.journal.stop()
+            await until(lambda: all(g._journal and not g._journal.client.linked for g in mesh.gateways))
+            client = Client(mesh, ask("Alone"), "k1")
+            headers = await client.read(0)
+            assert headers["x-resumable"] == "false"
+            assert client.text() == said("Alone", TOKENS)
+            assert client.last_id == ""
+            whole = await mesh.post(PATH, client.body | {"stream": False}, headers={"idempotency-key": "k"})
+            assert whole.headers["x-resumable"] == "false"
+            assert json.loads(await whole.read())["choices"][0]["text"] == said("Alone", TOKENS)
+            headers = await mesh.post(PATH, ask("No key"))
+            assert "x-resumable" not in headers.headers
+
+    asyncio.run(main())
+
+
+def test_what_was_begun_outlives_the_journal_too(tmp_path: Path) -> None:
+    """The owner tells the next journal everything; what was finished is in the store."""
+
+    async def main() -> None:
+        store = MemoryJournalStore()
+        async with local_mesh(tmp_path, gateways=2, journal_store=store, journal={"restart_grace_s": 0.5}) as mesh:
+            done, running = Client(mesh, ask("Done"), "k1"), Client(mesh, ask("Running", max_tokens=300), "k2")
+            await done.read(0, 30)
+            await done.read(0)
+            await running.read(0, 20)
+            await mesh.restart_journal()
+            replay = Client(mesh, ask("Done"), "k1")
+            await asyncio.gather(running.read(1), replay.read(1))
+            assert replay.text() == done.text() == said("Done", TOKENS)
+            assert running.text() == said("Running", 300)
+            assert len({event["id"] for event in running.events}) == 1
+            await settled(mesh, TOKENS + 300)
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_out_fails_nobody(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = MemoryJournalStore()
+        async with local_mesh(tmp_path, gateways=2, journal_store=store) as mesh:
+            kept = Client(mesh, ask("Kept", max_tokens=200), "k1")
+            await kept.read(0, 10)
+            store.out = True
+            await mesh.kill_gateway(0)
+            await kept.read(1)  # the journal still has it in mind
+            assert kept.text() == said("Kept", 200)
+            fresh = Client(mesh, ask("Fresh"), "k2")
+            assert (await fresh.read(1))["x-resumable"] == "false"
+            assert fresh.text() == said("Fresh", TOKENS)
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_come_back_frees_its_slot(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2, journal={"linger_s": 0.05}) as mesh:
+            client = Client(mesh, ask("Later", max_tokens=2000))
+            await client.read(0, 10)
+            await until(lambda: not any(len(rank.streams) for rank in mesh.ranks))
+            assert billed(mesh) == 0
+            await client.read(1, 50)  # it pauses, and goes on where it was
+            await client.read(1)
+            assert client.text() == said("Later", 2000)
+            await settled(mesh, 2000)
+
+    asyncio.run(main())
+
+
+def test_a_tenant_may_have_every_stream_journalled_or_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            for gateway in mesh.gateways:
+                identity = gateway.mesh.identity
+                records = identity._by_digest
+                for digest, principal in records.items():
+                    use = "always" if principal.tenant == "acme" else "never"
+                    records[digest] = msgspec.structs.replace(principal, journal=use)
+            client = Client(mesh, ask("Always"), "")
+            assert (await client.read(0, 12, **{"idempotency-key": ""}))["x-resumable"] == "true"
+            await mesh.kill_gateway(0)
+            await client.read(1, **{"idempotency-key": ""})
+            assert client.text() == said("Always", TOKENS)
+            headers = {"idempotency-key": "k"}
+            never = await mesh.post(PATH, ask("Never"), tenant="rival", gateway=1, headers=headers)
+            assert never.headers["x-resumable"] == "false"
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5.0):
+        while not condition():
+            await asyncio.sleep(0.005)
