@@ -96,17 +96,12 @@ def keep(student: Student, out: Path, loads: list[list[float]] | None, about: di
     plan, layers, orders = student.plan, [], []
     for i, (order, one) in enumerate(zip(student.orders, student.trained, strict=True)):
         arrays = {name: t.detach().cpu().numpy() for name, t in one._asdict().items()}
-        order = order.cpu().numpy()
+        neuron_order = order.cpu().numpy()
         if loads is not None:
             experts = corrections.rank_order(np.array(loads[i]))
-            routed = plan.num_shared + experts[:, None] * plan.expert_width + np.arange(plan.expert_width)
-            moved = np.concatenate((np.arange(plan.num_shared), routed.ravel()))
-            order = order[moved]
-            arrays["router"] = arrays["router"][experts]
-            arrays |= {"gate_b": arrays["gate_b"][moved], "up_b": arrays["up_b"][moved]}
-            arrays["down_a"] = arrays["down_a"][:, moved]
+            neuron_order, arrays = corrections.move_experts(neuron_order, arrays, experts, plan)
         layers.append(arrays)
-        orders.append(order)
+        orders.append(neuron_order)
     packed = corrections.pack(orders, layers, student.norm.detach().cpu().numpy())
     part = out / "corrections.part"
     about = {"plan": plan.to_json(), "steps": str(student.steps), **about}

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from services.experts.sparse_split import SparsePlan
+
 Floats = NDArray[np.float32]
 
 
@@ -39,6 +41,21 @@ def pack(
             packed[f"{short}.{side}"] = np.stack([pair[0] for pair in pairs])
             packed[f"{short}.{side}_scale"] = np.stack([pair[1] for pair in pairs])
     return packed
+
+
+def move_experts(
+    order: NDArray[np.int64], layer: Mapping[str, Floats], experts: NDArray[np.int64], plan: SparsePlan
+) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+    """The same layer with its routed experts in the order `experts`: (order of neurons, arrays)."""
+    routed = plan.num_shared + experts[:, None] * plan.expert_width + np.arange(plan.expert_width)
+    moved = np.concatenate((np.arange(plan.num_shared), routed.ravel()))
+    return order[moved], {
+        **layer,
+        "router": layer["router"][experts],
+        "gate_b": layer["gate_b"][moved],
+        "up_b": layer["up_b"][moved],
+        "down_a": layer["down_a"][:, moved],
+    }
 
 
 def rank_order(loads: NDArray[np.float64], num_parts: int = 4) -> NDArray[np.int64]:
