@@ -12,11 +12,11 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -41,11 +41,23 @@ from tests.cluster.stack import free_port, wait_for
 from tests.cluster.test_chaos import KINDS, stream
 
 pytestmark = pytest.mark.cluster
+T = TypeVar("T")
 
 KEY = "em-a-key-of-the-drain-tests"
 HEAD, SPOT = {"expertmesh.io/tier": "head"}, {"expertmesh.io/tier": "spot"}
 ENGINES = 2
 LANES = 10
+
+
+def patiently(start: Callable[[], T]) -> T:
+    """Ray gives its own processes 30 s to come up; a crowded machine may need more."""
+    for _ in range(2):
+        try:
+            return start()
+        except Exception as error:  # a bare one
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 class Machines:
@@ -58,14 +70,15 @@ class Machines:
             "include_dashboard": False,
         }
         self._small = small
-        self.cluster = Cluster(initialize_head=True, head_node_args={**small, "labels": HEAD})
+        head = {**small, "labels": HEAD}
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes: dict[str, Any] = {}
         self._numbers = count(1)
 
     def launch(self) -> str:
         instance_id = f"i-{next(self._numbers):017x}"
         labels = {**SPOT, INSTANCE_LABEL: instance_id}
-        self._nodes[instance_id] = self.cluster.add_node(**self._small, labels=labels)
+        self._nodes[instance_id] = patiently(lambda: self.cluster.add_node(**self._small, labels=labels))
         return instance_id
 
     def take(self, instance_id: str) -> None:

@@ -266,7 +266,7 @@ def test_sizes_change_in_place(aws: Any, applied: Terraform) -> None:
 
 
 def test_destroy_leaves_nothing(aws: Any, applied: Terraform) -> None:
-    applied.run("destroy", "-auto-approve", "-no-color", "-input=false", "-parallelism=40")
+    applied.run("destroy", "-auto-approve", "-no-color", "-input=false", "-parallelism=40", "-refresh=false")
     assert applied.json("show", "-json").get("values") is None
     ec2 = aws("ec2")
     assert not [v for v in ec2.describe_vpcs()["Vpcs"] if not v["IsDefault"]]
