@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -83,6 +85,10 @@ class Machines:
 
     def take(self, instance_id: str) -> None:
         """As the cloud does: every process of the machine at once, without a word."""
+        going = {n["NodeID"] for n in ray.nodes() if n["Labels"].get(INSTANCE_LABEL) == instance_id}
+        for actor in actors(actor_state_name="ALIVE").values():
+            if actor["Address"]["NodeID"] in going:  # else it would linger until it misses its raylet
+                os.kill(actor["Pid"], signal.SIGKILL)
         self.cluster.remove_node(self._nodes.pop(instance_id), allow_graceful=False)
 
     def view(self, asgs: tuple[str, ...]) -> dict[str, PoolView]:
