@@ -22,14 +22,15 @@ class Tier(StrEnum):
 
 
 class PoolConfig(BaseModel):
-    """One Auto Scaling group, as Terraform made it."""
+    """One Auto Scaling group, as Terraform made it. The bounds are those of the group where the cloud tells them;
+    nodes are not told, so that a changed size changes no node."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asg: str = Field(min_length=1)
     tier: Tier
-    min_size: int = Field(ge=0)
-    max_size: int = Field(ge=0)
+    min_size: int = Field(default=0, ge=0)
+    max_size: int = Field(default=0, ge=0)
     on_demand_base: int = Field(default=0, ge=0)
     on_demand_percentage: int = Field(default=100, ge=0, le=100)
     group_nodes: int = Field(default=1, ge=1, le=64)

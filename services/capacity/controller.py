@@ -13,7 +13,7 @@ from typing import Protocol
 from services.capacity import drain, pool_plan
 from services.capacity.nodes import Nodes, NodesError, NoticeQueue, PoolView
 from services.clock import Clock
-from services.config_capacity import CapacityConfig
+from services.config_capacity import CapacityConfig, PoolConfig
 
 
 class MeshDrainError(Exception):
@@ -130,8 +130,9 @@ class Controller:
         seen = {
             name: _without(views[p.asg], going) for name, p in self._config.pools.items() if p.asg in views
         }
+        pools = {name: _as_allowed(p, views.get(p.asg)) for name, p in self._config.pools.items()}
         self._memory, actions = pool_plan.plan(
-            self._memory, self._config.pools, seen, self._demand(), self._clock.now_s(), self._config.scale
+            self._memory, pools, seen, self._demand(), self._clock.now_s(), self._config.scale
         )
         for action in actions:
             if isinstance(action, pool_plan.GiveUp):
@@ -179,4 +180,19 @@ def _without(view: PoolView, going: set[str]) -> PoolView:
         view.starting,
         tuple(i for i in view.serving if i not in going),
         tuple(i for i in leaving if i not in view.leaving),
+        view.bounds,
+    )
+
+
+def _as_allowed(pool: PoolConfig, view: PoolView | None) -> PoolConfig:
+    """The group's own bounds rule: an operator changes them without a new node anywhere."""
+    if view is None or view.bounds is None:
+        return pool
+    allowed = view.bounds
+    return pool.model_copy(
+        update={
+            "min_size": allowed.min_size,
+            "max_size": allowed.max_size,
+            "on_demand_base": allowed.on_demand_base,
+        }
     )

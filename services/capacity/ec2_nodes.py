@@ -9,7 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from services.capacity.nodes import NodesError, PoolView
+from services.capacity.nodes import Bounds, NodesError, PoolView
 from services.capacity.notices import Hook
 
 _T = TypeVar("_T")
@@ -100,10 +100,12 @@ def _view(group: dict[str, Any]) -> PoolView:
         state: str = instance["LifecycleState"]
         kind = "serving" if state == "InService" else "starting" if state.startswith("Pending") else "leaving"
         by_state[kind].append(instance["InstanceId"])
+    distribution: dict[str, Any] = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
     return PoolView(
         asg=group["AutoScalingGroupName"],
         desired=group["DesiredCapacity"],
         starting=tuple(by_state["starting"]),
         serving=tuple(by_state["serving"]),
         leaving=tuple(by_state["leaving"]),
+        bounds=Bounds(group["MinSize"], group["MaxSize"], int(distribution.get("OnDemandBaseCapacity") or 0)),
     )

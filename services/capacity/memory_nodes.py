@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
 
-from services.capacity.nodes import NodesError, PoolView, Received
+from services.capacity.nodes import Bounds, NodesError, PoolView, Received
 from services.capacity.notices import BadNotice, Hook, Notice, parse_event
 
 
@@ -76,7 +76,8 @@ class MemoryNodes:
         def having(state: str) -> tuple[str, ...]:
             return tuple(i for i, s in group.instances.items() if s == state)
 
-        return PoolView(name, group.desired, having("starting"), having("serving"), having("leaving"))
+        bounds = Bounds(group.min_size, group.max_size)
+        return PoolView(name, group.desired, having("starting"), having("serving"), having("leaving"), bounds)
 
 
 class MemoryNoticeQueue:

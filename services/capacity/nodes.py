@@ -28,6 +28,15 @@ class NodesError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What an operator allows a group: sizes, and how many of its nodes are on-demand before any spot."""
+
+    min_size: int
+    max_size: int
+    on_demand_base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One group as it is: desired size and instance ids, oldest first."""
 
@@ -36,6 +45,7 @@ class PoolView:
     starting: tuple[str, ...] = ()
     serving: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
+    bounds: Bounds | None = None
 
 
 class Nodes(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from services.capacity.memory_nodes import MemoryNodes, MemoryNoticeQueue
-from services.capacity.nodes import Nodes, NodesError, NoticeQueue, PoolView
+from services.capacity.nodes import Bounds, Nodes, NodesError, NoticeQueue, PoolView
 from services.capacity.notices import Hook, Signal
 
 ADAPTERS = ["memory"] + (
@@ -109,6 +109,7 @@ def test_groups_are_seen_as_they_are(world: World) -> None:
     assert set(views) == {world.group}
     view = views[world.group]
     assert (view.desired, len(view.serving), view.leaving) == (1, 1, ())
+    assert view.bounds == Bounds(1, 4)
 
 
 def test_a_group_grows_to_the_size_asked(world: World) -> None:

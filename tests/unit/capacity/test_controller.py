@@ -156,6 +156,15 @@ def test_less_demand_drains_then_terminates() -> None:
     assert victim not in world.spot() and len(world.spot()) == 2
 
 
+def test_the_groups_own_bounds_rule() -> None:
+    world = World({"spot": 9})
+    world.step()
+    assert len(world.spot()) == 6
+    world.nodes.add_group("s", 0, 8)  # an operator raised the size of the group, and told nobody
+    world.step()
+    assert len(world.spot()) == 8
+
+
 def test_a_rebalance_waits_for_another_node() -> None:
     world = World({"spot": 2})
     world.step()

@@ -18,16 +18,13 @@ locals {
   # Gateways are placed by this label: only these nodes are behind the load balancer.
   labels_of = { for pool, p in var.pools : pool => merge(p.ingress ? { "expertmesh.io/ingress" = "true" } : {}, p.labels) }
 
-  # The controller's view of the pools, for the head alone.
+  # The controller's view of the pools, for the head alone. Sizes are not in it: the controller reads them off the
+  # groups, and a changed size must not change the head's user data, which would replace the head.
   pool_plans = { for pool, p in var.pools : pool => {
-    asg                  = "${var.name}-${pool}"
-    tier                 = p.tier
-    min_size             = p.capacity.min_size
-    max_size             = p.capacity.max_size
-    on_demand_base       = p.capacity.on_demand_base
-    on_demand_percentage = p.capacity.on_demand_percentage
-    group_nodes          = p.expert_group.nodes
-    fallback             = p.fallback_pool
+    asg         = "${var.name}-${pool}"
+    tier        = p.tier
+    group_nodes = p.expert_group.nodes
+    fallback    = p.fallback_pool
   } }
 
   # What each kind of node is told: only the head hears of the queue and the pools, only the head and the

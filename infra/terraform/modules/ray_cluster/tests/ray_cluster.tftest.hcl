@@ -76,6 +76,10 @@ run "four_pools_and_a_head_that_is_found" {
     error_message = "The controller knows who stands in for spot."
   }
   assert {
+    condition     = alltrue([for plan in values(output.pool_plans) : toset(keys(plan)) == toset(["asg", "tier", "group_nodes", "fallback"])])
+    error_message = "A changed size changes no node."
+  }
+  assert {
     condition     = local.labels_of["head"]["expertmesh.io/ingress"] == "true" && length(local.labels_of["gpu-spot"]) == 0
     error_message = "Gateways find the nodes behind the load balancer."
   }
