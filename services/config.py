@@ -175,7 +175,7 @@ class JournalConfig(Section):
     idempotency key, or when its API key says so (KeyRecord.journal)."""
 
     enabled: bool = True
-    flush_s: float = Field(default=0.05, ge=0, description="tokens travel to the journal in batches of so long")
+    flush_s: float = Field(default=0.1, ge=0, description="tokens travel to the journal in batches of so long")
     ahead_flush_s: float = Field(
         default=0.01, ge=0, description="likewise where tokens are journalled before they are shown (sampled ones)"
     )

@@ -104,6 +104,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("KV cache promised", "percentunit", ((top(n.ENGINE_KV, "engine"), "{{engine}}"),)),
         Panel("GPU memory", "percentunit",
               ((f"{n.RAY_METRICS[0]} / ({n.RAY_METRICS[0]} + {n.RAY_METRICS[1]})", "{{instance}} {{GpuIndex}}"),)),
+        Panel("Answers that outlive their gateway", "reqps",
+              ((rate(n.JOURNAL, "verdict", only=""), "{{verdict}}"),), "Calls for journalled answers."),
         Panel("Migrations", "short",
               ((f"sum by (why) (increase({n.MIGRATIONS.name}[$__rate_interval]))", "{{why}}"),)),
         Panel("Lost log lines", "short", ((f"sum (increase({n.LOG_DROPPED.name}[$__rate_interval]))", "lines"),)),

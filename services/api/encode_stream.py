@@ -47,6 +47,7 @@ class StreamEncoder:
         self._confidence = confidence
         self._resume_after = resume_after
         self._cursor: event_ids.Cursor | None = None
+        self._only: event_ids.Cursor | None = None
         self._id = b""
         self._start = b""
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -62,6 +63,7 @@ class StreamEncoder:
             if self._resume_after:
                 self._cursor = event_ids.parse(self._resume_after, self._num_choices)
                 opened = self._cursor.opened
+            self._only = self._cursor if self._num_choices == 1 else None
         self._start = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
             dumps(self.ID + head.request_id),
             self.OBJECT.encode(),
@@ -77,13 +79,24 @@ class StreamEncoder:
     def delta(self, delta: Delta) -> bytes:
         """The event of one delta."""
         if delta.finish is None and delta.logprobs is None and not delta.tool_calls:
-            data = self._prefixes[delta.choice] + dumps(delta.text) + self._text_end
+            text = delta.text
+            if self._only is not None:  # event ids of one choice, as Cursor says them
+                count, check = self._only.count(delta.num_tokens, text)
+                return b"%b%d-%x\n%b%b%b" % (
+                    self._id, count, check, self._prefixes[0], dumps(text), self._text_end
+                )  # fmt: skip
+            data = self._prefixes[delta.choice] + dumps(text) + self._text_end
         else:
             data = self._choice(self._rich(delta))
-        if self._cursor is None:
+        if (cursor := self._cursor) is None:
             return data
-        self._cursor.advance(delta)
-        return self._identified(data, self._cursor)
+        cursor.advance(delta)
+        return b"%b%b\n%b" % (self._id, cursor.text(), data)
+
+    def around(self, choice: int) -> tuple[bytes, bytes] | None:
+        """What stands before and behind the JSON string of a delta that is nothing but text; None where events differ
+        in more than that. After `head`."""
+        return None if self._cursor is not None else (self._prefixes[choice], self._text_end)
 
     def had(self, delta: Delta) -> None:
         """The client has this delta already: it is only counted. Before any other delta."""
@@ -123,7 +136,7 @@ class StreamEncoder:
         return self._identified(data, self._cursor)
 
     def _identified(self, data: bytes, cursor: event_ids.Cursor) -> bytes:
-        return b"%b%b\n%b" % (self._id, cursor.text().encode(), data)
+        return b"%b%b\n%b" % (self._id, cursor.text(), data)
 
 
 class ChatStreamEncoder(StreamEncoder):

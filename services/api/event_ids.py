@@ -22,6 +22,8 @@ from ..outcome import Reason
 
 MAX_CHARS = 4096
 _ROW = r"[0-9]{1,9}-[0-9a-f]{1,8}!?"
+PATTERN = rf"^[A-Za-z0-9_.:-]{{1,64}}/(o[0-9]{{1,3}}|end|{_ROW}(,{_ROW})*)$"
+"""As the OpenAPI document has it."""
 _FORM = re.compile(rf"([A-Za-z0-9_.:-]{{1,64}})/(?:o([0-9]{{1,3}})|(end)|({_ROW}(?:,{_ROW})*))")
 
 
@@ -47,17 +49,24 @@ class Cursor:
         if delta.finish is not None:
             self.finished[choice] = True
 
-    def text(self) -> str:
+    def count(self, num_tokens: int, text: str) -> tuple[int, int]:
+        """As `advance` with a plain delta of the only choice: its count and its check."""
+        counts, checks = self.counts, self.checks
+        counts[0] = count = counts[0] + num_tokens
+        checks[0] = check = crc32(text.encode(), checks[0])
+        return count, check
+
+    def text(self) -> bytes:
         """As it stands behind the request id."""
+        counts = self.counts
+        if len(counts) == 1 and counts[0] and not self.finished[0] and not self.ended:
+            return b"%d-%x" % (counts[0], self.checks[0])
         if self.ended:
-            return "end"
-        if len(self.counts) == 1:
-            if self.counts[0] or self.finished[0]:
-                return f"{self.counts[0]}-{self.checks[0]:x}{'!' if self.finished[0] else ''}"
-        elif any(self.counts) or any(self.finished):
-            rows = zip(self.counts, self.checks, self.finished, strict=True)
-            return ",".join(f"{count}-{check:x}{'!' if done else ''}" for count, check, done in rows)
-        return f"o{self.opened}"
+            return b"end"
+        if any(counts) or any(self.finished):
+            rows = zip(counts, self.checks, self.finished, strict=True)
+            return b",".join([b"%d-%x%b" % (count, check, b"!" if done else b"") for count, check, done in rows])
+        return b"o%d" % self.opened
 
 
 def request_of(last_event_id: str) -> str:
@@ -90,10 +99,16 @@ def parse(last_event_id: str, num_choices: int) -> Cursor:
 class Rest:
     """What a client does not have yet: deltas of a whole answer in, those beyond a place out."""
 
-    __slots__ = ("_at", "_seen")
+    __slots__ = ("_at", "_behind", "_seen")
 
     def __init__(self, seen: Cursor) -> None:
         self._seen, self._at = seen, Cursor(len(seen.counts))
+        self._behind = {choice for choice, done in enumerate(seen.finished) if not done}
+
+    @property
+    def past(self) -> bool:
+        """Every choice is beyond that place: nothing is skipped any more."""
+        return not self._behind and not any(self._seen.finished) and not self._seen.ended
 
     def skips(self, delta: Delta) -> bool:
         """True: the client has this delta. Raises RequestError (RESUME_DIVERGED) when the answer is not the one that
@@ -105,6 +120,7 @@ class Rest:
         beyond = count > seen.counts[choice] or (delta.finish is not None and not seen.finished[choice])
         if beyond:
             self._same(choice)
+            self._behind.discard(choice)
             return False
         at.advance(delta)
         return True

@@ -73,10 +73,9 @@ def event_end(tail: AnswerTail) -> bytes:
     return pb.StreamEvent(end=end).SerializeToString()
 
 
-def with_id(event: bytes, event_id: str) -> bytes:
+def with_id(event: bytes, event_id: bytes) -> bytes:
     """The same StreamEvent with its `event_id` (protobuf: fields may be appended)."""
-    raw = event_id.encode()
-    return event + b"\x22" + _varint(len(raw)) + raw
+    return event + b"\x22" + _varint(len(event_id)) + event_id
 
 
 class WholeAnswer(Collector):

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from ..config import LimitsConfig
+from . import event_ids
 from .bodies import ChatBody, CompletionBody, GenerateBody
 from .headers import HEADERS, MIN_DEADLINE_S
 from .openapi_answers import ANSWERS
@@ -29,7 +30,15 @@ _HEADER_TEXTS = {
     "x-priority-band": "The wished priority band; the key decides what is allowed.",
     "x-request-timeout-s": "Time left for the whole answer, in seconds.",
     "x-request-deadline-ms": "Time left for the whole answer, in milliseconds; the shorter one counts.",
+    "idempotency-key": "Your name for this request: repeated under it, it is answered and billed once, by any gateway.",
+    "last-event-id": "Of a stream under an idempotency key: the last event that you have; the rest follows.",
     "cache-control": "no-cache, no-store, max-age=0, or sampled: a stored answer from a temperature above 0 will do.",
+}
+
+
+_ANSWER_HEADERS = {
+    "x-resumable": "With an idempotency key: whether the answer can be asked for again.",
+    "idempotent-replayed": "Another call began this answer, and it is billed there.",
 }
 
 
@@ -122,6 +131,8 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
             **between(MIN_DEADLINE_S * 1000, limits.max_deadline_s * 1000),
         },
         "cache-control": {"type": "string", "maxLength": 1024},
+        "idempotency-key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "last-event-id": {"type": "string", "maxLength": event_ids.MAX_CHARS, "pattern": event_ids.PATTERN},
     }
 
 
@@ -129,6 +140,8 @@ def _post(headers: dict[str, Json], body: str, answer: str, operation: str, stre
     ok = _content("The answer; a stream of events when `stream` is true.", answer)
     if streams:
         ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    for name, text in _ANSWER_HEADERS.items():
+        ok["headers"][name] = {"description": text, "schema": {"type": "boolean"}}
     return {
         "operationId": operation,
         "parameters": [

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from ..errors import ConfigError
 from ..gateway import json_key_store
-from ..gateway.identity import Permission, new_key
+from ..gateway.identity import JournalUse, Permission, new_key
 
 app = typer.Typer(help="API keys: add, list, revoke.", no_args_is_help=True)
 
 KeysFile = Annotated[Path, typer.Option("--file", envvar="EXPERTMESH_KEYS_FILE", help="The key file.")]
 DEFAULT_FILE = Path(".expertmesh/keys.json")
+
+
+class Journal(StrEnum):
+    """KeyRecord.journal."""
+
+    ASKED = "asked"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 @app.command()
@@ -26,6 +35,9 @@ def add(
     ] = None,
     permission: Annotated[list[Permission] | None, typer.Option(help="What it may do.")] = None,
     weight: Annotated[float, typer.Option(min=0.001, help="Its share inside a band.")] = 1.0,
+    journal: Annotated[
+        Journal, typer.Option(help="Answers that outlive their gateway: those asked for by a key, all, or none.")
+    ] = Journal.ASKED,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
@@ -39,6 +51,7 @@ def add(
             bands=tuple(band or ["standard"]),
             permissions=tuple(permission or [Permission.GENERATE]),
             weight=weight,
+            journal=cast(JournalUse, journal.value),
         )
     except ConfigError as error:
         raise _refuse(error) from None

@@ -64,7 +64,7 @@ class StreamResponder:
         self._wakeup: asyncio.Future[None] | None = None
         self._request: InferenceRequest | None = None
         self._cursor: event_ids.Cursor | None = None
-        self._id = ""
+        self._id = b""
 
     def expect(self, request: InferenceRequest) -> None:
         """The request that is to be answered."""
@@ -72,7 +72,7 @@ class StreamResponder:
 
     def begin(self, head: AnswerHead) -> None:
         if head.resumable and (request := self._request) is not None:
-            self._id = head.request_id + "/"
+            self._id = head.request_id.encode("ascii", "replace") + b"/"
             self._cursor = event_ids.Cursor(request.num_choices)
             if request.last_event_id:
                 self._cursor = event_ids.parse(request.last_event_id, request.num_choices)

@@ -18,11 +18,16 @@ from .stream import TextStage
 
 
 class Journalled(Protocol):
-    """The answer that a choice is part of (journal_run.py)."""
+    """The answer that a choice is part of (journal_part.py). `dirty`: it knows of tokens that are not journalled."""
+
+    dirty: bool
 
     def grown(self) -> None:
-        """There are tokens that are not journalled."""
+        """There are such tokens now."""
         ...
+
+
+_on_frame = Choice.on_frame  # bound once: `super()` costs as much as what it calls
 
 
 class JournalChoice(Choice):
@@ -42,23 +47,26 @@ class JournalChoice(Choice):
 
     def on_frame(self, frame: TokenFrame) -> None:
         ids, logprobs, finish = frame.token_ids, frame.logprobs, frame.finish
+        if finish is None and logprobs is None and len(ids) == 1:  # nearly every frame
+            _on_frame(self, frame)
+            if not self._answer.dirty:
+                self._answer.grown()
+            return
         if logprobs is not None:
             known = max(0, len(self.flow.emitted) - frame.index) if frame.index >= 0 else 0
             self._logprobs.extend(logprobs[known:])
-        if len(ids) == 1 and finish is None:
-            super().on_frame(frame)
-        else:
-            cached, stream = frame.cached_tokens, frame.stream_id
-            for i, token_id in enumerate(ids):
-                index = frame.index + i if frame.index >= 0 else -1
-                one = (logprobs[i],) if logprobs is not None else None
-                super().on_frame(TokenFrame(stream, (token_id,), None, one, cached, index))
-                if self.flow.phase is Phase.DONE:
-                    break
-            if finish is not None and self.flow.phase is not Phase.DONE:
-                end = frame.index + len(ids) if frame.index >= 0 else -1
-                super().on_frame(TokenFrame(stream, (), finish, None, cached, end))
-        self._answer.grown()
+        cached, stream = frame.cached_tokens, frame.stream_id
+        for i, token_id in enumerate(ids):
+            index = frame.index + i if frame.index >= 0 else -1
+            one = (logprobs[i],) if logprobs is not None else None
+            _on_frame(self, TokenFrame(stream, (token_id,), None, one, cached, index))
+            if self.flow.phase is Phase.DONE:
+                break
+        if finish is not None and self.flow.phase is not Phase.DONE:
+            end = frame.index + len(ids) if frame.index >= 0 else -1
+            _on_frame(self, TokenFrame(stream, (), finish, None, cached, end))
+        if not self._answer.dirty:
+            self._answer.grown()
 
     def replay(self, part: LanePart) -> None:
         """Tokens from the journal, as an engine would have sent them."""
@@ -69,15 +77,16 @@ class JournalChoice(Choice):
 
     def unkept(self) -> LanePart | None:
         """What the journal does not have yet; from then on it counts as kept."""
-        emitted, start = self.flow.emitted, self.kept
-        ended = self._ended if not self._told_end else None
-        if start >= len(emitted) and ended is None:
+        flow, start = self.flow, self.kept
+        emitted = flow.emitted
+        stop, ended = len(emitted), None if self._told_end else self._ended
+        if start >= stop and ended is None:
             return None
-        self.kept, self._told_end = len(emitted), self._told_end or ended is not None
-        logprobs = tuple(self._logprobs[start : len(emitted)]) if self._logprobs else None
-        return LanePart(
-            self.index, start, emitted[start:].tobytes(), ended, logprobs, self.flow.cached_tokens
-        )
+        self.kept = stop
+        if ended is not None:
+            self._told_end = True
+        logprobs = tuple(self._logprobs[start:stop]) if self._logprobs else None
+        return LanePart(self.index, start, emitted[start:].tobytes(), ended, logprobs, flow.cached_tokens)
 
     def keep_from(self, count: int) -> None:
         """The journal has only `count` tokens: send the rest again."""
@@ -86,4 +95,5 @@ class JournalChoice(Choice):
     def _end(self, finish: str) -> None:
         self._ended = finish
         super()._end(finish)
-        self._answer.grown()
+        if not self._answer.dirty:
+            self._answer.grown()

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol, cast
+from typing import Protocol
 
 from ..config import JournalConfig
 from ..errors import ClientGone, MeshError, RequestError
 from ..journal.client import JournalCall, JournalClient
 from ..link.journal_messages import LanePart
 from ..outcome import Reason
+from .flow import ChoiceFlow
 from .generation import Generation
 from .journal_choice import JournalChoice
 from .journal_show import Show
 from .journal_words import decode_tail, expired, handed_over
+from .stream import TextStage
 from .viewer import Viewer
 
 
@@ -47,11 +49,12 @@ class Part:
         self._runs = runs
         self._call: JournalCall | None = None
         self._generation: Generation | None = None
+        self.choices: list[JournalChoice] = []
         self._early: list[LanePart] = []
         self._done: asyncio.Future[bytes] = loop.create_future()
         self._owned: asyncio.Future[None] = loop.create_future()
         self._sent: deque[tuple[int, int]] = deque()
-        self._dirty = False
+        self.dirty = False
         self._watched = 0
         self._expected: set[Viewer] = set()
         self._linger: asyncio.TimerHandle | None = None
@@ -94,21 +97,29 @@ class Part:
     # what the journal gets -------------------------------------------------------------------------------
 
     def grown(self) -> None:
-        if not self._dirty and self._owned.done():
-            self._dirty = True
+        if self._owned.done():
+            self.dirty = True
             self._runs.mark(self, ahead=self.show.waits)
 
     def flush(self) -> None:
         """Send what the journal does not have yet."""
-        self._dirty = False
+        self.dirty = False
         call = self._call
-        if call is not None and call.state == "own" and self._owned.done():
-            found = [choice.unkept() for choice in self._choices()]
-            if parts := tuple(part for part in found if part is not None):
-                self._sent.append((call.append(parts), len(self.show.deltas)))
+        if call is None or call.state != "own" or not self._owned.done():
+            return
+        parts = [part for choice in self.choices if (part := choice.unkept()) is not None]
+        if parts:
+            seq = call.append(tuple(parts))
+            if self.show.waits:
+                self._sent.append((seq, len(self.show.deltas)))
 
-    def _choices(self) -> list[JournalChoice]:
-        return cast("list[JournalChoice]", self._generation.choices) if self._generation is not None else []
+    def make_choice(
+        self, generation: Generation, index: int, flow: ChoiceFlow, text: TextStage
+    ) -> JournalChoice:
+        """For the generation of this answer."""
+        choice = JournalChoice(generation, index, flow, text, self)
+        self.choices.append(choice)
+        return choice
 
     # journal.client.Holder ------------------------------------------------------------------------------
 
@@ -116,9 +127,8 @@ class Part:
         if self._generation is None:
             self._early.extend(parts)
             return
-        choices = self._choices()
         for part in parts:
-            choices[part.choice].replay(part)
+            self.choices[part.choice].replay(part)
 
     def journal_own(self, epoch: int) -> None:
         if not self._owned.done():
@@ -134,12 +144,10 @@ class Part:
 
     def journal_ack(self, seq: int) -> None:
         while self._sent and self._sent[0][0] <= seq:
-            upto = self._sent.popleft()[1]
-            if self.show.waits:
-                self.show.kept(upto)
+            self.show.kept(self._sent.popleft()[1])
 
     def journal_have(self, counts: tuple[int, ...]) -> None:
-        for choice in self._choices():
+        for choice in self.choices:
             choice.keep_from(counts[choice.index] if choice.index < len(counts) else 0)
         self.flush()
 

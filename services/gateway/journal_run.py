@@ -26,14 +26,12 @@ from ..outcome import Reason
 from ..telemetry.trace import RequestTrace
 from .admission import Work
 from .answers import REPLAY_PIECE_CHARS, CachedFlight, to_keep
-from .flow import ChoiceFlow, Phase
+from .flow import Phase
 from .generation import Generation
-from .journal_choice import JournalChoice
 from .journal_part import Part, Runs
 from .journal_words import JournalHead, JournalTail, decode_head, decode_tail, encode, expired, handed_over
 from .mesh import Mesh
 from .pipeline import prepare, settle
-from .stream import TextStage
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +113,7 @@ class Run(Part):
                 return self._say(flight.answer)
             policy = mesh.policy_of(begun.policy)
             generation = self._generation = prepare(
-                mesh, work, head, self.show, trace, make_choice=self._choice, policy=policy
+                mesh, work, head, self.show, trace, make_choice=self.make_choice, policy=policy
             )
             await generation.run(flight)
             if generation.hit is not None:
@@ -134,7 +132,7 @@ class Run(Part):
             raise expired("it was begun with another model or policy")
         generation = prepare(
             mesh, work, self.show.head, self.show, mesh.telemetry.silent(),
-            make_choice=self._choice, policy=policy,
+            make_choice=self.make_choice, policy=policy,
         )  # fmt: skip
         await generation.run(_Source(self))
         if generation.hit is not None:
@@ -144,9 +142,6 @@ class Run(Part):
             return decode_tail(self._done.result())
         tail = settle(mesh, work, generation)
         return JournalTail(tail.usage, tail.confidence)
-
-    def _choice(self, generation: Generation, index: int, flow: ChoiceFlow, text: TextStage) -> JournalChoice:
-        return JournalChoice(generation, index, flow, text, self)
 
     def _say(self, answer: CachedAnswer) -> JournalTail:
         """A known answer: its pieces are counted, as tokens are otherwise."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import ConfigError
-from .identity import Identity, KeyRecord, Permission, digest_key
+from .identity import Identity, JournalUse, KeyRecord, Permission, digest_key
 
 
 class KeyFile(msgspec.Struct, frozen=True):
@@ -50,6 +50,7 @@ def add(
     bands: tuple[str, ...] = ("standard",),
     permissions: tuple[Permission, ...] = (Permission.GENERATE,),
     weight: float = 1.0,
+    journal: JournalUse = "asked",
 ) -> KeyRecord:
     """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
     content = load(path) if path.exists() else KeyFile(pepper=secrets.token_hex(32))
@@ -60,6 +61,7 @@ def add(
         bands=bands,
         permissions=permissions,
         weight=weight,
+        journal=journal,
     )
     kept = tuple(other for other in content.keys if other.key_id != key_id)
     save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))

@@ -26,32 +26,41 @@ class Viewer:
         self.replayed = False
         self._had: Callable[[Delta], None] | None = getattr(responder, "had", None)  # those that count what they said
         self._rest = event_ids.Rest(seen) if seen is not None else None
-        self._begun = False
+        self._push = responder.delta
+        self._begun = self._live = False
         self.done: asyncio.Future[AnswerTail] = asyncio.get_running_loop().create_future()
 
     def delta(self, head: AnswerHead, delta: Delta) -> None:
         """What became visible, from the answer's beginning on."""
-        if self.done.done():
+        if not self._live and not self._catches_up(head, delta):
             return
-        try:
-            if self._rest is not None and self._rest.skips(delta):
-                if self._had is not None:
-                    self._had(delta)
-                return
-        except MeshError as error:
-            self.fail(error)
-            return
-        self._begin(head)
-        self._responder.delta(delta)
+        self._push(delta)
         if self._responder.buffered_bytes > self._max_buffered_bytes:
             self.fail(ClientGone(Reason.SLOW_READER, "the client reads too slowly"))
+
+    def _catches_up(self, head: AnswerHead, delta: Delta) -> bool:
+        """False: the client has this delta, or gets nothing more."""
+        if self.done.done():
+            return False
+        if (rest := self._rest) is not None:
+            try:
+                if rest.skips(delta):
+                    if self._had is not None:
+                        self._had(delta)
+                    return False
+            except MeshError as error:
+                self.fail(error)
+                return False
+        self._begin(head)
+        self._live = rest is None or rest.past
+        return True
 
     def end(self, head: AnswerHead, tail: AnswerTail) -> None:
         """The answer is complete."""
         if self.done.done():
             return
         try:
-            if self._rest is not None:
+            if self._rest is not None and not self._live:
                 self._rest.check_end()
         except MeshError as error:
             self.fail(error)
@@ -62,6 +71,7 @@ class Viewer:
 
     def fail(self, error: MeshError) -> None:
         """It ends here."""
+        self._live = False
         if not self.done.done():
             self.done.set_exception(error)
 

@@ -1,4 +1,5 @@
-"""The journal: answers that outlive the gateway that makes them, so that a client may come back anywhere (docs/adr/0020).
+"""The journal: answers that outlive the gateway that makes them, so that a client may come back anywhere
+(docs/adr/0020).
 
 One authority (authority.py, in the Cache's process) keeps, per tenant and idempotency key, who makes the answer and
 the tokens so far. A gateway asks it over a link (client.py): it owns the answer, or follows whoever does, and takes

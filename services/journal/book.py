@@ -77,11 +77,10 @@ class Book(Generic[M]):
         self._sweep_s = 0.0
         self.num_bytes = 0
 
+        self.get = self._entries.get
+
     def __len__(self) -> int:
         return len(self._entries)
-
-    def get(self, key: bytes) -> Entry[M] | None:
-        return self._entries.get(key)
 
     def open(
         self,
@@ -129,9 +128,9 @@ class Book(Generic[M]):
         entry = self._entries.get(key)
         if entry is None:
             entry = self._add(Entry(key, fingerprint, head, scopes, now_s))
-        taken = entry.owner is not None and entry.lost_s is None
         if entry.tail is not None and entry.epoch == epoch:
             return [Tell(member, "ended")]  # it is this owner's, who did not hear that its end was taken
+        taken = entry.owner is not None and entry.lost_s is None
         if entry.fingerprint != fingerprint or entry.epoch > epoch or entry.tail is not None or taken:
             return [Tell(member, "fenced")]
         entry.owner, entry.lost_s, entry.touched_s = member, None, now_s
@@ -144,7 +143,6 @@ class Book(Generic[M]):
     def restore(self, entry: Entry[M], now_s: float) -> None:
         """What a store kept. Its owner may still be there and has the grace to say so."""
         self._add(entry)
-        entry.touched_s = now_s
         if entry.tail is None:
             entry.lost_s = now_s
             self._lost[entry.key] = None
@@ -185,7 +183,7 @@ class Book(Generic[M]):
         del self._entries[key]  # to the young end: the oldest finished one goes first
         self._entries[key] = entry
         done: list[Effect[M]] = [Done(follower, tail) for follower in entry.followers]
-        entry.followers = {}
+        entry.followers.clear()
         return [*done, Keep(key, entry.epoch, "end", tail=tail)]
 
     def fail(self, key: bytes, member: M, reason: str, message: str) -> list[Effect[M]]:
@@ -241,12 +239,11 @@ class Book(Generic[M]):
 
     def usurped(self, key: bytes) -> list[Effect[M]]:
         """Somebody else owns this answer, in a book that we cannot see."""
-        entry = self._entries.get(key)
-        if entry is None:
+        if (entry := self._entries.get(key)) is None:
             return []
-        owner: list[Effect[M]] = [] if entry.owner is None else [Tell(entry.owner, "fenced")]
+        told: list[Effect[M]] = [] if entry.owner is None else [Tell(entry.owner, "fenced")]
         entry.owner = None
-        return owner + [one for one in self._drop(entry, "gone") if not isinstance(one, Keep)]
+        return told + [one for one in self._drop(entry, "gone") if not isinstance(one, Keep)]
 
     def check_integrity(self) -> None:
         """Raises AssertionError when sums or roles are wrong."""

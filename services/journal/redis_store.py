@@ -115,14 +115,14 @@ class RedisJournalStore:
         return secrets
 
     async def _call(self, commands: list[Command], timeout_s: float) -> list[object]:
-        if self._wire is None:
+        if (wire := self._wire) is None:
             raise StoreDown("not connected")
         try:
-            replies = await self._wire.call(commands, timeout_s)
+            replies = await wire.call(commands, timeout_s)
         except WireError as error:
-            if self._breaker.failed(self._clock.now_s()) and self._wire is not None:
+            if self._breaker.failed(self._clock.now_s()):
                 log.warning("the journal's store does not answer; going on without it")
-                self._wire.close()
+                wire.close()
             raise StoreDown(str(error)) from error
         self._breaker.succeeded(self._clock.now_s())
         return replies

@@ -55,7 +55,12 @@ class GatewayTelemetry:
         """A request arrived. Its `end` must be called, whatever happens."""
         self._in_progress.value += 1
         span = self._tracer.begin(traceparent)
-        return RequestTrace(self._clock, request_id, protocol, emit=self._ended, span=span)
+        return RequestTrace(
+            self._clock, request_id, protocol, emit=self._ended, span=span, gaps_of=self._gaps_of
+        )
+
+    def _gaps_of(self, model: str) -> list[int]:
+        return self.metrics.histogram(names.ITL, model or DEFAULT_MODEL).counts
 
     def silent(self) -> RequestTrace:
         """A trace that leaves no trace: for requests of our own."""
@@ -104,6 +109,8 @@ class GatewayTelemetry:
             steps[step].observe(to_s - from_s)
         if trace.cache:
             metrics.number(names.RESPONSE_CACHE, trace.cache).value += 1
+        if trace.journal:
+            metrics.number(names.JOURNAL, trace.journal).value += 1
         if trace.first_s or trace.queue_wait_s or completed:
             key = (model, trace.band)
             times = self._times.get(key) or self._times.setdefault(key, _Times(metrics, *key))

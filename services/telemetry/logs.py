@@ -136,6 +136,7 @@ def request_line(trace: RequestTrace, wall_s: float) -> bytes:
             queue_wait=round(trace.queue_wait_s, 6),
             itl_max=round(trace.itl_max_s, 6),
             cache=trace.cache,
+            journal=trace.journal,
             migrations=len(trace.migrations or ()),
             trace_id=trace.span.trace_id if trace.span is not None else "",
         )

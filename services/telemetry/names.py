@@ -84,6 +84,12 @@ RESPONSE_CACHE = Metric(
     "Look-ups in the response cache: hit, miss, bypass.",
     ("verdict",),
 )
+JOURNAL = Metric(
+    PREFIX + "journal_total",
+    "counter",
+    "Calls for a journalled answer: opened (made for this call), replayed, resumed (its rest), off (not kept).",
+    ("verdict",),
+)
 MIGRATIONS = Metric(
     PREFIX + "migrations_total",
     "counter",
@@ -98,8 +104,8 @@ LOG_DROPPED = Metric(
 )
 
 GATEWAY_METRICS = (
-    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, MIGRATIONS, CONFIDENCE,
-    LOG_DROPPED,
+    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, JOURNAL, MIGRATIONS,
+    CONFIDENCE, LOG_DROPPED,
 )  # fmt: skip
 
 # The queue's, from its snapshot (queue_metrics.py) ---------------------------------------------------------
@@ -210,5 +216,6 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     queue_wait: float = 0.0
     itl_max: float = 0.0
     cache: str = ""
+    journal: str = ""
     migrations: int = 0
     trace_id: str = ""

@@ -58,9 +58,9 @@ class RequestTrace:
     happen."""
 
     __slots__ = (
-        "_clock", "_emit", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s", "error",
-        "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens", "migrations",
-        "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol", "queue_wait_s",
+        "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s", "error",
+        "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens",
+        "migrations", "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol", "queue_wait_s",
         "request_id", "span", "steps", "stream", "tenant", "usage",
     )  # fmt: skip
 
@@ -72,8 +72,9 @@ class RequestTrace:
         *,
         emit: Callable[[RequestTrace], None] | None = None,
         span: RequestSpan | None = None,
+        gaps_of: Callable[[str], list[int]] | None = None,
     ) -> None:
-        self._clock, self._emit, self.span = clock, emit, span
+        self._clock, self._emit, self.span, self._gaps_of = clock, emit, span, gaps_of
         self.request_id, self.protocol = request_id, protocol
         self.begun_s = clock.now_s()
         self.ended_s = self.first_s = self._last_s = 0.0
@@ -150,6 +151,28 @@ class RequestTrace:
                 self.itl_max_s = gap_s
         if num_tokens > 1:
             counts[0] += num_tokens - 1  # they came together
+
+    def gaps(self) -> list[int]:
+        """Where gaps between tokens are counted, by ITL_BOUNDS_S, for those who count them themselves and tell the
+        rest by `paced`: one list for all requests of a model."""
+        if self._gaps_of is not None:
+            return self._gaps_of(self.model)
+        if self.itl_counts is None:
+            self.itl_counts = [0] * _NUM_GAPS
+        return self.itl_counts
+
+    def paced(self, num_tokens: int, last_s: float, longest_s: float, choice: int = 0) -> None:
+        """So many tokens came since the last word, each alone, the last one at `last_s`; no gap was longer than
+        `longest_s`. Their gaps are counted in `gaps`."""
+        self.num_tokens += num_tokens
+        if choice:
+            others = self._others = self._others if self._others is not None else {}
+            self.itl_total_s += last_s - others.get(choice, last_s)
+            others[choice] = last_s
+        else:
+            self.itl_total_s += last_s - self._last_s
+            self._last_s = last_s
+        self.itl_max_s = max(self.itl_max_s, longest_s)
 
     def completed(self, usage: Usage, confidence: tuple[float, ...] | None = None) -> None:
         """The answer is complete."""

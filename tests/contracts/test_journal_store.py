@@ -192,7 +192,7 @@ def test_what_was_touched_does_not_open(
         await harness.store.write([opening(key), Write(key, (1, 2), b"tokens of the answer", 100.0)])
 
     runner.run(begin())
-    ((_, first), (place, second)) = harness.call(b"XRANGE", RECORDS + key.wire, b"-", b"+")
+    (_, (place, second)) = harness.call(b"XRANGE", RECORDS + key.wire, b"-", b"+")
     assert b"tokens" not in second[1]
     harness.call(b"XDEL", RECORDS + key.wire, place)
     harness.call(b"XADD", RECORDS + key.wire, b"1-3", b"r", second[1])  # moved to another place

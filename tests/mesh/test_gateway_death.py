@@ -1,4 +1,4 @@
-"""A stream survives its gateway: whoever comes back, to any gateway, gets exactly the rest; generated and billed once."""
+"""A stream survives its gateway: whoever comes back, to any, gets exactly the rest; generated and billed once."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class ReaderCall:
                 self.reader.take(delta)
                 self._cursor.advance(delta)
                 if self.reader.resumable:
-                    self.reader.last_id = self._prefix + self._cursor.text()
+                    self.reader.last_id = self._prefix + self._cursor.text().decode()
 
     def end(self, tail: AnswerTail) -> None:
         self._flush()

@@ -343,7 +343,8 @@ def test_bad_headers(name: str, value: str) -> None:
 
 
 def test_an_answer_has_a_name_and_a_place_to_go_on() -> None:
-    assert chat({"idempotency-key": '"k-1"'}).idempotency_key == chat({"idempotency-key": "k-1"}).idempotency_key == "k-1"
+    for name in ('"k-1"', "k-1"):
+        assert chat({"idempotency-key": name}).idempotency_key == "k-1"
     assert chat({"last-event-id": "r/3-1a"}, stream=True).last_event_id == "r/3-1a"
     refused(Reason.INVALID_FIELD, "last-event-id", chat, {"last-event-id": "r/3-1a"})
     for wrong in ("3", "r/3", "r/3-xyz", "r/3-1a;", "/end", "r/o", "r/3-1a,", "r/" + "1-1," * 2000):
