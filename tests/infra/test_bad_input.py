@@ -26,7 +26,7 @@ MISTAKES = [
     ("node_pool", "graceful_over_drain", "Set drain.graceful_shutdown_timeout_s below drain.drain_seconds"),
     ("network", "one_zone", "Give 2 to 4 availability_zones"),
     ("network", "cidr_nonsense", "Set cidr to a valid IPv4 network address"),
-    ("local", "one_zone", "Give 2 or more zones by their letters"),
+    ("local", "region_nonsense", "Set region to an AWS region"),
     ("edge", "rate_per_key_under_10", "Set rate_limits.per_key to 10 or more"),
 ]
 
