@@ -33,11 +33,10 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"http://127.0.0.1:{http_port}"
 
 
-def ask(url: str, body: dict[str, object]) -> tuple[dict[str, str], bytes]:
+def ask(url: str, body: dict[str, object], **headers: str) -> tuple[dict[str, str], bytes]:
     """Headers (lower case) and body of a 200."""
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    )
+    sent = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
+    request = urllib.request.Request(url, json.dumps(body).encode(), sent)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return {name.lower(): value for name, value in answer.headers.items()}, answer.read()
 
@@ -56,6 +55,17 @@ def test_it_becomes_ready_and_answers(base_url: str) -> None:
     headers, body = ask(f"{base_url}/generate", {"prompt": "one two three", "max_tokens": 12})
     assert json.loads(body)["response"]
     assert headers["x-request-id"]
+
+
+def test_an_answer_with_a_key_is_given_again(base_url: str) -> None:
+    question = {"prompt": "keep this", "max_tokens": 12}
+    while True:  # the journal's link comes up beside the gateway
+        first, body = ask(f"{base_url}/generate", question, **{"Idempotency-Key": "a"})
+        if first["x-resumable"] == "true":
+            break
+    again, same = ask(f"{base_url}/generate", question, **{"Idempotency-Key": "a"})
+    assert (again["x-request-id"], same) == (first["x-request-id"], body)
+    assert again["idempotent-replayed"] == "true"
 
 
 def test_a_stream_and_a_whole_answer_say_the_same(base_url: str) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from random import Random
 
 from hypothesis import settings
@@ -114,5 +115,5 @@ class ComingBack(RuleBasedStateMachine):
                 assert sorted(world.bills.tokens) == sorted(answers)
 
 
-ComingBack.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+ComingBack.TestCase.settings = settings(max_examples=int(os.environ.get("JOURNAL_EXAMPLES", "25")), stateful_step_count=25, deadline=None)
 TestComingBack = ComingBack.TestCase
