@@ -308,8 +308,10 @@ _queue_attributes = Queue.attributes.fget
 
 
 def _compact_attributes(self: Any) -> dict[str, Any]:
-    """Real AWS returns the redrive policy without blanks."""
+    """Real AWS returns the redrive policy without blanks, and no policy that was set to nothing."""
     found = _queue_attributes(self)
+    if not found.get("RedriveAllowPolicy"):
+        found.pop("RedriveAllowPolicy", None)
     if found.get("RedrivePolicy"):
         found["RedrivePolicy"] = json.dumps(json.loads(found["RedrivePolicy"]), separators=(",", ":"))
     return found
