@@ -213,7 +213,7 @@ class BookMachine(RuleBasedStateMachine):
                     assert tuple(lane.ids) == RIGHT[key][choice][: len(lane.ids)]
 
 
-BookMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+BookMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestBook = BookMachine.TestCase
 
 

@@ -115,5 +115,6 @@ class ComingBack(RuleBasedStateMachine):
                 assert sorted(world.bills.tokens) == sorted(answers)
 
 
-ComingBack.TestCase.settings = settings(max_examples=int(os.environ.get("JOURNAL_EXAMPLES", "25")), stateful_step_count=25, deadline=None)
+EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", "15"))
+ComingBack.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=20, deadline=None)
 TestComingBack = ComingBack.TestCase
