@@ -121,10 +121,10 @@ def capacity_config(options: CapacityOptions) -> CapacityConfig:
 
 def dev_config(options: DevOptions) -> GraphConfig:
     """The embedded model on this machine's cores."""
-    from services.experts.model_store import (
-        default_model_path,
-    )  # the path only; preparing is the CLI's business
+    # The path only; preparing is the CLI's business.
+    from services.experts.model_store import default_model_path, embedded_variant
 
+    variant = embedded_variant(options.model)
     return GraphConfig(
         name="dev",
         gateway=_gateway(options),
@@ -135,7 +135,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
         queue=QueueConfig(engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
-            model_path=options.model or str(default_model_path()),
+            model_path=str(default_model_path(variant=variant)) if variant else options.model,
             model_name="smollm2-moe",
             device="cpu",
             shards=options.shards,

@@ -95,7 +95,8 @@ def _ports() -> str:
 def _model() -> str:
     from ..experts import model_store
 
-    path = model_store.default_model_path()
+    variant = model_store.embedded_variant(os.environ.get("EXPERTMESH_MODEL", "")) or "exact"
+    path = model_store.default_model_path(variant=variant)
     return (
         f"the model is prepared in {path}"
         if path.exists()

@@ -82,10 +82,12 @@ def _mesh(wish: Wish, folder: Path) -> None:
         ports.require_free(host, int(value), setting)
     keys_file = Path(os.environ.setdefault("EXPERTMESH_KEYS_FILE", str(STATE_DIR.resolve() / "keys.json")))
     key = dev_key.ensure(STATE_DIR, keys_file, os.environ.get("EXPERTMESH_API_KEY", ""))
-    if wish.graph == "dev" and not (wish.options.get("model") or os.environ.get("EXPERTMESH_MODEL")):
+    if wish.graph == "dev":
         from ..experts import model_store
 
-        model_store.prepare(say=say)
+        model = wish.options.get("model") or os.environ.get("EXPERTMESH_MODEL", "")
+        if variant := model_store.embedded_variant(model):
+            model_store.prepare(say=say, variant=variant)
     with ExitStack() as stack:
         _serve(wish, folder, key, stack)
 

