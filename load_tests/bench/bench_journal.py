@@ -52,6 +52,12 @@ class Wire:
     def write_chunk(self, data: bytes) -> None:
         self.num_bytes += len(data)
 
+    def chunk_writer(self, prefix: bytes, suffix: bytes, dumps: Any) -> Any:
+        def say(text: str) -> None:
+            self.write_chunk(prefix + dumps(text) + suffix)
+
+        return say
+
 
 class Nobody:
     """Leases, engines and the journal's link."""

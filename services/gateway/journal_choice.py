@@ -14,6 +14,7 @@ from ..link.journal_messages import LanePart
 from ..request import TokenFrame, TokenLogprob, unpack_ids
 from .choice import Choice, Owner
 from .flow import ChoiceFlow, Phase
+from .journal_show import Show
 from .stream import TextStage
 
 
@@ -21,6 +22,7 @@ class Journalled(Protocol):
     """The answer that a choice is part of (journal_part.py). `dirty`: it knows of tokens that are not journalled."""
 
     dirty: bool
+    show: Show
 
     def grown(self) -> None:
         """There are such tokens now."""
@@ -48,13 +50,16 @@ class JournalChoice(Choice):
     def on_frame(self, frame: TokenFrame) -> None:
         ids, logprobs, finish = frame.token_ids, frame.logprobs, frame.finish
         if finish is None and logprobs is None and len(ids) == 1:  # nearly every frame
+            answer = self._answer
+            self._pending_tokens = len(self.flow.emitted) - answer.show.said[self.index]
             _on_frame(self, frame)
-            if not self._answer.dirty:
-                self._answer.grown()
+            if not answer.dirty:
+                answer.grown()
             return
         if logprobs is not None:
             known = max(0, len(self.flow.emitted) - frame.index) if frame.index >= 0 else 0
             self._logprobs.extend(logprobs[known:])
+        self._pending_tokens = len(self.flow.emitted) - self._answer.show.said[self.index]
         cached, stream = frame.cached_tokens, frame.stream_id
         for i, token_id in enumerate(ids):
             index = frame.index + i if frame.index >= 0 else -1

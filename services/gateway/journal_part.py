@@ -119,6 +119,7 @@ class Part:
         """For the generation of this answer."""
         choice = JournalChoice(generation, index, flow, text, self)
         self.choices.append(choice)
+        self.show.add(flow.emitted)
         return choice
 
     # journal.client.Holder ------------------------------------------------------------------------------

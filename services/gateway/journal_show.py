@@ -6,6 +6,9 @@ tokens (`kept`).
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
+
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..errors import MeshError
 from .viewer import Viewer
@@ -23,7 +26,14 @@ class Show:
         self.error: MeshError | None = None
         self.waits = False
         self.viewers: dict[Viewer, None] = {}
+        self.said: list[int] = []
+        self._emitted: list[array[int]] = []
         self._num_shown = 0
+
+    def add(self, emitted: array[int]) -> None:
+        """One more choice, with its tokens. `said` is how many of them are in the deltas of each."""
+        self._emitted.append(emitted)
+        self.said.append(0)
 
     def attach(self, viewer: Viewer) -> None:
         """Show everything so far, and what is to come."""
@@ -68,8 +78,27 @@ class Show:
     def begin(self, head: AnswerHead) -> None:
         """Viewers begin by themselves."""
 
+    def plain(self, choice: int, long_way: object) -> Callable[[str], None]:
+        """How the text of single tokens comes here without a delta of its own making (generation.py): with all tokens
+        since the choice's last text. It may come so at any time."""
+        emitted, said, deltas, viewers = self._emitted[choice], self.said, self.deltas, self.viewers
+
+        def say(text: str) -> None:
+            count = len(emitted)
+            delta = Delta(choice, text, None, None, (), count - said[choice])
+            said[choice] = count
+            deltas.append(delta)
+            if not self.waits:
+                self._num_shown += 1
+                for viewer in viewers:
+                    viewer.delta(self.head, delta)
+
+        return say
+
     def delta(self, delta: Delta) -> None:
         self.deltas.append(delta)
+        if self.said:
+            self.said[delta.choice] += delta.num_tokens
         if not self.waits:
             self._num_shown += 1
             for viewer in self.viewers:
