@@ -152,7 +152,10 @@ def main() -> None:
     student = new_student(dense, plan, orders, routers, base, RANKS, generator)
     about = {"seed": str(o.seed), "tokens": str(texts.numel()), "batch": str(o.batch), "length": str(o.length)}
     left_s = o.seconds - (time.monotonic() - BEGAN_S) - o.judge_s
-    recipe = Recipe(RANKS, batch=o.batch, rate=o.rate, seconds=left_s, num_steps=o.steps, compiled=o.compile)
+    recipe = Recipe(
+        RANKS, batch=o.batch, rate=o.rate, anneal=o.anneal, miss=o.miss, seconds=left_s, num_steps=o.steps,
+        compiled=o.compile,
+    )  # fmt: skip
     distil(student, texts, recipe, say, lambda: keep(student, o.out, None, about))
     keep(student, o.out, None, about)
     torch.set_float32_matmul_precision("highest")
@@ -188,6 +191,8 @@ def options() -> argparse.Namespace:
     p.add_argument("--length", type=int, default=512)
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--rate", type=float, default=1.2e-3)
+    p.add_argument("--anneal", type=float, default=0.3, help="share of steps in which all experts are heard")
+    p.add_argument("--miss", type=float, default=0.05, help="weight of the routers' own error")
     p.add_argument("--shared", type=int, default=256)
     p.add_argument("--experts", type=int, default=40)
     p.add_argument("--width", type=int, default=32)

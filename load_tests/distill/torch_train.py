@@ -68,7 +68,8 @@ def distil(student: Student, texts: Tensor, recipe: Recipe, say: Say, save: Call
         ids, order = texts[order[: recipe.batch]], order[recipe.batch :]
         progress = student.steps / num_steps
         rate = min(1.0, (student.steps + 1) / recipe.warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
-        step(ids, keep=max(0.0, 1 - progress / recipe.anneal), progress=progress, rate=rate)
+        keep = max(0.0, 1 - progress / recipe.anneal) if recipe.anneal else 0.0
+        step(ids, keep=keep, progress=progress, rate=rate)
         student.steps += 1
         if student.steps in (TIMED_FROM, TIMED_TO):
             step.numbers()  # waits for the device

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from services.errors import ConfigError
-from services.experts import model_files, model_store
+from services.experts import model_files, model_store, safetensors_file
 from tests.unit.experts.gguf_writer import tiny_llama
+from tests.unit.experts.test_sparse_split import PLAN, packed
 
 
 @pytest.fixture
@@ -107,3 +108,47 @@ def test_the_cache_is_outside_of_any_checkout() -> None:
     assert model_store.cache_root({"EXPERTMESH_CACHE_DIR": "/data"}) == Path("/data")
     assert model_store.cache_root({"XDG_CACHE_HOME": "/x"}) == Path("/x/expertmesh")
     assert model_store.cache_root({}) == Path.home() / ".cache" / "expertmesh"
+
+
+@pytest.fixture
+def corrections(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Corrections for the tiny model, pinned as the real ones are."""
+    path = tmp_path / "tiny-sparse.safetensors"
+    safetensors_file.write(path, packed().items(), {"plan": PLAN.to_json()})
+    monkeypatch.setattr(model_store, "CORRECTIONS", path)
+    monkeypatch.setattr(model_store, "CORRECTIONS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_the_sparse_variant_stands_beside_the_exact_one(corrections: Path, tmp_path: Path) -> None:
+    exact = model_store.prepare(tmp_path / "cache")
+    sparse = model_store.prepare(tmp_path / "cache", variant="sparse")
+    assert sparse.path == model_store.default_model_path(tmp_path / "cache", "sparse") != exact.path
+    assert sparse.revision != exact.revision
+    assert json.loads((sparse.path / "config.json").read_text())["model_type"] == "glm4_moe"
+    weights = load_file(sparse.path / "model.safetensors")
+    assert weights["model.layers.1.mlp.experts.5.down_proj.weight"].shape == (64, 16)
+    assert weights["model.layers.0.mlp.gate.weight"].dtype == np.float32
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (sparse.path / name).read_bytes() == (exact.path / name).read_bytes()
+
+
+def test_other_corrections_than_the_pinned_are_refused(corrections: Path, tmp_path: Path) -> None:
+    corrections.write_bytes(corrections.read_bytes()[:-1] + b"x")
+    with pytest.raises(ConfigError, match="not the pinned"):
+        model_store.prepare(tmp_path / "cache", variant="sparse")
+    corrections.unlink()
+    with pytest.raises(ConfigError, match="does not carry the sparse model"):
+        model_store.prepare(tmp_path / "cache", variant="sparse")
+    assert not model_store.default_model_path(tmp_path / "cache", "sparse").exists()
+
+
+def test_the_carried_corrections_are_the_pinned_ones() -> None:
+    assert model_files.sha256_of(model_store.CORRECTIONS) == model_store.CORRECTIONS_SHA256
+    assert model_store.CORRECTIONS.stat().st_size <= 16_000_000
+
+
+def test_a_setting_names_a_variant_or_a_folder() -> None:
+    assert model_store.embedded_variant("") == "exact"
+    assert model_store.embedded_variant("sparse") == "sparse"
+    assert model_store.embedded_variant("/models/sparse") is None

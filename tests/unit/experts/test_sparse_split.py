@@ -164,7 +164,7 @@ def test_a_sound_file_passes_and_a_foreign_one_is_named() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"another model: .*{name}"):
             sparse_split.check({**sound, name: change}, PLAN, CONFIG)
-    with pytest.raises(ValueError, match="up.b"):
+    with pytest.raises(ValueError, match=r"up\.b"):
         sparse_split.check({n: t for n, t in sound.items() if n != "up.b"}, PLAN, CONFIG)
     twice = sound["order"].copy()
     twice[0, 0] = twice[0, 1]
