@@ -6,6 +6,7 @@ calls: mux → on_frame → flow.accept → text.push → responder.delta. No ta
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from ..errors import MeshError
 from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome
 from ..request import FinishReason, TokenFrame, TokenLogprob
+from ..telemetry.names import ITL_BOUNDS_S
 from .flow import (
     AskLease,
     ChoiceFlow,
@@ -31,6 +33,8 @@ from .mux import Receiver
 from .stream import TextStage
 
 MOVES = frozenset(("lost", "preempted"))
+REPORT_EVERY = 8
+"""Tokens of a stream between two words to the queue and the observer."""
 
 
 class Leases(Protocol):
@@ -55,6 +59,12 @@ class Observer(Protocol):
     def leased(self, queue_wait_s: float) -> None: ...
     def migrated(self, why: str) -> None: ...
     def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None: ...
+    def gaps(self) -> list[int]: ...
+    def paced(self, num_tokens: int, last_s: float, longest_s: float, choice: int = 0) -> None: ...
+
+
+Say = Callable[[str], None]
+"""Sends one token's text to the client, in an event of its own."""
 
 
 class Owner(Protocol):
@@ -68,6 +78,7 @@ class Owner(Protocol):
     token_text: Callable[[int, TokenLogprob], TokenText]
 
     def deltas(self, delta: Delta) -> None: ...
+    def plain(self, choice: int) -> Say | None: ...
     def finished(self, choice: Choice) -> None: ...
     def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None: ...
 
@@ -75,12 +86,16 @@ class Owner(Protocol):
 class Choice:
     """One choice. Implements mux.Receiver and the queue client's holder.
 
-    `plain`: nothing but text is said (no log-probabilities, no tools), which is what nearly every token is.
+    `plain`: nothing but text is said (no log-probabilities, no tools), which is what nearly every token is. Where
+    nobody else wants the tokens either (no cache, no follower, no stop string, no policy), such a token takes the
+    short way: what it costs is memory that other streams have pushed out of the processor's caches since this
+    stream's last token, so the short way touches few objects, and tells observer and queue of its tokens now and then.
     """
 
     __slots__ = (
-        "_counted", "_feed", "_generation", "_last_text", "_now_s", "_pending_logprobs", "_pending_tokens", "_plain",
-        "_progress", "_text", "finish", "flow", "index",
+        "_counted", "_decode", "_emitted", "_feed", "_gaps", "_generation", "_last_s", "_last_text", "_longest_s",
+        "_now_s", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_say_plain", "_short_tokens",
+        "_short_until", "_text", "finish", "flow", "index",
     )  # fmt: skip
 
     def __init__(self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage) -> None:
@@ -90,6 +105,13 @@ class Choice:
         self._counted, self._progress = generation.observer.tokens, generation.leases.progress
         self._feed: Callable[[FeedPart], None] | None = None
         self._plain = not generation.want_logprobs and not text.has_tools
+        self._say_plain: Say | None = None
+        self._decode = text.plain_decoder() if self._plain else None
+        self._emitted = flow.emitted
+        self._gaps: list[int] = []
+        self._short_tokens = 0
+        self._short_until = flow.max_tokens
+        self._last_s = self._longest_s = 0.0
         self._last_text = ""
         self._pending_tokens = 0
         self._pending_logprobs: list[TokenText] = []
@@ -97,6 +119,7 @@ class Choice:
     def feed_to(self, feed: Callable[[FeedPart], None] | None) -> None:
         """Others may follow this choice's tokens."""
         self._feed = feed
+        self.leave_short_way()
 
     # from the queue ----------------------------------------------------------------------------------------
 
@@ -108,11 +131,38 @@ class Choice:
         self.apply(self.flow.on_refuse(refuse, self._generation.clock.now_s()))
 
     def on_preempt(self, lease_id: int) -> None:
+        self.leave_short_way()
         self.apply(self.flow.on_preempt(lease_id, self._generation.clock.now_s()))
 
     # from the engine ---------------------------------------------------------------------------------------
 
     def on_frame(self, frame: TokenFrame) -> None:
+        say, ids = self._say_plain, frame.token_ids
+        if say is not None:
+            emitted = self._emitted
+            if (
+                len(ids) == 1
+                and frame.finish is None
+                and frame.index == len(emitted) < self._short_until
+                and frame.logprobs is None
+            ):
+                emitted.append(ids[0])
+                now_s = self._now_s()
+                gap_s = now_s - self._last_s
+                self._last_s = now_s
+                self._gaps[bisect_left(ITL_BOUNDS_S, gap_s)] += 1
+                if gap_s > self._longest_s:
+                    self._longest_s = gap_s
+                self._short_tokens += 1
+                text = self._decode(ids[0])  # type: ignore[misc]  # there is one wherever `say` is
+                if text:
+                    say(text)
+                else:
+                    self._pending_tokens += 1
+                if self._short_tokens == REPORT_EVERY:
+                    self._report()
+                return
+            self.leave_short_way()
         flow = self.flow
         had = len(flow.emitted)
         ids = flow.accept(frame)
@@ -141,19 +191,47 @@ class Choice:
             if self._plain:
                 self._generation.deltas(Delta(self.index, text, None, None, (), self._pending_tokens))
                 self._pending_tokens = 0
+                if self._decode is not None and self._feed is None:
+                    self._take_short_way(now_s)
             else:
                 self._say(text, None)
 
+    def _take_short_way(self, now_s: float) -> None:
+        """For the next tokens, if the client takes them as they come."""
+        say = self._generation.plain(self.index)
+        if say is not None:
+            self._gaps = self._generation.observer.gaps()
+            self._last_s = now_s
+            self._say_plain = say
+
+    def leave_short_way(self) -> None:
+        """The next token goes the long way."""
+        if self._say_plain is not None:
+            self._say_plain = None
+            self._report()
+
+    def _report(self) -> None:
+        """Tell the observer and the queue of the tokens that went the short way."""
+        tokens = self._short_tokens
+        if tokens:
+            self._generation.observer.paced(tokens, self._last_s, self._longest_s, self.index)
+            self._progress(self.flow.ticket, tokens)
+            self._short_tokens = 0
+
     def on_stream_failed(self, failed: StreamFailed) -> None:
+        self.leave_short_way()
         self.apply(self.flow.on_stream_failed(failed, self._generation.clock.now_s()))
 
     def on_lost(self, loss: Loss) -> None:
+        self.leave_short_way()
         self.apply(self.flow.on_lost(self._generation.clock.now_s(), loss))
 
     # ---------------------------------------------------------------------------------------------------
 
     def apply(self, effects: Sequence[Effect]) -> None:
         """Run effects in order."""
+        if effects:
+            self.leave_short_way()
         leases, engines = self._generation.leases, self._generation.engines
         for effect in effects:
             match effect:

@@ -136,6 +136,11 @@ class ChoiceFlow:
         self._losses = LossRecord()
         self._emitted_at_open = 0
 
+    @property
+    def max_tokens(self) -> int:
+        """The answer's longest length."""
+        return self._max_tokens
+
     def start(self, now_s: float) -> list[Effect]:
         """Ask for the first lease."""
         return [self._ask(now_s)]

@@ -16,7 +16,7 @@ from ..errors import ClientGone, MeshError, OverloadError
 from ..link.messages import FeedPart
 from ..outcome import Outcome, Reason
 from ..request import TokenFrame, TokenLogprob
-from .choice import Choice, Engines, Leases, Observer
+from .choice import Choice, Engines, Leases, Observer, Say
 from .flow import ChoiceFlow, Phase
 from .stream import TextStage
 
@@ -61,6 +61,8 @@ class Generation:
         self._head = head
         self._begun = False
         self._responder = responder
+        # Only where the client can be sent single events at once (http_responders.StreamResponder).
+        self._responder_plain: PlainOf | None = getattr(responder, "plain", None)
         self._deadline_s = deadline_s
         self._max_buffered_bytes = max_buffered_bytes
         self._open = 0
@@ -131,6 +133,16 @@ class Generation:
         if self._responder.buffered_bytes > self._max_buffered_bytes:
             self._stop(ClientGone(Reason.SLOW_READER, "the client reads too slowly"), Outcome.CANCELLED)
 
+    def plain(self, choice: int) -> Say | None:
+        """How that choice's tokens may go straight to the client, if nobody else wants them."""
+        if self.record is not None or self._responder_plain is None:
+            return None
+        return self._responder_plain(choice, self._by_the_long_way)
+
+    def _by_the_long_way(self) -> None:
+        for choice in self.choices:
+            choice.leave_short_way()
+
     def _lead(self, flight: Flight) -> None:
         for choice in self.choices:
             choice.feed_to(flight.feed)
@@ -156,6 +168,9 @@ class Generation:
             if choice.flow.phase is not Phase.DONE:
                 choice.apply(choice.flow.on_abort(error))
 
+
+PlainOf = Callable[[int, Callable[[], None]], Say | None]
+"""Of a responder: how single tokens of a choice are said; the second argument takes them back to `deltas`."""
 
 MakeChoice = Callable[[Generation, int, ChoiceFlow, TextStage], Choice]
 """Makes the choices of a generation."""

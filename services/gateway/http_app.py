@@ -49,6 +49,7 @@ class HttpCall:
         self.traceparent = self._text(b"traceparent")
         self.protocol = "http"
         self._writable: Callable[[], None] | None = None
+        self._paused: Callable[[], None] | None = None
 
     @property
     def credential(self) -> str:
@@ -79,14 +80,14 @@ class HttpCall:
         if not request.stream:
             return UnaryResponder(self._wire, encode.unary(request), self.request_id)
         responder = StreamResponder(self._wire, encode.stream(request), self.request_id)
-        self._writable = responder.writable
+        self._writable, self._paused = responder.writable, responder.paused
         return responder
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Call back once if the client cuts the connection before its answer is complete."""
         if self._wire.closed:
             callback()
-        self._wire.watch(on_close=callback, on_writable=self._writable)
+        self._wire.watch(on_close=callback, on_writable=self._writable, on_paused=self._paused)
 
     def fail(self, error: MeshError) -> None:
         respond_error(self._wire, error, self.request_id)

@@ -7,12 +7,14 @@ what waits is counted in `buffered_bytes`, which the pipeline bounds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..api.encode import StreamEncoder, UnaryEncoder, error_response
+from ..api.encode_parts import dumps
 from ..errors import MeshError
 
 
@@ -28,6 +30,9 @@ class Wire(Protocol):
     def respond(self, status: int, headers: bytes, body: bytes) -> None: ...
     def start_stream(self, headers: bytes) -> None: ...
     def write_chunk(self, data: bytes) -> None: ...
+    def chunk_writer(
+        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
+    ) -> Callable[[str], None]: ...
     def end_stream(self, data: bytes = b"") -> None: ...
 
 
@@ -81,13 +86,14 @@ def merge(deltas: list[Delta]) -> list[Delta]:
 class StreamResponder:
     """Server-sent events. `buffered_bytes` is brought up to date while the client's socket is backed up, else 0."""
 
-    __slots__ = ("_encode", "_encoder", "_request_id", "_started", "_waiting", "_waiting_bytes", "_wire", "_write",
-                 "buffered_bytes")  # fmt: skip
+    __slots__ = ("_encode", "_encoder", "_long_way", "_request_id", "_started", "_waiting", "_waiting_bytes", "_wire",
+                 "_write", "buffered_bytes")  # fmt: skip
 
     def __init__(self, wire: Wire, encoder: StreamEncoder, request_id: str) -> None:
         self._wire, self._encoder, self._request_id = wire, encoder, request_id
         self._encode, self._write = encoder.delta, wire.write_chunk
         self._started = False
+        self._long_way: Callable[[], None] | None = None
         self._waiting: list[Delta] = []
         self._waiting_bytes = 0
         self.buffered_bytes = 0
@@ -107,6 +113,21 @@ class StreamResponder:
         if self._waiting:
             self.writable()
         self._write(self._encode(delta))
+
+    def plain(self, choice: int, long_way: Callable[[], None]) -> Callable[[str], None] | None:
+        """Sends one token's text at once. None while that cannot be; `long_way` is called when it no longer can."""
+        around = self._encoder.around(choice)
+        if around is None or self._waiting or self._wire.write_paused:
+            return None
+        self._long_way = long_way
+        prefix, suffix = around
+        return self._wire.chunk_writer(prefix, suffix, dumps)
+
+    def paused(self) -> None:
+        """The client's socket is backed up."""
+        if self._long_way is not None:
+            self._long_way()
+            self._long_way = None
 
     def had(self, delta: Delta) -> None:
         """The client has this delta from an earlier connection."""

@@ -7,7 +7,7 @@ match may span a migration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..answer import TokenText, ToolCallDelta
@@ -78,6 +78,11 @@ class TextStage:
             if self.stopped:
                 return "".join(parts), used
         return "".join(parts), len(ids)
+
+    def plain_decoder(self) -> Callable[[int], str] | None:
+        """Turns a token into text that is said as it is; None where more than the decoder has a word in it."""
+        alone = self._stops is None and self._chain is None and self._tools is None and self._score is None
+        return self._decoder.push if alone else None
 
     def _push_one(self, token_id: int) -> str:
         text = self._decoder.push(token_id)

@@ -63,6 +63,7 @@ class Connection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self.on_close: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
+        self.on_paused: Callable[[], None] | None = None
         self._header_bytes = 0
         self._deadline_s: float | None = self.loop.time() + self.limits.header_timeout_s
         self._refusal: _Refused | None = None
@@ -74,6 +75,11 @@ class Connection(HttpToolsProtocol):
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
             on_close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.on_paused is not None:
+            self.on_paused()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -114,7 +120,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.on_close = None
-        self.on_writable = None
+        self.on_writable = self.on_paused = None
         super().on_response_complete()
 
     def overdue(self, now_s: float) -> bool:
@@ -178,10 +184,17 @@ class Exchange:
         transport = self._connection.transport
         return 0 if transport.is_closing() else transport.get_write_buffer_size()
 
-    def watch(self, *, on_close: Callable[[], None], on_writable: Callable[[], None] | None = None) -> None:
-        """`on_close`: the client went before its answer was complete; `on_writable`: its socket takes data again."""
-        self._connection.on_close = on_close
-        self._connection.on_writable = on_writable
+    def watch(
+        self,
+        *,
+        on_close: Callable[[], None],
+        on_writable: Callable[[], None] | None = None,
+        on_paused: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_close`: the client went before its answer was complete; `on_paused`, `on_writable`: its socket is
+        backed up, takes data again."""
+        connection = self._connection
+        connection.on_close, connection.on_writable, connection.on_paused = on_close, on_writable, on_paused
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """A complete response in one write. `headers` are complete lines, each with its CRLF."""
@@ -207,6 +220,24 @@ class Exchange:
     def write_chunk(self, data: bytes) -> None:
         """One piece of the stream, sent at once."""
         self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def chunk_writer(
+        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
+    ) -> Callable[[str], None]:
+        """Sends `prefix`, an encoded text and `suffix` as one piece of the stream, at once."""
+
+        # Defaults instead of a closure: one tuple to fetch for each token instead of a cell for each name.
+        def say(
+            text: str,
+            base: int = len(prefix) + len(suffix),
+            prefix: bytes = prefix,
+            suffix: bytes = suffix,
+            write: Callable[[bytes], None] = self._write,
+        ) -> None:
+            data = encode(text)
+            write(b"%x\r\n%b%b%b\r\n" % (base + len(data), prefix, data, suffix))
+
+        return say
 
     def end_stream(self, data: bytes = b"") -> None:
         """The last piece, if any, and the end of the stream."""

@@ -49,7 +49,7 @@ class Histogram:
 
     def merge(self, counts: Sequence[int], total: float) -> None:
         """Many values, counted elsewhere with the same bounds."""
-        self.counts = list(map(add, self.counts, counts))
+        self.counts[:] = map(add, self.counts, counts)
         self.total += total
 
 
