@@ -138,6 +138,9 @@ def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
         "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "4096",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if config.device == "cpu" and config.enforce_eager:
+        # Or the first request with log-probabilities or top-p waits for a C++ compiler, 5 s and more on busy cores.
+        env["TORCH_COMPILE_DISABLE"] = "1"
     if config.device == "cpu" and place.cores:
         env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in place.cores)
         # Ray sets it to the replica's share of CPUs, and vLLM's workers inherit it.
