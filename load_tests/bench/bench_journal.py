@@ -29,7 +29,15 @@ from services.gateway.viewer import Viewer
 from services.link.frames import encode_frame
 from services.link.journal_messages import JournalAppend
 from services.link.messages import Acquire, Grant
-from services.request import GenerateJob, InferenceRequest, SamplingParams, TokenFrame, TokenLogprob, pack_ids, unpack_ids
+from services.request import (
+    GenerateJob,
+    InferenceRequest,
+    SamplingParams,
+    TokenFrame,
+    TokenLogprob,
+    pack_ids,
+    unpack_ids,
+)
 from services.sim_tokenizer import encode as tokens_of
 from services.telemetry.trace import RequestTrace
 from services.text.sim_text import SimTokenizer
@@ -37,7 +45,8 @@ from services.text.sim_text import SimTokenizer
 TOKENS, ROUNDS, BATCH, TOGETHER = 20_000, 15, 5, 50
 """`BATCH` tokens a flush: 100 ms at 20 ms a token; the appends of `TOGETHER` answers leave in one frame."""
 IDS = unpack_ids(tokens_of("bak cel dim fon " * 5_000))[:TOKENS]
-REQUEST = InferenceRequest("completion", "m", SamplingParams(TOKENS, temperature=0.0), prompts=("x",), stream=True)
+SAMPLING = SamplingParams(TOKENS, temperature=0.0)
+REQUEST = InferenceRequest("completion", "m", SAMPLING, prompts=("x",), stream=True)
 
 
 def nothing(*_: object) -> None:
