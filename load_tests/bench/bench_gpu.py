@@ -38,7 +38,8 @@ from .bench_gpu_mesh import (
 from .processes import Group, command_line, tree
 
 SWEEP = ((1, 24, 16), (32, 128, 128), (256, 768, 128), (512, 1024, 128))
-"""(concurrency, requests, tokens of an answer)."""
+"""(concurrency, requests, tokens of an answer). Seeds differ everywhere: a prompt that the mesh saw before would be
+answered from its response cache."""
 PROCESSES = 8
 
 
@@ -116,7 +117,9 @@ def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
         warm = replace(task, concurrency=256, requests=512, answer_tokens=64, seed=900)
         measure(pool, mesh, args.out, arm="two groups", task=warm, phase="warm-up")
         for concurrency, requests, answer in SWEEP[1:]:
-            one = replace(task, concurrency=concurrency, requests=requests, answer_tokens=answer, seed=5)
+            one = replace(
+                task, concurrency=concurrency, requests=requests, answer_tokens=answer, seed=concurrency
+            )
             measure(pool, mesh, args.out, arm="two groups", task=one, phase="DP2 without EP")
         for how in args.how.split(","):
             _lose_one(args, pool, mesh, task, how)
@@ -128,7 +131,9 @@ def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
 def _lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, how: str) -> None:
     """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw."""
     victim = _victim(mesh, "rank" if how == "kill-rank" else "engine core")
-    pool.start(replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=77))
+    pool.start(
+        replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=7000 + 13 * len(how))
+    )
     time.sleep(6.0)
     killed_s = time.monotonic()
     os.kill(victim, signal.SIGSTOP if how == "stop" else signal.SIGKILL)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_PF_EXITING = 0x4
+"""Bit of a task's flags from the moment on that it exits (Linux, include/linux/sched.h)."""
 _SHM = re.compile(r"/dev/shm/(?:psm_|vllm_dist_|sem\.|mp-)[^\s/]+|/dev/shm/[^\s/]*cpushm[^\s/]*")
 
 
@@ -32,11 +34,34 @@ class Process:
         found = _stat(self.pid)
         return found is not None and found[1] == self.started and found[2] != "Z"
 
+    @property
+    def ending(self) -> bool:
+        """Gone, or on its way out. A killed process that holds a GPU takes about a second to give its memory back, and
+        its parent hears of its death only after that."""
+        fields = _fields(self.pid)
+        if fields is None or int(fields[19]) != self.started or fields[0] in "ZX":
+            return True
+        return bool(int(fields[6]) & _PF_EXITING)
+
 
 def process(pid: int) -> Process | None:
     """The process that has this pid now."""
     found = _stat(pid)
     return Process(pid, found[1]) if found is not None else None
+
+
+def title(one: Process) -> str:
+    """Its command line, which a process may change; empty when it is gone."""
+    try:
+        return (
+            (_PROC / str(one.pid) / "cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode(errors="replace")
+            .strip()
+        )
+    except OSError:
+        return ""
 
 
 def with_descendants(roots: Iterable[int]) -> list[Process]:
@@ -85,11 +110,16 @@ def _pids() -> list[int]:
     return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
 
 
-def _stat(pid: int) -> tuple[int, int, str] | None:
-    """(parent, start time, state); None when the process is gone."""
+def _fields(pid: int) -> list[str] | None:
+    """What /proc/PID/stat says after the name, state first; None when the process is gone."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return int(fields[1]), int(fields[19]), fields[0]
+    return text.rpartition(")")[2].split()
+
+
+def _stat(pid: int) -> tuple[int, int, str] | None:
+    """(parent, start time, state); None when the process is gone."""
+    fields = _fields(pid)
+    return (int(fields[1]), int(fields[19]), fields[0]) if fields is not None else None

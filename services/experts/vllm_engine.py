@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -28,7 +29,7 @@ from ..config import ExpertsConfig
 from ..errors import ConfigError
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, count_ids, pack_ids, unpack_ids
-from . import linux_processes, vllm_resume_plugin, weight_files
+from . import vllm_processes, vllm_resume_plugin, weight_files
 from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .groups import RankPlace, check
 from .orphan_guard import OrphanGuard
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
     from .linux_processes import Process
 
 log = logging.getLogger(__name__)
-
-SHUTDOWN_S = 0.5
-"""vLLM's own shutdown waits for a busy engine core; ours has nothing worth waiting for."""
 
 
 class _NoLogger(StatLoggerBase):
@@ -74,6 +72,8 @@ class VllmEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampled = Counters()
         self._guard: OrphanGuard | None = None
+        self.cores: list[Process] = []
+        """Without them there are no tokens; known once started."""
         self._stopped = False
 
     # the port ------------------------------------------------------------------------------------------
@@ -101,6 +101,7 @@ class VllmEngine:
             model.get_vocab_size(),
         )
         self._guard.ready()
+        self.cores = vllm_processes.cores(llm)
         await self._warm_up()
         return self._info
 
@@ -137,7 +138,7 @@ class VllmEngine:
             int(kv_tokens * (1.0 - counters.kv_usage)) if live else kv_tokens,
             steps_s / steps if steps else 0.0,
             counters.tokens,
-            self._router.lost,
+            self._router.lost or self._ending(),
         )
 
     async def stop(self) -> None:
@@ -150,11 +151,16 @@ class VllmEngine:
             task.cancel()
         llm, self._llm = self._llm, None
         if llm is not None:
-            await asyncio.to_thread(_shut_down, llm)
+            await asyncio.to_thread(vllm_processes.shut_down, llm)
         if self._guard is not None:
             self._guard.close()
 
     # inside --------------------------------------------------------------------------------------------
+
+    def _ending(self) -> str:
+        """Why the engine is as good as dead, before vLLM says so; empty while it is not."""
+        ending = [core.pid for core in self.cores if core.ending] if not self._stopped else []
+        return f"process {ending[0]} of the engine ends" if ending else ""
 
     def _check_model(self) -> str:
         """Check settings against the model's config before anything starts. Returns the weights' revision."""
@@ -177,14 +183,19 @@ class VllmEngine:
         )
 
     async def _warm_up(self) -> None:
-        """Generate, so that the first client meets a warm engine. The second prompt fills one prefill step and asks
+        """Generate, so that the first client meets a warm engine: first with a sampler and log-probabilities, whose
+        kernels vLLM compiles when they are first asked for, which would look like a hang. The last prompt fills one prefill step and asks
         for one token: the load sample that follows says how long a full step takes, and so how long this engine may
         be silent and yet be healthy."""
         assert self._info is not None and self._llm is not None
         longest = min(
             self._llm.vllm_config.scheduler_config.max_num_batched_tokens, self._info.max_model_len - 4
         )
-        for prompt, answer in ((1, 2), (max(1, longest), 1)):
+        greedy = SamplingParams(1, temperature=0.0, ignore_eos=True)
+        sampled = SamplingParams(
+            1, temperature=1.0, top_p=0.9, top_k=5, min_p=0.01, seed=0, logprobs=1, presence_penalty=0.1, ignore_eos=True
+        )
+        for prompt, answer, like in ((1, 2, sampled), (1, 2, greedy), (max(1, longest), 1, greedy)):
             done: asyncio.Future[TokenFrame | StreamError] = asyncio.get_running_loop().create_future()
 
             def sink(
@@ -195,7 +206,7 @@ class VllmEngine:
                     done.set_result(item)
 
             self.sample_load()
-            params = SamplingParams(max_tokens=answer, temperature=0.0, ignore_eos=True)
+            params = msgspec.structs.replace(like, max_tokens=answer)
             ids = pack_ids(i % self._info.vocab_size for i in range(prompt))
             self.submit(0, GenerateJob("warm-up", ids, params, cache_salt="warm-up"), sink)
             item = await done
@@ -262,23 +273,3 @@ class VllmEngine:
         task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _children(llm: AsyncLLM) -> list[Process]:
-    """vLLM's processes below this engine: engine core, workers, and on rank 0 the coordinator."""
-    resources = llm.engine_core.resources  # type: ignore[attr-defined]  # AsyncMPClient; vLLM types its base only
-    roots = [p.pid for p in getattr(resources.engine_manager, "processes", ())]
-    coordinator = getattr(resources.coordinator, "proc", None)
-    if coordinator is not None:
-        roots.append(coordinator.pid)
-    return linux_processes.with_descendants(roots)
-
-
-def _shut_down(llm: AsyncLLM) -> None:
-    """Ask vLLM to end, then end what is left, shared memory included: a rank that hangs in a collective with a
-    dead peer hears nothing."""
-    children = _children(llm)
-    segments = linux_processes.shared_memory(children)
-    with suppress(Exception):
-        llm.shutdown(timeout=SHUTDOWN_S)
-    linux_processes.end(children, segments)

@@ -10,6 +10,8 @@ import sys
 import uuid
 from pathlib import Path
 
+import pytest
+
 from services.experts import linux_processes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,3 +110,36 @@ def test_a_rank_that_ends_in_order_is_left_alone() -> None:
     assert child.alive
     linux_processes.end(linux_processes.with_descendants([parent.pid]))
     parent.wait()
+
+
+def test_a_process_on_its_way_out_is_seen_before_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel writes it: 4 among the flags from the first moment of an exit on, whatever it then waits for."""
+    (tmp_path / "7").mkdir()
+    monkeypatch.setattr(linux_processes, "_PROC", tmp_path)
+    core = linux_processes.Process(7, 1234)
+
+    def says(state: str, flags: int, started: int = 1234) -> bool:
+        fields = [state, "1", "7", "7", "0", "-1", str(flags), *["0"] * 12, str(started), "0"]
+        (tmp_path / "7" / "stat").write_text(f"7 (VLLM::Engine (x)) {' '.join(fields)}")
+        return core.ending
+
+    assert not says("S", 0x400100)
+    assert says("D", 0x400104)
+    assert says("Z", 0x400100)
+    assert says("S", 0x400100, started=99)
+    (tmp_path / "7" / "stat").unlink()
+    assert core.ending
+
+
+def test_a_living_process_is_not_ending_and_a_killed_one_is() -> None:
+    parent, child = start_parent()
+    found = {one.pid: one for one in linux_processes.with_descendants([parent.pid])}
+    assert not any(one.ending for one in found.values())
+    assert linux_processes.title(found[child]).startswith(sys.executable)
+    parent.kill()
+    parent.wait()
+    assert found[parent.pid].ending
+    linux_processes.end(found.values())
+    assert all(one.ending for one in found.values())
