@@ -165,6 +165,7 @@ class LocalMesh:
             scope = keys.person_scope(wish.tenant, wish.person)
         else:
             scope = keys.tenant_scope(wish.tenant) if wish.tenant else keys.model_scope(wish.model)
+        self.journal.purge(scope)
         return {"scope": scope.hex(), "confirmed": await self.cache.purge(scope)}
 
     async def _card(self) -> ModelCard:

@@ -328,6 +328,29 @@ def test_a_tenant_may_have_every_stream_journalled_or_none(tmp_path: Path) -> No
     asyncio.run(main())
 
 
+def test_who_is_forgotten_is_forgotten_here_too(tmp_path: Path) -> None:
+    """A purge reaches finished answers, and those being made: their clients get them, nobody else ever."""
+
+    async def main() -> None:
+        async with local_mesh(tmp_path, gateways=2) as mesh:
+            done = Client(mesh, ask("Done", user="ann"), "k1")
+            await done.read(0)
+            running = Client(mesh, ask("Running", user="ann", max_tokens=300), "k2")
+            reading = asyncio.ensure_future(running.read(0))
+            await until(lambda: len(running.events) > 5)
+            purged = await mesh.post("/admin/cache/purge", {"tenant": "acme", "person": "ann"})
+            assert purged.status == 200
+            assert len(mesh.journal.book) == 0
+            for client in (done, running):
+                headers = {"idempotency-key": client.key, "last-event-id": client.last_id}
+                gone = await mesh.post(PATH, client.body, headers=headers, gateway=1)
+                assert gone.status == 410
+            await reading
+            assert running.text() == said("Running", 300)
+
+    asyncio.run(main())
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5.0):
         while not condition():
