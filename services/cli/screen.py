@@ -12,6 +12,7 @@ def ready(*, base_url: str, grpc_address: str, key: str, model: str, took_s: flo
             "model": model,
             "stream": True,
             "max_tokens": 64,
+            "temperature": 0,
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
         }
     )

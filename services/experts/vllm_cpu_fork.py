@@ -15,9 +15,11 @@ import os
 import signal
 from contextlib import suppress
 from multiprocessing.context import ForkContext, ForkProcess
+from pathlib import Path
 from typing import Any
 
 FIRST_OTHER_FD = 3
+LONGEST_NAME = 15
 
 
 class _Core(ForkProcess):
@@ -26,6 +28,8 @@ class _Core(ForkProcess):
     def run(self) -> None:
         signal.set_wakeup_fd(-1)
         _close_sockets()
+        # For `top` and `ps`: the rank's title, which a fork inherits, cannot be changed by vLLM's library for it.
+        Path("/proc/self/comm").write_text(f"VLLM::{self.name}"[:LONGEST_NAME])
         super().run()
 
 
