@@ -132,7 +132,7 @@ def _lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, h
     """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw."""
     victim = _victim(mesh, "rank" if how == "kill-rank" else "engine core")
     pool.start(
-        replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=7000 + 13 * len(how))
+        replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=7000 + sum(how.encode()))
     )
     time.sleep(6.0)
     killed_s = time.monotonic()
