@@ -65,7 +65,9 @@ class Cursor:
             return b"end"
         if any(counts) or any(self.finished):
             rows = zip(counts, self.checks, self.finished, strict=True)
-            return b",".join([b"%d-%x%b" % (count, check, b"!" if done else b"") for count, check, done in rows])
+            return b",".join(
+                [b"%d-%x%b" % (count, check, b"!" if done else b"") for count, check, done in rows]
+            )
         return b"o%d" % self.opened
 
 
@@ -136,7 +138,9 @@ class Rest:
         if (at.counts[choice], at.checks[choice]) != (seen.counts[choice], seen.checks[choice]) or (
             seen.finished[choice] and not at.finished[choice]
         ):
-            message = "the answer was generated again and differs from what you have: ask again from the beginning"
+            message = (
+                "the answer was generated again and differs from what you have: ask again from the beginning"
+            )
             raise RequestError(Reason.RESUME_DIVERGED, message, param="last-event-id")
 
 

@@ -80,7 +80,9 @@ class Run(Part):
     async def _run(self, head: JournalHead, *, resume: bool) -> None:
         try:
             client = self._runs.client
-            self._call = call = await client.open(self.key, self.fingerprint, encode(head), self, resume=resume)
+            self._call = call = await client.open(
+                self.key, self.fingerprint, encode(head), self, resume=resume
+            )
             if call is None:
                 self.opened.set_result(False)
                 return

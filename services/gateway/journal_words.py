@@ -56,7 +56,9 @@ def decode_tail(data: bytes) -> JournalTail:
 
 def expired(why: str) -> RequestError:
     """The answer cannot be given as it was."""
-    return RequestError(Reason.RESUME_EXPIRED, f"this answer cannot be continued: {why}", param="last-event-id")
+    return RequestError(
+        Reason.RESUME_EXPIRED, f"this answer cannot be continued: {why}", param="last-event-id"
+    )
 
 
 def handed_over() -> ServiceError:

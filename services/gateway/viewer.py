@@ -24,7 +24,9 @@ class Viewer:
     def __init__(self, responder: Responder, seen: event_ids.Cursor | None, max_buffered_bytes: int) -> None:
         self._responder, self._max_buffered_bytes = responder, max_buffered_bytes
         self.replayed = False
-        self._had: Callable[[Delta], None] | None = getattr(responder, "had", None)  # those that count what they said
+        self._had: Callable[[Delta], None] | None = getattr(
+            responder, "had", None
+        )  # those that count what they said
         self._rest = event_ids.Rest(seen) if seen is not None else None
         self._push = responder.delta
         self._begun = self._live = False
@@ -79,4 +81,3 @@ class Viewer:
         if not self._begun:
             self._begun = True
             self._responder.begin(msgspec.structs.replace(head, resumable=True, replayed=self.replayed))
-

@@ -33,8 +33,9 @@ from ..link.journal_messages import (
     JournalWatch,
 )
 from ..link.messages import AnyMessage
-from .book import Book, Entry
+from .book import Book
 from .effects import Deliver, Done, Effect, Follow, Have, Keep, Own, Tell, Watch
+from .entry import Entry
 from .records import encode, rebuild
 from .store import JournalStore, StoreDown
 from .writer import Writer

@@ -28,43 +28,10 @@ from typing import Generic
 from ..config import JournalConfig
 from ..link.journal_messages import LanePart
 from .effects import Deliver, Done, Effect, Follow, Have, Keep, M, Own, Tell, Watch
+from .entry import ENTRY_BYTES, Entry
 from .lane import Gap, Lane, size_bytes
 
-ENTRY_BYTES = 512
-"""What an answer without tokens costs in memory, roughly."""
 SWEEP_EVERY_S = 1.0
-
-
-class Entry(Generic[M]):
-    """One answer. Without an owner and a tail it is paused; `lost_s` is when the owner's link went down."""
-
-    __slots__ = (
-        "epoch", "fingerprint", "followers", "head", "key", "lanes", "lost_s", "num_bytes", "owner", "scopes", "tail",
-        "touched_s",
-    )  # fmt: skip
-
-    def __init__(
-        self, key: bytes, fingerprint: bytes, head: bytes, scopes: tuple[bytes, ...], now_s: float
-    ) -> None:
-        self.key, self.fingerprint, self.head, self.scopes = key, fingerprint, head, scopes
-        self.epoch = 0
-        self.owner: M | None = None
-        self.lost_s: float | None = None
-        self.lanes: dict[int, Lane] = {}
-        self.tail: bytes | None = None
-        self.followers: dict[M, None] = {}
-        self.touched_s = now_s
-        self.num_bytes = ENTRY_BYTES + len(head)
-
-    def parts(self) -> tuple[LanePart, ...]:
-        """All tokens so far."""
-        found = (lane.part(choice) for choice, lane in sorted(self.lanes.items()))
-        return tuple(part for part in found if part is not None)
-
-    def counts(self) -> tuple[int, ...]:
-        """Tokens so far, per choice."""
-        last = max(self.lanes, default=-1)
-        return tuple(len(self.lanes[i].ids) if i in self.lanes else 0 for i in range(last + 1))
 
 
 class Book(Generic[M]):
@@ -268,7 +235,11 @@ class Book(Generic[M]):
     def _take(self, entry: Entry[M], member: M, now_s: float) -> list[Effect[M]]:
         entry.epoch += 1
         entry.owner, entry.lost_s, entry.touched_s = member, None, now_s
-        return [Keep(entry.key, entry.epoch, "own"), Own(member, entry.epoch, entry.head), *self._watch(entry)]
+        return [
+            Keep(entry.key, entry.epoch, "own"),
+            Own(member, entry.epoch, entry.head),
+            *self._watch(entry),
+        ]
 
     def _promote(self, entry: Entry[M], now_s: float) -> list[Effect[M]]:
         if not entry.followers:

@@ -50,9 +50,7 @@ class Lane:
         if start >= len(self.ids) and self.finish is None:
             return None
         logprobs = tuple(self.logprobs[start:]) if self.logprobs else None
-        return LanePart(
-            choice, start, self.ids[start:].tobytes(), self.finish, logprobs, self.cached_tokens
-        )
+        return LanePart(choice, start, self.ids[start:].tobytes(), self.finish, logprobs, self.cached_tokens)
 
 
 def size_bytes(part: LanePart) -> int:

@@ -12,8 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from ..link.journal_messages import LanePart
-from .book import Entry
 from .effects import Keep
+from .entry import Entry
 from .lane import Gap, Lane, size_bytes
 
 M = TypeVar("M")

@@ -62,7 +62,12 @@ class RedisJournalStore:
             (b"SET", name, b"C" + os.urandom(16), b"NX", b"PX", SECRET_MS) for name in names
         ]
         longer: list[Command] = [(b"PEXPIRE", name, SECRET_MS, b"GT") for name in names]
-        asked: list[Command] = [*make, *longer, (b"MGET", *names), (b"XRANGE", RECORDS + key.wire, b"-", b"+")]
+        asked: list[Command] = [
+            *make,
+            *longer,
+            (b"MGET", *names),
+            (b"XRANGE", RECORDS + key.wire, b"-", b"+"),
+        ]
         *_, current, entries = await self._call(asked, self._load_timeout_s)
         if isinstance(current, hiredis.ReplyError) or isinstance(entries, hiredis.ReplyError):
             raise StoreDown(f"{current} {entries}"[:200])

@@ -256,4 +256,6 @@ def test_any_order_of_writes(harness: Harness, runner: asyncio.Runner) -> None:
         pass
 
     Bound.harness, Bound.runner = harness, runner
-    run_state_machine_as_test(Bound, settings=settings(max_examples=15, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(
+        Bound, settings=settings(max_examples=15, stateful_step_count=20, deadline=None)
+    )

@@ -123,7 +123,9 @@ def test_every_kind_of_stream_goes_on(tmp_path: Path, shape: str) -> None:
             if "logprobs" in fields:
                 found = [c["logprobs"] for e in client.events for c in e["choices"] if c["logprobs"]]
                 for name in ("tokens", "token_logprobs", "text_offset"):
-                    assert [one for part in found for one in part[name]] == whole["choices"][0]["logprobs"][name]
+                    assert [one for part in found for one in part[name]] == whole["choices"][0]["logprobs"][
+                        name
+                    ]
 
     asyncio.run(main())
 
@@ -259,8 +261,13 @@ def test_what_was_begun_outlives_the_journal_too(tmp_path: Path) -> None:
 
     async def main() -> None:
         store = MemoryJournalStore()
-        async with local_mesh(tmp_path, gateways=2, journal_store=store, journal={"restart_grace_s": 0.5}) as mesh:
-            done, running = Client(mesh, ask("Done"), "k1"), Client(mesh, ask("Running", max_tokens=300), "k2")
+        async with local_mesh(
+            tmp_path, gateways=2, journal_store=store, journal={"restart_grace_s": 0.5}
+        ) as mesh:
+            done, running = (
+                Client(mesh, ask("Done"), "k1"),
+                Client(mesh, ask("Running", max_tokens=300), "k2"),
+            )
             await done.read(0, 30)
             await done.read(0)
             await running.read(0, 20)

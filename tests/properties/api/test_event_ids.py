@@ -48,7 +48,9 @@ def read(deltas: list[Delta], num_choices: int, cuts: list[int]) -> tuple[list[D
 
 
 def texts(deltas: list[Delta], num_choices: int) -> list[str]:
-    return ["".join(delta.text for delta in deltas if delta.choice == choice) for choice in range(num_choices)]
+    return [
+        "".join(delta.text for delta in deltas if delta.choice == choice) for choice in range(num_choices)
+    ]
 
 
 @settings(max_examples=50)

@@ -185,7 +185,8 @@ class JournalWorld:
             EngineNode(sim, network, f"e{i}", "queue", timing, model="sim", pool="default") for i in range(2)
         ]
         self.gateways = [
-            GatewayNode(sim, network, f"g{i}", oracle, model="sim", journal="journal") for i in range(num_gateways)
+            GatewayNode(sim, network, f"g{i}", oracle, model="sim", journal="journal")
+            for i in range(num_gateways)
         ]
         for process in (self.queue, self.cache, self.journal, *self.engines, *self.gateways):
             process.start()
@@ -223,7 +224,9 @@ class JournalWorld:
         return sum(one.stats().ended for one in self.journal._graves)  # type: ignore[attr-defined]
 
 
-def ask(text: str, num_tokens: int, *, choices: int = 1, stop: tuple[str, ...] = (), temperature: float = 0.0) -> Ask:
+def ask(
+    text: str, num_tokens: int, *, choices: int = 1, stop: tuple[str, ...] = (), temperature: float = 0.0
+) -> Ask:
     """What a reader wants."""
     sampling = SamplingParams(max_tokens=num_tokens, temperature=temperature, stop=stop)
     return Ask(0, 0.0, 0, "tenant", "standard", encode(text), sampling, 600.0, choices)

@@ -21,7 +21,10 @@ from services.link.journal_messages import LanePart
 from services.request import pack_ids
 
 KEYS = (b"a", b"b")
-RIGHT = {key: [tuple(range(k * 100 + c * 50, k * 100 + c * 50 + 12)) for c in range(2)] for k, key in enumerate(KEYS)}
+RIGHT = {
+    key: [tuple(range(k * 100 + c * 50, k * 100 + c * 50 + 12)) for c in range(2)]
+    for k, key in enumerate(KEYS)
+}
 CONFIG = JournalConfig(owner_grace_s=1.0, keep_s=20.0, max_bytes=4096)
 
 
@@ -163,16 +166,16 @@ class BookMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def come_back(self, data: Any) -> None:
         """An owner's link is up again: a new call, with the same tokens and its epoch."""
-        old = data.draw(st.sampled_from([m for m in self.members.values() if not m.linked and m.state == "own"]))
+        old = data.draw(
+            st.sampled_from([m for m in self.members.values() if not m.linked and m.state == "own"])
+        )
         old.state = "left"
         member = Member(len(self.members), old.key)
         member.lanes, member.epoch = old.lanes, old.epoch
         self.members[member.number] = member
         entry = self.book.get(old.key)
         newer = entry is not None and entry.epoch > old.epoch
-        effects = self.book.hold(
-            old.key, member.number, b"print", b"head", (b"t",), old.epoch, self.now_s
-        )
+        effects = self.book.hold(old.key, member.number, b"print", b"head", (b"t",), old.epoch, self.now_s)
         self.run_effects(effects)
         assert not newer or member.state == "fenced"
         if member.state == "own":
