@@ -184,16 +184,24 @@ class VllmEngine:
 
     async def _warm_up(self) -> None:
         """Generate, so that the first client meets a warm engine: first with a sampler and log-probabilities, whose
-        kernels vLLM compiles when they are first asked for, which would look like a hang. The last prompt fills one prefill step and asks
-        for one token: the load sample that follows says how long a full step takes, and so how long this engine may
-        be silent and yet be healthy."""
+        kernels vLLM compiles when they are first asked for, which would look like a hang. The last prompt fills one
+        prefill step and asks for one token: the load sample that follows says how long a full step takes, and so how
+        long this engine may be silent and yet be healthy."""
         assert self._info is not None and self._llm is not None
         longest = min(
             self._llm.vllm_config.scheduler_config.max_num_batched_tokens, self._info.max_model_len - 4
         )
         greedy = SamplingParams(1, temperature=0.0, ignore_eos=True)
         sampled = SamplingParams(
-            1, temperature=1.0, top_p=0.9, top_k=5, min_p=0.01, seed=0, logprobs=1, presence_penalty=0.1, ignore_eos=True
+            1,
+            temperature=1.0,
+            top_p=0.9,
+            top_k=5,
+            min_p=0.01,
+            seed=0,
+            logprobs=1,
+            presence_penalty=0.1,
+            ignore_eos=True,
         )
         for prompt, answer, like in ((1, 2, sampled), (1, 2, greedy), (max(1, longest), 1, greedy)):
             done: asyncio.Future[TokenFrame | StreamError] = asyncio.get_running_loop().create_future()

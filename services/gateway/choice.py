@@ -17,17 +17,8 @@ from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFai
 from ..outcome import Outcome
 from ..request import FinishReason, TokenFrame, TokenLogprob
 from ..telemetry.names import ITL_BOUNDS_S
-from .flow import (
-    AskLease,
-    ChoiceFlow,
-    CloseStream,
-    DropTicket,
-    Effect,
-    Failed,
-    Finished,
-    OpenStream,
-    ReturnLease,
-)
+from .effects import AskLease, CloseStream, DropTicket, Effect, Failed, Finished, OpenStream, ReturnLease
+from .flow import ChoiceFlow
 from .migrate import Loss
 from .mux import Receiver
 from .stream import TextStage

@@ -28,6 +28,7 @@ from ..errors import MeshError, OverloadError, RequestError, ServiceError
 from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome, Reason
 from ..request import GenerateJob, TokenFrame
+from .effects import AskLease, CloseStream, DropTicket, Effect, Failed, Finished, OpenStream, ReturnLease
 from .migrate import Loss, LossRecord, RetryBudget, resubmission
 
 
@@ -37,53 +38,6 @@ class Phase(Enum):
     RUNNING = "running"
     DONE = "done"
 
-
-class AskLease(msgspec.Struct, frozen=True):
-    """Register with the queue."""
-
-    acquire: Acquire
-
-
-class DropTicket(msgspec.Struct, frozen=True):
-    """Tell the queue that nobody waits any more."""
-
-    ticket: int
-
-
-class OpenStream(msgspec.Struct, frozen=True):
-    """Submit to the granted engine."""
-
-    grant: Grant
-    submit: Submit
-
-
-class CloseStream(msgspec.Struct, frozen=True):
-    """Abort on the engine; the stream's frames are ignored from now on."""
-
-    engine_id: str
-    stream_id: int
-
-
-class ReturnLease(msgspec.Struct, frozen=True):
-    """Give the lease back to the queue."""
-
-    release: Release
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """The choice is complete. `finish` is the engine's reason: stop or length."""
-
-    finish: str
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """The choice ends with an error."""
-
-    error: MeshError
-    outcome: Outcome
-
-
-Effect = AskLease | DropTicket | OpenStream | CloseStream | ReturnLease | Finished | Failed
 
 OVERLOAD = {Reason.QUEUE_FULL, Reason.SHED, Reason.DEADLINE_UNREACHABLE, Reason.DEADLINE_EXCEEDED,
             Reason.NOT_READY, Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.DRAINING}  # fmt: skip

@@ -62,6 +62,13 @@ class Fleet:
             return [engine]
         return [other for other in self.engines.values() if other.group == engine.group]
 
+    def leave(self, engine_id: str, *, draining: bool) -> None:
+        """It drains, or else its link is down: no new leases, for its group neither where the link is down."""
+        engine = self.engines.get(engine_id)
+        if engine is not None:
+            engine.draining, engine.linked = engine.draining or draining, engine.linked and draining
+            self.weigh(engine)
+
     def weigh(self, engine: EngineState) -> None:
         """Its link or its drain changed: who of its group may get new leases."""
         members = self.group_of(engine)

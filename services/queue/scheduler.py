@@ -250,18 +250,12 @@ class Scheduler:
                 self.state.resize()
 
     def _engine_drain(self, message: EngineDrain, now_s: float) -> None:
-        engine = self.state.fleet.engines.get(message.engine_id)
-        if engine is not None:
-            engine.draining = True
-            self.state.fleet.weigh(engine)
-            self.state.resize()
+        self.state.fleet.leave(message.engine_id, draining=True)
+        self.state.resize()
 
     def _engine_unlinked(self, engine_id: str) -> None:
-        engine = self.state.fleet.engines.get(engine_id)
-        if engine is not None:
-            engine.linked = False
-            self.state.fleet.weigh(engine)
-            self.state.resize()
+        self.state.fleet.leave(engine_id, draining=False)
+        self.state.resize()
 
     def _abandon(self, engine: EngineState) -> None:
         """Fence an engine: its streams are abandoned everywhere, its leases are over."""
