@@ -7,7 +7,7 @@ layers. Matrix products run in the weights' type, the residual stream and the no
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,8 @@ class Layer(NamedTuple):
     up: Tensor
     down: Tensor
 
+
+DenseLayer = Callable[[Tensor, Layer, "Shape", "tuple[Tensor, Tensor]"], "tuple[Tensor, Tensor]"]
 
 _NAMES = (
     "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -148,9 +150,10 @@ def dense_layer(x: Tensor, w: Layer, s: Shape, rope: tuple[Tensor, Tensor]) -> t
     return x + F.linear(neurons(h, w.gate, w.up), w.down).float(), h
 
 
-def hidden_states(model: Dense, ids: Tensor, layer_fn: object = dense_layer) -> Iterator[tuple[Tensor, Tensor]]:
+def hidden_states(
+    model: Dense, ids: Tensor, layer_fn: DenseLayer = dense_layer
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Per layer: (residual stream after it, its FFN's normed input)."""
-    assert callable(layer_fn)
     x = F.embedding(ids, model.embed).float()
     rope = rope_table(model.shape, ids.shape[1], str(ids.device))
     for layer in model.layers:
