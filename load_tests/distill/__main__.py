@@ -150,7 +150,12 @@ def main() -> None:
     generator = torch.Generator(device=device).manual_seed(o.seed)
     base = [permuted(w, order) for w, order in zip(dense.layers, orders, strict=True)]
     student = new_student(dense, plan, orders, routers, base, RANKS, generator)
-    about = {"seed": str(o.seed), "tokens": str(texts.numel()), "batch": str(o.batch), "length": str(o.length)}
+    about = {
+        "seed": str(o.seed),
+        "tokens": str(texts.numel()),
+        "batch": str(o.batch),
+        "length": str(o.length),
+    }
     left_s = o.seconds - (time.monotonic() - BEGAN_S) - o.judge_s
     recipe = Recipe(
         RANKS, batch=o.batch, rate=o.rate, anneal=o.anneal, miss=o.miss, seconds=left_s, num_steps=o.steps,
@@ -183,7 +188,9 @@ def options() -> argparse.Namespace:
     p.add_argument("--write-s", type=float, default=60.0, help="of these, for the teacher's writing")
     p.add_argument("--judge-s", type=float, default=25.0, help="of these, for judging")
     p.add_argument("--rounds", type=int, default=0, help="rounds of writing, instead of --write-s")
-    p.add_argument("--steps", type=int, default=0, help="steps of training, instead of what is left of --seconds")
+    p.add_argument(
+        "--steps", type=int, default=0, help="steps of training, instead of what is left of --seconds"
+    )
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--write-batch", type=int, default=2048)
     p.add_argument("--held", type=int, default=128)

@@ -68,7 +68,9 @@ def experts(energy: Tensor, plan: SparsePlan, turns: int = 12) -> tuple[Tensor, 
     unit = unit / unit.norm(dim=0).clamp(min=1e-12)
     _, _, directions = torch.svd_lowrank(unit, q=4, niter=4)
     owner = torch.empty(energy.shape[1], dtype=torch.long, device=energy.device)
-    owner[directions[:, 0].argsort()] = torch.arange(energy.shape[1], device=energy.device) // plan.expert_width
+    owner[directions[:, 0].argsort()] = (
+        torch.arange(energy.shape[1], device=energy.device) // plan.expert_width
+    )
     choices, kept = choose(energy, owner, plan)
     best, most = owner, kept
     for _ in range(turns):

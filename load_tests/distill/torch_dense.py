@@ -125,7 +125,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + torch.cat((-b, a), -1).float() * sin).to(x.dtype)
 
 
-def attention(x: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, s: Shape, rope: tuple[Tensor, Tensor]) -> Tensor:
+def attention(
+    x: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, s: Shape, rope: tuple[Tensor, Tensor]
+) -> Tensor:
     """Causal attention over x [batch, length, hidden], already normed."""
     batch, length, _ = x.shape
 

@@ -49,7 +49,9 @@ class MeanKL(torch.autograd.Function):
 
 
 @torch.no_grad()
-def compare(student: Tensor, teacher: Tensor, head: Tensor, next_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def compare(
+    student: Tensor, teacher: Tensor, head: Tensor, next_ids: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """(teacher's, student's cross entropy on the text, KL), each [tokens], in float32."""
     log_s = F.log_softmax(F.linear(student, head).float(), -1)
     log_t = F.log_softmax(F.linear(teacher, head).float(), -1)

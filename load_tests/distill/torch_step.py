@@ -120,7 +120,15 @@ class Step:
             taught = [x for x, _ in hidden_states(dense, self.ids, self.teach)]
             target = final(dense, taught[-1]).flatten(0, 1)
         last, far, miss, loads = forward(
-            dense, student.base, student.trained, student.norm, self.ids, taught, self.keep, self.learn, self.rope
+            dense,
+            student.base,
+            student.trained,
+            student.norm,
+            self.ids,
+            taught,
+            self.keep,
+            self.learn,
+            self.rope,
         )
         kl: Tensor = MeanKL.apply(last.flatten(0, 1), target, dense.embed, self.recipe.kl_tokens, self.tell)  # type: ignore[no-untyped-call]
         (kl + self.far_weight * far + self.miss_weight * miss).backward()

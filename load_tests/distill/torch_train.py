@@ -39,7 +39,9 @@ def fit_routers(h: Tensor, chosen: Tensor, steps: int = 200) -> Tensor:
     [layers, tokens, hidden]."""
     gram = torch.stack([one.float().T @ one.float() for one in h])
     gram.diagonal(dim1=1, dim2=2).add_(1e-3 * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-6)
-    right = torch.stack([one.float().T @ ((best.float() - 0.5) * 4) for one, best in zip(h, chosen, strict=True)])
+    right = torch.stack(
+        [one.float().T @ ((best.float() - 0.5) * 4) for one, best in zip(h, chosen, strict=True)]
+    )
     weight = torch.linalg.solve(gram, right).transpose(1, 2).contiguous().requires_grad_()
     optimizer = torch.optim.Adam([weight], lr=3e-3)
     size = min(4096, h.shape[1])
@@ -67,7 +69,9 @@ def distil(student: Student, texts: Tensor, recipe: Recipe, say: Say, save: Call
             order = torch.cat((order, torch.randperm(len(texts), generator=picks, device=texts.device)))
         ids, order = texts[order[: recipe.batch]], order[recipe.batch :]
         progress = student.steps / num_steps
-        rate = min(1.0, (student.steps + 1) / recipe.warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+        rate = min(1.0, (student.steps + 1) / recipe.warmup) * (
+            0.02 + 0.49 * (1 + math.cos(math.pi * progress))
+        )
         keep = max(0.0, 1 - progress / recipe.anneal) if recipe.anneal else 0.0
         step(ids, keep=keep, progress=progress, rate=rate)
         student.steps += 1

@@ -24,7 +24,14 @@ class Writer:
         self.model, self.batch, self.length = model, batch, length
         self.rope = rope_table(s, length, str(device))
         self.cache = torch.zeros(
-            len(model.layers), 2, batch, s.kv_heads, length, s.head_dim, dtype=model.embed.dtype, device=device
+            len(model.layers),
+            2,
+            batch,
+            s.kv_heads,
+            length,
+            s.head_dim,
+            dtype=model.embed.dtype,
+            device=device,
         )
         self.token = torch.zeros(batch, dtype=torch.long, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
@@ -35,7 +42,9 @@ class Writer:
         model, s, batch = self.model, self.model.shape, self.batch
         dtype = model.embed.dtype
         table = self.rope[0][self.at], self.rope[1][self.at]
-        past = (torch.arange(seen, device=self.at.device) <= self.at).expand(1, 1, s.heads // s.kv_heads, seen)
+        past = (torch.arange(seen, device=self.at.device) <= self.at).expand(
+            1, 1, s.heads // s.kv_heads, seen
+        )
         x = F.embedding(self.token, model.embed).float()
         for w, kept in zip(model.layers, self.cache, strict=True):
             h = rms(x, w.norm1, s.eps).to(dtype)

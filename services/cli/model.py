@@ -27,7 +27,8 @@ def prepare(
         bool, typer.Option(help="Read and hash every byte, even when nothing seems changed.")
     ] = False,
     variant: Annotated[
-        str, typer.Option(help="exact: computes what the dense model does; sparse: half of each FFN is active.")
+        str,
+        typer.Option(help="exact: computes what the dense model does; sparse: half of each FFN is active."),
     ] = "exact",
     quiet: Annotated[bool, typer.Option(help="Print the folder only.")] = False,
 ) -> None:

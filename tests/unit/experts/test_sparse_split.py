@@ -95,7 +95,9 @@ def test_what_is_not_an_ffn_stays() -> None:
 def test_a_correction_is_added_to_the_moved_weight() -> None:
     corrections, layer = packed(3, size=0.1), trained(3, 0.1)[1]
     product = layer["down_b"].astype(np.float64) @ layer["down_a"]
-    assert np.abs(sparse_split.correction(corrections, "down", 1) - product).max() < 0.02 * np.abs(product).max()
+    assert (
+        np.abs(sparse_split.correction(corrections, "down", 1) - product).max() < 0.02 * np.abs(product).max()
+    )
     weights = dict(sparse_split.sparse_tensors(iter(DENSE.items()), PLAN, corrections))
     moved = DENSE["model.layers.1.mlp.down_proj.weight"][:, corrections["order"][1]]
     wanted = moved + sparse_split.correction(corrections, "down", 1)
@@ -144,7 +146,11 @@ def test_moving_experts_changes_nothing(seed: int) -> None:
 def test_the_config_is_llamas_attention_with_routed_experts() -> None:
     config = sparse_split.sparse_config(CONFIG, PLAN)
     assert config["model_type"] == "glm4_moe"
-    assert (config["n_shared_experts"], config["n_routed_experts"], config["num_experts_per_tok"]) == (2, 6, 6)
+    assert (config["n_shared_experts"], config["n_routed_experts"], config["num_experts_per_tok"]) == (
+        2,
+        6,
+        6,
+    )
     assert config["rope_parameters"] == {
         "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
     }  # fmt: skip
