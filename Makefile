@@ -30,7 +30,6 @@ run: $(STAMPS)/project ## talk to a real mixture-of-experts model (ARGS='--graph
 
 test: $(STAMPS)/dev ## the tests that need no GPU, less those in tests/unproven.txt
 	@$(PY) -m pytest -m "not gpu and not unproven" $(ARGS)
-	@$(if $(ARGS),,make --no-print-directory infra-test)
 
 test-unproven: $(STAMPS)/dev ## tests that were not yet seen to pass (tests/unproven.txt)
 	@$(PY) -m pytest -m "unproven and not gpu" $(ARGS)

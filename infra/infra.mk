@@ -1,5 +1,5 @@
 # Infrastructure: `make infra-test` formats, validates, tests, scans, applies to a fake AWS on loopback, destroys.
-# `make test` ends with it. Where Terraform or its provider is missing, it says so in one line and goes on.
+# Not part of `make test` yet: its parts passed one after another, all of it in one go was not seen. Where Terraform or its provider is missing, it says so in one line and goes on.
 INFRA_VENV ?= .venv-infra
 
 .PHONY: infra-test infra-fmt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mesh"))
 
 _seconds: dict[str, float] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_stays() -> Iterator[None]:
+    """What libraries leave in our environment (vLLM: LD_PRELOAD, thread counts) is not for the next module's children."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def suite_of(path: Path) -> str:

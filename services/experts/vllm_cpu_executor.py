@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+import torch
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
@@ -22,5 +23,9 @@ class CpuExecutor(UniProcExecutor):
     def _init_executor(self) -> None:
         cores = os.environ.get(BIND, "")
         if cores.replace(",", "").isdecimal():
-            os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+            places = {int(core) for core in cores.split(",")}
+            os.sched_setaffinity(0, places)
+            # Where an operator's LD_PRELOAD brought OpenMP in before our variables: two threads that wait for one
+            # another by spinning bring one core to a near stop.
+            torch.set_num_threads(len(places))
         super()._init_executor()

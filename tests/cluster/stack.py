@@ -47,7 +47,11 @@ class Stack:
         self.base_url = f"http://127.0.0.1:{self.http_port}"
         self._output = folder / "output.log"
         self._ready = folder / "ready"
-        unwanted = ("EXPERTMESH_", "RAY_", "PYTHONDONTWRITEBYTECODE")
+        # vLLM, where it ran in this process, left variables that no shell of a user has (LD_PRELOAD with an OpenMP
+        # that reads its thread count at once, for one): two ranks of one core each come to a near stop with them.
+        unwanted = (
+            "EXPERTMESH_", "RAY_", "PYTHONDONTWRITEBYTECODE", "VLLM_", "OMP_", "TORCH", "LD_PRELOAD", "NUMEXPR_",
+        )  # fmt: skip
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         if cache := os.environ.get("EXPERTMESH_CACHE_DIR"):
             inherited["EXPERTMESH_CACHE_DIR"] = cache
