@@ -35,7 +35,7 @@ _seconds: dict[str, float] = {}
 
 @pytest.fixture(autouse=True, scope="module")
 def environment_stays() -> Iterator[None]:
-    """What libraries leave in our environment (vLLM: LD_PRELOAD, thread counts) is not for the next module's children."""
+    """What libraries leave in our environment (vLLM: LD_PRELOAD, thread counts) is not for other modules' children."""
     before = dict(os.environ)
     yield
     os.environ.clear()
