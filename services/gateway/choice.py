@@ -148,6 +148,7 @@ class Choice:
                 text = self._decode(ids[0])  # type: ignore[misc]  # there is one wherever `say` is
                 if text:
                     say(text)
+                    self._pending_tokens = 0
                 else:
                     self._pending_tokens += 1
                 if self._short_tokens == REPORT_EVERY:

@@ -30,6 +30,9 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+SILENT_S = 5.0
+
+
 @dataclass
 class Answer:
     """What came back of one stream."""
@@ -55,7 +58,7 @@ class EngineClient:
     @classmethod
     async def open(cls, address: str, key: bytes) -> EngineClient:
         client = cls()
-        await connect(address, key, client, "test")
+        await connect(address, key, client, "test", dead_after_s=SILENT_S)  # as patient as the dev graph
         return client
 
     def link_up(self, link: Link) -> None:
