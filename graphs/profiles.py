@@ -22,14 +22,17 @@ from services.config import (
     GatewayConfig,
     GraphConfig,
     JournalConfig,
+    LimitsConfig,
     PlacementConfig,
     PostprocessConfig,
     Quantization,
     QueueConfig,
+    TlsConfig,
 )
 from services.errors import ConfigError
 from services.experts import groups, weight_files
 from services.gateway import json_key_store
+from services.gateway.tls import TlsFiles
 
 
 class Options(BaseModel):
@@ -53,6 +56,16 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
     )
     blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+    tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
+    tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))
+    tls_client_ca: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CLIENT_CA", ""))
+    tls_minimum: Literal["1.2", "1.3"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_TLS_MINIMUM", "1.3"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+    )
+    max_connections_per_address: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", "10000")), ge=1
+    )
 
 
 class DevOptions(Options):
@@ -185,7 +198,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         )
     return GraphConfig(
         name="prod",
-        gateway=_gateway(options),
+        gateway=_gateway(options, behind_load_balancer=options.by_labels),
         cache=CacheConfig(
             redis_url=options.redis_url, root_secret=_root_secret(options), listen_host=_node_address()
         ),
@@ -273,7 +286,23 @@ def _node_address() -> str:
             return "127.0.0.1"
 
 
-def _gateway(options: Options) -> GatewayConfig:
+LOAD_BALANCER_IDLE_S = 300.0
+"""After which Terraform's load balancer drops an idle connection. Ours must not be the first to: a request that
+crosses the goodbye is a 502."""
+
+
+def _gateway(options: Options, *, behind_load_balancer: bool = False) -> GatewayConfig:
+    tls = TlsConfig(
+        certificate_file=_resolved(options.tls_certificate),
+        key_file=_resolved(options.tls_key),
+        client_ca_file=_resolved(options.tls_client_ca),
+        minimum_version=options.tls_minimum,
+    )
+    limits = LimitsConfig(max_connections_per_address=options.max_connections_per_address)
+    if behind_load_balancer:
+        limits = limits.model_copy(update={"idle_timeout_s": LOAD_BALANCER_IDLE_S + 10.0})
+    elif tls.enabled:
+        TlsFiles(tls)  # gateways run here: what does not fit is said now, by name
     return GatewayConfig(
         host=options.host,
         http_port=options.http_port,
@@ -281,6 +310,8 @@ def _gateway(options: Options) -> GatewayConfig:
         replicas=options.gateways,
         keys_file=str(Path(options.keys_file).resolve()),
         request_log=_resolved(options.request_log),
+        limits=limits,
+        tls=tls,
     )
 
 

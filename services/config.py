@@ -166,8 +166,33 @@ class LimitsConfig(Section):
     default_deadline_s: float = Field(default=600.0, gt=0)
     max_deadline_s: float = Field(default=3600.0, gt=0)
     stream_buffer_bytes: int = Field(default=1024 * 1024, ge=4096)
-    header_timeout_s: float = Field(default=10.0, gt=0)
-    body_timeout_s: float = Field(default=30.0, gt=0)
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, description="from the connection, or its last answer's next byte, to the last header"
+    )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="from the last header to the end of the body")
+    idle_timeout_s: float = Field(
+        default=75.0, ge=1, description="a connection without a request; more than the load balancer's own is safe"
+    )
+    max_connections: int = Field(default=10_000, ge=1, description="open at a time, on each of the two ports")
+    max_connections_per_address: int = Field(
+        default=10_000,
+        ge=1,
+        description="of HTTP; far fewer where clients connect themselves: a load balancer is one address for all",
+    )
+
+
+class TlsConfig(Section):
+    """TLS on both ports of the gateway; off while all paths are empty. PEM files on the gateway's own host, read again
+    when they change. With `client_ca_file` only clients with a certificate from it are talked to (mTLS)."""
+
+    certificate_file: str = Field(default="", description="the chain, the server's own certificate first")
+    key_file: str = Field(default="", description="its private key, not encrypted")
+    client_ca_file: str = ""
+    minimum_version: Literal["1.2", "1.3"] = "1.3"
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.certificate_file or self.key_file or self.client_ca_file)
 
 
 class JournalConfig(Section):
@@ -200,6 +225,7 @@ class GatewayConfig(Section):
     request_log: str = ""
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
+    tls: TlsConfig = TlsConfig()
 
 
 class PlacementConfig(Section):

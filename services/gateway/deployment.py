@@ -28,6 +28,7 @@ from ..errors import MeshError, ServiceError
 from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
+from .grpc_tls import ONLY_TLS_1_3
 from .node import GatewayNode, Peers
 from .operator_routes import CacheOperations, Figures, PurgeWish
 
@@ -133,6 +134,9 @@ class Gateway:
 
 def gateway_deployment(config: GraphConfig) -> serve.Deployment:
     """One replica per wanted gateway; they share the ports by SO_REUSEPORT."""
+    options: dict[str, Any] = {"num_cpus": 0, "label_selector": config.placement.gateway or None}
+    if config.gateway.tls.enabled and config.gateway.tls.minimum_version == "1.3":
+        options["runtime_env"] = {"env_vars": ONLY_TLS_1_3}
     return serve.deployment(
         name="Gateway",
         num_replicas=config.gateway.replicas,
@@ -140,5 +144,5 @@ def gateway_deployment(config: GraphConfig) -> serve.Deployment:
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=config.gateway.drain_s + 5.0,
-        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.gateway or None},
+        ray_actor_options=options,
     )(Gateway)

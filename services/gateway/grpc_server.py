@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,14 +24,16 @@ from grpc_reflection.v1alpha import reflection
 from ..answer import Responder
 from ..api import grpc_encode
 from ..api.grpc_convert import chat_from_bytes, text_from_bytes
+from ..config import LimitsConfig
 from ..errors import ConfigError, MeshError, RequestError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest
-from . import pipeline
+from . import grpc_tls, pipeline
 from .grpc_health import SERVICE, Health
 from .grpc_responders import StreamResponder, UnaryResponder
 from .identity import Permission, bearer
 from .mesh import Mesh
+from .tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +91,9 @@ class GrpcServer:
         self._health = Health(mesh)
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, host: str, port: int, *, reuse_port: bool) -> int:
-        """Listen; returns the port. Raises ConfigError when it is taken."""
-        server = grpc.aio.server(options=server_options(self._mesh.config.limits.max_body_bytes, reuse_port))
+    async def start(self, host: str, port: int, *, reuse_port: bool, tls: TlsFiles | None = None) -> int:
+        """Listen; returns the port. Raises ConfigError when it is taken, or TLS 1.2 spoken against the settings."""
+        server = grpc.aio.server(options=server_options(self._mesh.config.limits, reuse_port))
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
             "GenerateChat": unary(self._unary(chat_from_bytes)),
@@ -105,13 +108,27 @@ class GrpcServer:
         names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         try:
-            bound = server.add_insecure_port(f"{host}:{port}")
+            address = f"{host}:{port}"
+            if tls is None:
+                bound = server.add_insecure_port(address)
+            else:
+                bound = server.add_secure_port(address, grpc_tls.server_credentials(tls))
         except RuntimeError as error:
             await server.stop(0)
             raise ConfigError(f"gRPC cannot listen on {host}:{port}: {error}") from None
         await server.start()
         self._server = server
+        if tls is not None and tls.minimum_version is ssl.TLSVersion.TLSv1_3:
+            await self._only_tls_1_3(host, bound)
         return bound
+
+    async def _only_tls_1_3(self, host: str, port: int) -> None:
+        if await grpc_tls.speaks_tls_1_2(host, port):
+            await self.stop(0)
+            wanted = " ".join(f"{name}={value}" for name, value in grpc_tls.ONLY_TLS_1_3.items())
+            raise ConfigError(
+                f"gRPC would speak TLS 1.2, too: start this process with {wanted}, or allow it (minimum_version)"
+            )
 
     async def stop(self, grace_s: float) -> None:
         """Say NOT_SERVING, take no new calls, let running ones finish for `grace_s` seconds, cut the rest."""
@@ -177,15 +194,17 @@ def text_metadata(context: Context) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def server_options(max_body_bytes: int, reuse_port: bool) -> list[tuple[str, int]]:
-    """grpc's own limits. Times in milliseconds."""
+def server_options(limits: LimitsConfig, reuse_port: bool) -> list[tuple[str, int]]:
+    """grpc's own limits. Times in milliseconds. It counts connections over all addresses, not per address."""
     return [
         ("grpc.so_reuseport", int(reuse_port)),
-        ("grpc.max_receive_message_length", max_body_bytes + _SLACK_BYTES),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.max_connection_idle_ms", int(limits.idle_timeout_s * 1000)),
+        ("grpc.max_receive_message_length", limits.max_body_bytes + _SLACK_BYTES),
         ("grpc.max_metadata_size", 8_192),
         ("grpc.absolute_max_metadata_size", 16_384),
         ("grpc.max_concurrent_streams", 1_000),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", int(limits.header_timeout_s * 1000)),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -39,12 +39,14 @@ from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
 from .operator_routes import CacheOperations
 from .readiness import CANARY_EVERY_S
+from .tls import TlsFiles
 from .uvicorn_server import HttpServer
 
 log = logging.getLogger(__name__)
 
 POLICY_WAIT_S = 30.0
 KEYS_EVERY_S = 1.0
+TLS_EVERY_S = 1.0
 
 
 class Peers(msgspec.Struct, frozen=True):
@@ -71,7 +73,9 @@ class GatewayNode:
         self._keys_mtime = 0.0
 
     async def start(self) -> None:
-        """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys)."""
+        """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys, TLS files that
+        do not fit)."""
+        tls = TlsFiles(self._config.gateway.tls) if self._config.gateway.tls.enabled else None
         config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
         engines = EngineMux(name, silent_s=max(DEAD_AFTER_S, config.experts.stuck_after_s))
         journal = None
@@ -100,13 +104,16 @@ class GatewayNode:
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
         self._grpc = GrpcServer(self.mesh)
-        several = config.gateway.replicas > 1
+        several, host = config.gateway.replicas > 1, config.gateway.host
         self.http_port = await self._http.start(
-            config.gateway.host, config.gateway.http_port, reuse_port=several
+            host,
+            config.gateway.http_port,
+            reuse_port=several,
+            tls=tls.http_context() if tls is not None else None,
         )
-        self.grpc_port = await self._grpc.start(
-            config.gateway.host, config.gateway.grpc_port, reuse_port=several
-        )
+        self.grpc_port = await self._grpc.start(host, config.gateway.grpc_port, reuse_port=several, tls=tls)
+        if tls is not None:
+            self._tasks.append(asyncio.create_task(self._follow_tls(tls)))
         self.mesh.queue.start()
         self.mesh.cache.start()
         if journal is not None:
@@ -182,6 +189,16 @@ class GatewayNode:
                     log.info("API keys were read again")
             except (OSError, ConfigError) as error:
                 log.error("API keys stay as they were: %s", error)
+
+    async def _follow_tls(self, tls: TlsFiles) -> None:
+        """Certificates are renewed while everything runs."""
+        while True:
+            await asyncio.sleep(TLS_EVERY_S)
+            try:
+                if tls.refresh():
+                    log.info("the certificate was read again")
+            except ConfigError as error:
+                log.error("the certificate stays as it was: %s", error)
 
 
 def shared_figures(config: GatewayConfig) -> Path | None:

@@ -6,7 +6,8 @@ Two additions to uvicorn, both here and nowhere else:
   (architecture §2). They keep uvicorn's own cycle state right, so keep-alive and pipelining still work; the
   pinned version and tests/unit/gateway/test_uvicorn_server.py guard that.
 - bounds: header bytes, time to send headers and body (one sweep a second over all connections instead of timers
-  per request), number of connections. Refusals are OpenAI-shaped JSON.
+  per request), number of connections (over all and per address), requests sent ahead of their answers, and answers
+  that are not read. Refusals are OpenAI-shaped JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -32,6 +34,9 @@ MAX_HEADERS = 100
 SWEEP_EVERY_S = 1.0
 LINGER_S = 1.0
 WRITE_HIGH_WATER_BYTES = 64 * 1024
+MAX_PIPELINED = 100
+TLS_SHUTDOWN_S = 1.0
+"""How long a client may take to say goodbye; then it is cut."""
 
 
 class _Refused(Exception):
@@ -53,22 +58,31 @@ class Connection(HttpToolsProtocol):
     """One client connection. `on_close` is called once if the client goes away before the response is complete."""
 
     limits: LimitsConfig = LimitsConfig()
-    max_connections: int = 10_000
+    num_from: ClassVar[dict[str, int]] = {}
+    """Open connections by address; every server has its own."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self._address = self.client[0] if self.client else ""
+        num_alike = self.num_from[self._address] = self.num_from.get(self._address, 0) + 1
+        self._held = False
         self.on_close: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.on_paused: Callable[[], None] | None = None
         self._header_bytes = 0
         self._deadline_s: float | None = self.loop.time() + self.limits.header_timeout_s
         self._refusal: _Refused | None = None
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.limits.max_connections:
             self.refuse(503, "too many connections", "not_ready")
+        elif num_alike > self.limits.max_connections_per_address:
+            self.refuse(429, "too many connections from this address", "rate_limit_exceeded")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        left = self.num_from.pop(self._address) - 1
+        if left:
+            self.num_from[self._address] = left
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
             on_close()
@@ -80,12 +94,18 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.on_writable is not None:
+        if self._held:
+            self._held = False
+            super().on_response_complete()
+        elif self.on_writable is not None:
             self.on_writable()
 
     # bounds ------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._refusal = _Refused(429, "too many requests ahead of their answers")
+            raise self._refusal
         super().on_message_begin()
         self._header_bytes = 0
         self._deadline_s = self.loop.time() + self.limits.header_timeout_s
@@ -118,7 +138,13 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.on_close = None
         self.on_writable = self.on_paused = None
-        super().on_response_complete()
+        if self.flow.write_paused and not self.transport.is_closing():
+            # Who does not read its answers gets no further ones: those would pile up here, an answer for each 40
+            # bytes that it sent ahead. It is not read from either until it has taken what there is.
+            self._held = True
+            self.flow.pause_reading()
+        else:
+            super().on_response_complete()
 
     def overdue(self, now_s: float) -> bool:
         """True when the client took too long to send its request."""
@@ -161,11 +187,13 @@ class HttpServer:
     """uvicorn's protocol on a socket of ours, inside a running event loop."""
 
     def __init__(self, app: Callable[..., Any], limits: LimitsConfig) -> None:
-        self._protocol: type[Connection] = type("BoundConnection", (Connection,), {"limits": limits})
+        self._protocol: type[Connection] = type("BoundConnection", (Connection,), {"limits": limits, "num_from": {}})
         self._config = uvicorn.Config(
             app, http=self._protocol, ws="none", lifespan="off", interface="asgi3", access_log=False,
-            log_config=None, server_header=False, date_header=False, timeout_keep_alive=75, proxy_headers=False,
+            log_config=None, server_header=False, date_header=False, proxy_headers=False,
+            timeout_keep_alive=limits.idle_timeout_s,  # type: ignore[arg-type]  # seconds, for loop.call_later
         )  # fmt: skip
+        self._handshake_s = limits.header_timeout_s
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -175,12 +203,19 @@ class HttpServer:
         """Open client connections."""
         return [c for c in self._state.connections if isinstance(c, Connection)]
 
-    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
+    async def start(
+        self, host: str, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
+    ) -> int:
         """Listen and return the port. Raises ConfigError when the port is taken."""
         self._config.load()
         sock = bind(host, port, reuse_port=reuse_port)
         self._server = await asyncio.get_running_loop().create_server(
-            self._connection, sock=sock, backlog=4096
+            self._connection,
+            sock=sock,
+            backlog=4096,
+            ssl=tls,
+            ssl_handshake_timeout=self._handshake_s if tls is not None else None,
+            ssl_shutdown_timeout=TLS_SHUTDOWN_S if tls is not None else None,
         )
         self._sweeper = asyncio.create_task(self._sweep())
         return sock.getsockname()[1]
