@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from .config_capacity import CapacityConfig as CapacityConfig
+from .config_rollout import RolloutConfig as RolloutConfig
 
 
 class Section(BaseModel):
@@ -65,6 +66,7 @@ class QueueConfig(Section):
         default=0.3, ge=0, description="no grants before gateways could tell what they hold"
     )
     listen_host: str = "127.0.0.1"
+    rollout: RolloutConfig = RolloutConfig()
 
 
 Quantization = Literal[

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from ..clock import Clock, SystemClock
 from ..errors import EngineLost
 from ..link.asyncio_link import DEAD_AFTER_S, Link, LinkServer, Redial, Resolve
-from ..link.messages import AnyMessage, EngineAccepted, EngineDrain, EngineLoad, EngineUp
+from ..link.messages import AnyMessage, EngineAccepted, EngineDrain, EngineLoad, EngineUp, Retire
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, pack_ids
 from .engine import Engine, EngineInfo, StreamError
@@ -37,6 +37,9 @@ PROBE_IDLE_S = 5.0
 
 class Rank:
     """Serves one engine. `resolve_queue` None: no queue (a bare engine for tests and benches).
+
+    `revision` names what is served ("": the weights, as the engine calls them). `on_retired` is called when the queue
+    asked this rank to go and it has drained.
 
     `on_fenced` is called once, shortly after this rank gave its streams back because its engine does not live; what
     it does (end the process) is the owner's business.
@@ -57,6 +60,8 @@ class Rank:
         listen_host: str = "127.0.0.1",
         stuck_after_s: float = 1.0,
         on_fenced: Callable[[str], None] | None = None,
+        on_retired: Callable[[], None] | None = None,
+        revision: str = "",
         clock: Clock | None = None,
     ) -> None:
         self.engine = engine
@@ -68,7 +73,9 @@ class Rank:
         self._pool, self._group = pool, group
         self._listen_host = listen_host
         self._stuck_after_s = stuck_after_s
-        self._on_fenced = on_fenced
+        self._on_fenced, self._on_retired = on_fenced, on_retired
+        self._revision = revision
+        self._retiring: asyncio.Task[None] | None = None
         self._clock = clock or SystemClock()
         self._server = LinkServer(self.streams, self.key, max(DEAD_AFTER_S, stuck_after_s))
         self._redial = Redial(resolve_queue, self, self.engine_id) if resolve_queue is not None else None
@@ -76,6 +83,7 @@ class Rank:
         self._liveness: LivenessState | None = None
         self._drained: asyncio.Event | None = None
         self._worked_s = 0.0
+        self._born_s = self._clock.now_s()
         self._stopped = False
 
     @property
@@ -126,12 +134,18 @@ class Rank:
                 self._group,
                 self.epoch,
                 self.key,
+                self._revision or info.revision,
+                self._clock.now_s() - self._born_s,
             )
         )
         if self._drained is not None or self.stuck:
             link.send(EngineDrain(self.engine_id, 0.0))
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
+        if type(message) is Retire and message.engine_id == self.engine_id:
+            if self._retiring is None:
+                self._retiring = asyncio.create_task(self._retire(message.within_s))
+            return
         if type(message) is not EngineAccepted or message.engine_id != self.engine_id:
             return
         if message.epoch > self.epoch:
@@ -224,6 +238,13 @@ class Rank:
             self.streams.close("this engine drains")
             self.streams.fail_all(Reason.DRAINING, "the engine drains")
             await asyncio.sleep(0)  # let the last frame leave
+
+    async def _retire(self, within_s: float) -> None:
+        """The queue wants this worker renewed, or gone."""
+        log.warning("rank %s retires within %.0f s", self.engine_id, within_s)
+        await self.drain(within_s)
+        if self._on_retired is not None:
+            self._on_retired()
 
     def _on_empty(self) -> None:
         if self._drained is not None:

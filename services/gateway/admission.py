@@ -23,7 +23,8 @@ MAX_PREFIX_BLOCKS = 16
 
 
 class Work(msgspec.Struct, frozen=True):
-    """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock."""
+    """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock; `revision` is that of the
+    model which its session gets ("": not known yet, any)."""
 
     principal: Principal
     request: InferenceRequest
@@ -32,6 +33,13 @@ class Work(msgspec.Struct, frozen=True):
     band: str
     arrived_s: float
     deadline_s: float
+    revision: str = ""
+
+    @property
+    def session(self) -> str:
+        """Who stays with one revision of the model: a person of a tenant (OpenAI's `user`); nobody: ""."""
+        person = self.request.person
+        return f"{self.principal.tenant}\0{person}" if person else ""
 
     @property
     def prompt_tokens(self) -> int:
@@ -119,4 +127,5 @@ def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt:
         remaining_s=0.0,
         weight=work.principal.weight,
         prefix=prefix_hashes(salt, prompt),
+        revision=work.revision,
     )

@@ -23,7 +23,7 @@ from .migrate import Loss
 from .mux import Receiver
 from .stream import TextStage
 
-MOVES = frozenset(("lost", "preempted"))
+MOVES = frozenset(("lost", "handed_back", "preempted"))
 REPORT_EVERY = 8
 """Tokens of a stream between two words to the queue and the observer."""
 

@@ -13,7 +13,8 @@ Invariants (tests/properties/test_flow.py):
  1. exactly one of Finished, Failed is produced, and nothing after it;
  2. every lease that was granted is returned exactly once;
  3. the ids handed out are the engines' tokens in order, none twice, none missing, at most `max_tokens`;
- 4. a frame of a stream that is not the current one changes nothing.
+ 4. a frame of a stream that is not the current one changes nothing;
+ 5. what was begun with a revision of the model is asked for with that revision, and no other, ever after.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..link.messages import Acquire, Grant, Refuse, Release, StreamFailed, Submi
 from ..outcome import Outcome, Reason
 from ..request import GenerateJob, TokenFrame
 from .effects import AskLease, CloseStream, DropTicket, Effect, Failed, Finished, OpenStream, ReturnLease
-from .migrate import Loss, LossRecord, RetryBudget, resubmission
+from .migrate import NOBODYS_DEATH, Loss, LossRecord, RetryBudget, resubmission
 
 
 class Phase(Enum):
@@ -80,6 +81,7 @@ class ChoiceFlow:
         self.emitted: array[int] = array("I")
         self.cached_tokens = 0
         self.num_migrations = 0
+        self.revision = template.revision
         self.queue_wait_s = 0.0
         self._job = job
         self._template = template
@@ -121,6 +123,8 @@ class ChoiceFlow:
             return [ReturnLease(unused), *self._fail(late, Outcome.EVICTED)]
         self.phase, self.grant, self.stream_id = Phase.RUNNING, grant, self._next_id()
         self.queue_wait_s += grant.queue_wait_s
+        if not self.emitted or not self.revision:
+            self.revision = grant.revision
         self._emitted_at_open = len(self.emitted)
         job = resubmission(self._job, self.emitted, self._deadline_s - now_s)
         return [OpenStream(grant, Submit(self.stream_id, grant.epoch, job))]
@@ -174,7 +178,7 @@ class ChoiceFlow:
         if self.phase is not Phase.RUNNING or failed.stream_id != self.stream_id:
             return []
         if failed.retryable:  # a drain is nobody's death: neither poison nor on the retry budget
-            return self.on_lost(now_s, Loss.UNREACHED if failed.reason == Reason.DRAINING else Loss.SILENT)
+            return self.on_lost(now_s, Loss.HANDED_BACK if failed.reason == Reason.DRAINING else Loss.SILENT)
         return [self._return("lost"), *self._fail(error_for(failed.reason, failed.message), Outcome.FAILED)]
 
     def on_lost(self, now_s: float, loss: Loss = Loss.DIED) -> list[Effect]:
@@ -184,11 +188,11 @@ class ChoiceFlow:
         progressed = len(self.emitted) > self._emitted_at_open
         unit = self.grant.group or f"{self.grant.engine_id}@{self.grant.epoch}"
         poison = self._losses.lost(self.grant.engine_id, unit, loss, progressed=progressed)
-        effects = [self._close(), self._return("lost")]
+        effects = [self._close(), self._return("handed_back" if loss is Loss.HANDED_BACK else "lost")]
         if poison:
             message = f"{self._losses.fruitless} engines died under this request"
             return [*effects, *self._fail(RequestError(Reason.POISON_REQUEST, message), Outcome.FAILED)]
-        if loss is not Loss.UNREACHED and not self._budget.spend(
+        if loss not in NOBODYS_DEATH and not self._budget.spend(
             len(self._job.prompt_ids) // 4 + len(self.emitted)
         ):
             error = ServiceError(Reason.ENGINE_LOST, "the engine was lost and the retry budget is used up")
@@ -222,6 +226,7 @@ class ChoiceFlow:
                 avoid=self._losses.avoid,
                 emitted_tokens=len(self.emitted),
                 registered=self.num_migrations > 0,
+                revision=self.revision if self.emitted else self._template.revision,
             )
         )
 

@@ -72,6 +72,10 @@ class Generation:
         """One more choice, before `run`."""
         self.choices.append(self._make_choice(self, len(self.choices), flow, text))
 
+    def of_revision(self, revision: str) -> bool:
+        """Whether all of the answer is that revision's ("": any): else nobody else may have it."""
+        return not revision or all(choice.flow.revision in ("", revision) for choice in self.choices)
+
     async def run(self, flight: Flight) -> None:
         """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises
         MeshError when one failed, after every other one was given up."""

@@ -122,16 +122,19 @@ class Run(Part):
                 return self._say(generation.hit)
             tail = settle(mesh, work, generation)
             generation.record = self.show.deltas
-            flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
+            if generation.of_revision(work.revision):
+                flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
         mesh.readiness.proven(mesh.clock.now_s())
         return JournalTail(tail.usage, tail.confidence)
 
     async def _continue(self, begun: JournalHead) -> JournalTail:
         """Another gateway began it: follow, and go on by ourselves when it is gone."""
-        mesh, work = self._mesh, self._work
+        mesh = self._mesh
         info, policy = mesh.model.info, mesh.policy_of(begun.policy)
-        if policy is None or (begun.model, begun.revision) != (info.model, info.revision):
+        known = mesh.queue.knows(begun.model, begun.revision)
+        if policy is None or begun.model != info.model or not (known or begun.revision == info.revision):
             raise expired("it was begun with another model or policy")
+        work = msgspec.structs.replace(self._work, revision=begun.revision if known else "")
         generation = prepare(
             mesh, work, self.show.head, self.show, mesh.telemetry.silent(),
             make_choice=self.make_choice, policy=policy,

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from ..answer import Responder, TokenText
 from ..cache.client import CacheClient
 from ..cache.key import CacheKeys, ModelIdentity
@@ -59,6 +61,12 @@ class Model:
     def __init__(self, info: EngineInfo, tokenizer: Tokenizer, template: str = "") -> None:
         self.info, self.tokenizer = info, tokenizer
         self.identity = ModelIdentity(info.model, info.revision, template)
+
+    def identity_of(self, revision: str) -> ModelIdentity:
+        """The same of another revision, which shares tokenizer and template; "" is the one that loaded first."""
+        if not revision or revision == self.identity.revision:
+            return self.identity
+        return msgspec.structs.replace(self.identity, revision=revision)
 
 
 class Mesh:

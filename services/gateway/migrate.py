@@ -33,6 +33,12 @@ class Loss(Enum):
     """It may live: it said nothing for too long, or was fenced."""
     DIED = "died"
     """Its connection broke."""
+    HANDED_BACK = "handed back"
+    """It drains: it gave the stream back in order, to go on elsewhere."""
+
+
+NOBODYS_DEATH = (Loss.UNREACHED, Loss.HANDED_BACK)
+"""Neither poison, nor on the retry budget."""
 
 
 def resubmission(job: GenerateJob, emitted: array[int], remaining_s: float) -> GenerateJob:
@@ -86,7 +92,7 @@ class LossRecord:
     def lost(self, engine_id: str, unit: str, loss: Loss, *, progressed: bool) -> bool:
         """Note a loss; `unit` is what was lost with the engine. True when the request looks poisonous."""
         self.avoid = (*[known for known in self.avoid if known != engine_id][-3:], engine_id)
-        if loss is Loss.UNREACHED:
+        if loss in NOBODYS_DEATH:
             return False
         if progressed:
             self._died.clear()

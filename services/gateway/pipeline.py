@@ -69,7 +69,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         call.on_gone(cancel_this_task())
         responder = call.responder(request)
         fail = responder.fail
-        work = await admitted(mesh, principal, request, trace)
+        work = await admitted(mesh, principal, request, call.request_id, trace)
         trace.admitted(work)
         resumable = await journalled(mesh, work, call.request_id, responder, trace)
         if resumable:
@@ -124,14 +124,19 @@ def cancel_this_task() -> Callable[[], None]:
     return cancel
 
 
-async def admitted(mesh: Mesh, principal: Principal, request: InferenceRequest, trace: RequestTrace) -> Work:
+async def admitted(
+    mesh: Mesh, principal: Principal, request: InferenceRequest, request_id: str, trace: RequestTrace
+) -> Work:
     """Step 2. Raises RequestError, AuthError."""
     arrived_s = mesh.clock.now_s()
     check_model(principal, request, mesh.served_models())
     mesh.policy.check_input(request, mesh.text_of)
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
-    return admit(principal, request, prompts, mesh.config.limits, mesh.model.info.max_model_len, arrived_s)
+    info = mesh.model.info
+    work = admit(principal, request, prompts, mesh.config.limits, info.max_model_len, arrived_s)
+    revision = mesh.queue.revision_of(info.model, work.session or request_id)
+    return msgspec.structs.replace(work, revision=revision) if revision else work
 
 
 async def generated(
@@ -150,7 +155,8 @@ async def generated(
         return replay_answer(generation.hit, head, responder)
     tail = settle(mesh, work, generation)
     responder.end(tail)
-    flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
+    if generation.of_revision(work.revision):
+        flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
     mesh.readiness.proven(mesh.clock.now_s())
     return tail
 

@@ -50,7 +50,8 @@ class Acquire(Message, frozen=True, tag=20):
 
     `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
     request already lost; `emitted_tokens` > 0 marks a resumption (never refused for capacity, only for
-    deadline or poison); so does `registered`: the queue took this request before its restart.
+    deadline or poison); so does `registered`: the queue took this request before its restart. `revision` of the model
+    is a wish, and where tokens were emitted the one that they came from: the answer goes on there only.
     """
 
     ticket: int
@@ -68,6 +69,7 @@ class Acquire(Message, frozen=True, tag=20):
     emitted_tokens: int = 0
     preemptible: bool = True
     registered: bool = False
+    revision: str = ""
 
 
 class CancelTicket(Message, frozen=True, tag=21):
@@ -101,6 +103,7 @@ class Holding(Message, frozen=True, tag=24):
     engine_id: str
     epoch: int
     output_tokens: int
+    revision: str = ""
 
 
 # queue → gateway -------------------------------------------------------------------------------------------
@@ -108,7 +111,8 @@ class Holding(Message, frozen=True, tag=24):
 
 class Grant(Message, frozen=True, tag=30):
     """A lease on one engine slot. Fenced by (`engine_id`, `epoch`). `key` opens a link to `address`: the queue
-    passes on what the engine said in EngineUp, `group` too: engines of one group live and die together."""
+    passes on what the engine said in EngineUp, `group` and `revision` too: engines of one group live and die
+    together, and an answer goes on with the revision that it began with."""
 
     ticket: int
     lease_id: int
@@ -118,6 +122,7 @@ class Grant(Message, frozen=True, tag=30):
     queue_wait_s: float
     key: bytes = b""
     group: str = ""
+    revision: str = ""
 
 
 class Refuse(Message, frozen=True, tag=31):
@@ -143,13 +148,25 @@ class Fence(Message, frozen=True, tag=33):
     epoch: int
 
 
+class Revisions(Message, frozen=True, tag=34):
+    """Queue → gateways: the shares of sessions by revision, newest first (queue/rollout/weights.py). Gateway → queue,
+    first on every link: what it was told last, so that a release outlives the queue; `release` is the queue's own."""
+
+    model: str
+    version: int
+    shares: tuple[tuple[str, float], ...]
+    salt: str = ""
+    release: bytes = b""
+
+
 # engine → queue --------------------------------------------------------------------------------------------
 
 
 class EngineUp(Message, frozen=True, tag=40):
     """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted.
 
-    `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant)."""
+    `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant).
+    `revision` names what it serves: answers of one revision are never continued by another. `age_s`: of its process."""
 
     engine_id: str
     address: str
@@ -162,6 +179,8 @@ class EngineUp(Message, frozen=True, tag=40):
     group: str = ""
     epoch: int = 0
     key: bytes = b""
+    revision: str = ""
+    age_s: float = 0.0
 
 
 class EngineLoad(Message, frozen=True, tag=41):
@@ -191,6 +210,13 @@ class EngineAccepted(Message, frozen=True, tag=50):
 
     engine_id: str
     epoch: int
+
+
+class Retire(Message, frozen=True, tag=51):
+    """Drain now, end afterwards: streams may finish for `within_s`, what is left is handed back."""
+
+    engine_id: str
+    within_s: float
 
 
 # gateway ↔ cache -------------------------------------------------------------------------------------------
@@ -290,7 +316,7 @@ class Ping(Message, frozen=True, tag=90):
 
 type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
-    | Refuse | Preempt | Fence | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
+    | Refuse | Preempt | Fence | Revisions | Retire | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
     | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello
     | JournalMessage | Ping
 )  # fmt: skip

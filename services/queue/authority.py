@@ -1,7 +1,8 @@
 """The queue without Ray: links to gateways and engines around one scheduler per model.
 
 Rules: a shell. It maps links to names, reads the clock, ticks, and runs effects; what anything means is decided in
-scheduler.py. All methods on one event loop; one message is one decision, so order on a link is order in the queue.
+scheduler.py, and which scheduler a message is for in lanes.py. All methods on one event loop; one message is one
+decision, so order on a link is order in the queue.
 
 Soft state: after a crash the next authority knows nothing, engines say EngineUp again, gateways say what they hold
 and what they wait for, and for `restart_grace_s` nothing is granted, so that the holdings come first.
@@ -28,6 +29,8 @@ from ..link.messages import (
     Progress,
     Refuse,
     Release,
+    Retire,
+    Revisions,
 )
 from ..outcome import Reason
 from .events import (
@@ -42,14 +45,16 @@ from .events import (
     ToAllGateways,
     ToGateway,
 )
+from .lanes import Key, Lanes
+from .rollout.desk import Desk
+from .rollout.operations import Operations, Wish
+from .rollout.recycle import Recycling, next_unit
 from .scheduler import Scheduler
 from .stats import QueueSnapshot
-from .view import snapshot
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.05
-MAX_MODELS = 64
 
 
 class QueueAuthority:
@@ -63,10 +68,12 @@ class QueueAuthority:
         self._incarnation = int(self._clock.wall_s() * 1000)
         self._started_s = self._clock.now_s()
         self._links: set[Link] = set()
-        self._models: dict[str, Scheduler] = {}
+        self._lanes = Lanes(config, self._incarnation, self._started_s + config.restart_grace_s)
+        self._recycling = Recycling()
+        self._looked_s = self._started_s
         self._gateways: dict[str, Link] = {}
         self._engines: dict[str, Link] = {}
-        self._model_of: dict[str, str] = {}
+        self._lane_of: dict[str, Key] = {}
         self._engine_links: dict[Link, set[str]] = {}
         self._server = LinkServer(self, self.key)
         self._timer: asyncio.TimerHandle | None = None
@@ -98,18 +105,25 @@ class QueueAuthority:
         return self._clock.now_s() - self.ticked_s
 
     def snapshot(self) -> tuple[QueueSnapshot, ...]:
-        """One picture per model, for metrics and `expertmesh queue`."""
-        now_s = self._clock.now_s()
-        return tuple(snapshot(s.state, model, now_s) for model, s in sorted(self._models.items()))
+        """One picture per model, per revision where it has several; for metrics and `expertmesh queue`."""
+        return self._lanes.snapshots(self._clock.now_s())
+
+    def operate(self, wish: Wish) -> dict[str, object]:
+        """What an operator asks of releases and workers. Raises ConfigError."""
+        answer = Operations(self._lanes, self._retire).run(wish, self._clock.now_s())
+        self._look()
+        return answer
 
     def set_limits(self, config: QueueConfig) -> None:
         """New limits at run time. Raises ConfigError when bands or ordering would change; then nothing changed."""
         now_s = self._clock.now_s()
-        for scheduler in self._models.values():
+        for scheduler in self._lanes.all:
             self._run(scheduler.decide(SetLimits(config), now_s))
-        if not self._models:
+        if not self._lanes.all:
             Scheduler(self.config).state.reconfigure(config)
-        self.config = config
+        self.config = self._lanes.config = config
+        for desk in self._lanes.desks.values():
+            desk.config = config.rollout
 
     # links ---------------------------------------------------------------------------------------------
 
@@ -121,8 +135,10 @@ class QueueAuthority:
         now_s = self._clock.now_s()
         if isinstance(message, Acquire | Holding):
             self._hear_gateway(link, now_s)
-            model = message.model if isinstance(message, Acquire) else message.acquire.model
-            scheduler = self._models.get(model) or self._new_model(model)
+            if isinstance(message, Acquire):
+                scheduler = self._lanes.for_acquire(message, now_s)
+            else:
+                scheduler = self._lanes.for_holding(message, now_s)
             if scheduler is not None:
                 self._decide(scheduler, FromGateway(link.name, message), now_s)
             elif isinstance(message, Acquire):
@@ -130,10 +146,10 @@ class QueueAuthority:
         elif isinstance(message, Release | Progress | CancelTicket):
             self._hear_gateway(link, now_s)
             event = FromGateway(link.name, message)
-            for (
-                scheduler
-            ) in self._models.values():  # tickets are unique per gateway: only one of them knows it
+            for scheduler in self._lanes.all:  # tickets are unique per gateway: only one of them knows it
                 self._decide(scheduler, event, now_s)
+        elif isinstance(message, Revisions):
+            self._hear_revisions(link, message, now_s)
         elif isinstance(message, EngineUp):
             self._meet_engine(link, message, now_s)
         elif isinstance(message, EngineLoad | EngineDrain):
@@ -147,13 +163,14 @@ class QueueAuthority:
         if self._gateways.get(link.name) is link:
             log.warning("gateway %s is gone: %s", link.name, why)
             del self._gateways[link.name]
-            for scheduler in self._models.values():
+            for scheduler in self._lanes.all:
                 self._decide(scheduler, GatewayLost(link.name), now_s)
         for engine_id in self._engine_links.pop(link, ()):
             if self._engines.get(engine_id) is link:
                 log.warning("engine %s is not linked: %s", engine_id, why)
                 del self._engines[engine_id]
-                self._decide(self._models[self._model_of[engine_id]], EngineUnlinked(engine_id), now_s)
+                self._decide(self._lanes.get(self._lane_of[engine_id]), EngineUnlinked(engine_id), now_s)
+                self._look()
 
     def _hear_gateway(self, link: Link, now_s: float) -> None:
         before = self._gateways.get(link.name)
@@ -162,41 +179,44 @@ class QueueAuthority:
         self._gateways[link.name] = link
         if before is not None:  # its old connection is half dead: it will tell us everything again
             before.close("the same gateway came back")
-            for scheduler in self._models.values():
+            for scheduler in self._lanes.all:
                 self._decide(scheduler, GatewayLost(link.name), now_s)
+        for desk in self._lanes.desks.values():
+            if desk.table.shares:
+                link.send(desk.told())
+
+    def _hear_revisions(self, link: Link, message: Revisions, now_s: float) -> None:
+        """What an earlier queue decided, from a gateway that was there."""
+        if self._lanes.make(message.model, message.shares[0][0] if message.shares else "", now_s) is not None:
+            self._lanes.desks[message.model].adopt(message, now_s)
+        self._hear_gateway(link, now_s)
 
     def _meet_engine(self, link: Link, message: EngineUp, now_s: float) -> None:
-        scheduler = self._models.get(message.model) or self._new_model(message.model)
+        key = message.model, message.revision
+        scheduler = self._lanes.make(*key, now_s)
         if scheduler is None:
             link.close("too many models")
             return
         before = self._engines.get(message.engine_id)
         if before is not None and before is not link:
             self._engine_links.get(before, set()).discard(message.engine_id)
-        old_model = self._model_of.get(message.engine_id, message.model)
-        if old_model != message.model:  # the same name serves something else now
-            self._decide(self._models[old_model], EngineUnlinked(message.engine_id), now_s)
+        old_key = self._lane_of.get(message.engine_id, key)
+        if old_key != key and old_key in self._lanes:  # the same name serves something else now
+            self._decide(self._lanes.get(old_key), EngineUnlinked(message.engine_id), now_s)
         self._engines[message.engine_id] = link
-        self._model_of[message.engine_id] = message.model
+        self._lane_of[message.engine_id] = key
         self._engine_links.setdefault(link, set()).add(message.engine_id)
         self._decide(scheduler, FromEngine(message), now_s)
+        self._look()
 
     def _hear_engine(self, link: Link, message: EngineLoad | EngineDrain, now_s: float) -> None:
         if self._engines.get(message.engine_id) is not link:
             return  # not its own voice
-        scheduler = self._models[self._model_of[message.engine_id]]
+        scheduler = self._lanes.get(self._lane_of[message.engine_id])
         if message.engine_id not in scheduler.state.fleet.engines:
             link.close("fenced: register again")
             return
         self._decide(scheduler, FromEngine(message), now_s)
-
-    def _new_model(self, model: str) -> Scheduler | None:
-        if len(self._models) >= MAX_MODELS:
-            return None
-        grace_s = max(0.0, self._started_s + self.config.restart_grace_s - self._clock.now_s())
-        scheduler = Scheduler(self.config, incarnation=self._incarnation, grace_s=grace_s)
-        self._models[model] = scheduler
-        return scheduler
 
     # decisions -----------------------------------------------------------------------------------------
 
@@ -225,5 +245,51 @@ class QueueAuthority:
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         now_s = self.ticked_s = self._clock.now_s()
-        for scheduler in self._models.values():
+        for scheduler in self._lanes.all:
             self._decide(scheduler, Tick(), now_s)
+        if now_s - self._looked_s >= self.config.rollout.look_every_s:
+            self._look()
+            self._recycle(now_s)
+
+    # revisions -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Show every desk what there is, tell gateways what changed, and move what waits in the wrong place."""
+        now_s = self._looked_s = self._clock.now_s()
+        for model, desk in self._lanes.desks.items():
+            known = bool(desk.table.shares)
+            if known and now_s < self._started_s + self.config.restart_grace_s:
+                continue  # not all engines have said that they are there
+            if desk.look(self._lanes.seen(model, now_s), now_s):
+                self._announce(desk)
+        for scheduler, gateway, acquire in self._lanes.strays(now_s):
+            self._decide(scheduler, FromGateway(gateway, acquire), now_s)
+        self._run(self._lanes.give_up(now_s))
+
+    def _announce(self, desk: Desk) -> None:
+        if desk.release is not None:
+            log.warning("release of %s: %s (%s)", desk.release.plan.new, desk.release.phase, desk.release.why)
+        for link in self._gateways.values():
+            link.send(desk.told())
+
+    def _recycle(self, now_s: float) -> None:
+        config, units = self.config.rollout, self._lanes.units(now_s)
+        self._recycling, name = next_unit(
+            [unit for _, unit in units.values()], self._recycling, now_s,
+            after_s=config.recycle_after_s, back_within_s=config.recycle_back_within_s,
+        )  # fmt: skip
+        if name:
+            log.warning("%s is %.0f s old: it is renewed", name, units[name][1].age_s)
+            self._retire(name, config.recycle_within_s)
+
+    def _retire(self, name: str, within_s: float) -> list[str]:
+        """Ask a group, or an engine alone, to drain and end; returns the engines asked. Unknown names have none."""
+        now_s = self._clock.now_s()
+        ids, _ = self._lanes.units(now_s).get(name, ([], None))
+        for engine_id in ids:
+            link = self._engines.get(engine_id)
+            if link is not None:
+                link.send(Retire(engine_id, within_s))
+            drain = FromEngine(EngineDrain(engine_id, within_s))
+            self._decide(self._lanes.get(self._lane_of[engine_id]), drain, now_s)
+        return ids

@@ -36,8 +36,10 @@ from ..link.messages import (
     Progress,
     Refuse,
     Release,
+    Revisions,
 )
 from ..outcome import Outcome, Reason
+from .rollout.weights import Table, choose
 
 PROGRESS_EVERY_S = 0.1
 RENEW_EVERY_S = 1.0
@@ -100,6 +102,7 @@ class QueueClient:
         self._tickets: dict[int, _Ticket] = {}
         self._moved: dict[int, _Ticket] = {}
         self._owed: list[Release] = []
+        self._revisions: dict[str, Revisions] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewed_s = 0.0
         self.reconnects = -1
@@ -128,6 +131,16 @@ class QueueClient:
     @property
     def num_held(self) -> int:
         return sum(1 for ticket in self._tickets.values() if ticket.grant is not None)
+
+    def revision_of(self, model: str, session: str) -> str:
+        """The revision of the model that this session gets; "" before the queue said what there is."""
+        told = self._revisions.get(model)
+        return choose(Table(told.shares, told.salt), session) if told is not None else ""
+
+    def knows(self, model: str, revision: str) -> bool:
+        """Whether there is such a revision, with sessions or without."""
+        told = self._revisions.get(model)
+        return told is not None and any(name == revision for name, _ in told.shares)
 
     # what the pipeline calls ---------------------------------------------------------------------------
 
@@ -166,6 +179,8 @@ class QueueClient:
     def link_up(self, link: Link) -> None:
         self._link = link
         self.reconnects += 1
+        for revisions in self._revisions.values():
+            link.send(revisions)
         for release in self._owed:  # of a queue that has died since: it ignores what it does not know
             link.send(release)
         self._owed.clear()
@@ -177,7 +192,11 @@ class QueueClient:
                 ticket.output_tokens += ticket.pending_tokens
                 ticket.pending_tokens = 0
                 told = ticket.aged(now_s, registered=True)
-                link.send(Holding(told, grant.lease_id, grant.engine_id, grant.epoch, ticket.output_tokens))
+                link.send(
+                    Holding(
+                        told, grant.lease_id, grant.engine_id, grant.epoch, ticket.output_tokens, grant.revision
+                    )
+                )
                 ticket.sent_on = link
         self._register_again(link, [t for t in self._tickets.values() if t.grant is None])
 
@@ -213,6 +232,8 @@ class QueueClient:
                 ticket.holder.on_preempt(message.lease_id)
         elif isinstance(message, Fence):
             self._on_fence(message.engine_id, message.epoch)
+        elif isinstance(message, Revisions):
+            self._revisions[message.model] = message
 
     def _granted(self, link: Link, grant: Grant) -> None:
         ticket = self._tickets.get(grant.ticket)

@@ -31,7 +31,8 @@ class EngineState:
         self.engine_id = message.engine_id
         self.address, self.key = message.address, message.key
         self.pool = message.pool
-        self.group = message.group
+        self.group, self.revision = message.group, message.revision
+        self.born_s = now_s - message.age_s
         self.max_model_len = message.max_model_len
         self.block_tokens = max(1, message.block_tokens)
         self.kv_tokens = message.kv_tokens

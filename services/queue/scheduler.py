@@ -49,6 +49,7 @@ from .events import (
     ToGateway,
 )
 from .intake import new_entry, no_room
+from .rollout.counts import LOST
 from .state import QueueState
 
 TICK_BUDGET = 512
@@ -160,7 +161,8 @@ class Scheduler:
         entry = state.gateways.get(gateway, {}).get(message.ticket)
         if entry is None or entry.lease_id != message.lease_id or entry.state == WAITING:
             return
-        self._count_output(entry, message.output_tokens - entry.output_tokens)
+        self._count_output(entry, message.output_tokens - entry.output_tokens, now_s)
+        state.ends.end(message.outcome)
         if message.outcome == "completed":
             state.counts[entry.band].completed += 1
             state.learn_output(entry.emitted_tokens + entry.output_tokens)
@@ -170,8 +172,10 @@ class Scheduler:
             entry.engine.model.lease_ended(now_s - entry.granted_s)
         state.end_lease(entry)
 
-    def _count_output(self, entry: Entry, tokens: int) -> None:
+    def _count_output(self, entry: Entry, tokens: int, now_s: float) -> None:
         if tokens > 0:
+            if not entry.output_tokens and not entry.emitted_tokens:
+                self.state.ends.token(now_s - entry.granted_s)
             entry.output_tokens += tokens
             self.state.charge(entry, self.state.prices.output_token * tokens)
 
@@ -183,7 +187,7 @@ class Scheduler:
             entry = table.get(ticket)
             if entry is not None and entry.lease_id:
                 entry.renewed_s = now_s
-                self._count_output(entry, min(tokens, entry.max_tokens))
+                self._count_output(entry, min(tokens, entry.max_tokens), now_s)
 
     def _holding(self, gateway: str, message: Holding, now_s: float) -> None:
         """After our restart (or a lost link): a lease that is in use. It is taken over if its engine still is."""
@@ -260,6 +264,8 @@ class Scheduler:
     def _abandon(self, engine: EngineState) -> None:
         """Fence an engine: its streams are abandoned everywhere, its leases are over."""
         for entry in list(engine.leases.values()):
+            if not engine.draining:
+                self.state.ends.end(LOST)
             self.state.end_lease(entry)
         self.state.prefixes.forget(engine.bit)
         self.state.effects.append(ToAllGateways(Fence(engine.engine_id, engine.epoch)))

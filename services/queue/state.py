@@ -21,6 +21,7 @@ from .fleet import Fleet
 from .leases import LeaseBook
 from .light import TenantSlots
 from .pools import Pools
+from .rollout.counts import EndCounts
 from .routing.prefix import PrefixIndex
 from .stats import BandCounts
 
@@ -51,6 +52,8 @@ class QueueState:
         self.mean_output_tokens = 0.0
         self.mean_cost = 0.0
         self.last_seq = 0
+        self.ends = EndCounts()
+        self.resuming = 0
 
     def reconfigure(self, config: QueueConfig) -> None:
         """New limits; raises ConfigError when bands would appear, vanish or change rank, or the ordering change."""
@@ -92,6 +95,7 @@ class QueueState:
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.add(entry)
         self.slots[entry.band].wait(entry, +1)
+        self.resuming += entry.emitted_tokens > 0
         self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
 
     def unqueue(self, entry: Entry) -> None:
@@ -99,6 +103,7 @@ class QueueState:
         self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost)
         self.deadlines.remove(entry)
         self.slots[entry.band].wait(entry, -1)
+        self.resuming -= entry.emitted_tokens > 0
 
     def drop(self, entry: Entry) -> None:
         """A waiting request leaves without a lease."""
@@ -145,6 +150,7 @@ class QueueState:
                     entry.wait_s,
                     engine.key,
                     engine.group,
+                    engine.revision,
                 ),
             )
 

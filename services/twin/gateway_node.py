@@ -19,7 +19,7 @@ from ..gateway.choice import Choice
 from ..gateway.identity import Permission, Principal
 from ..gateway.journal import Journal
 from ..gateway.mesh import Mesh, Model
-from ..gateway.migrate import Loss, RetryBudget
+from ..gateway.migrate import NOBODYS_DEATH, Loss, RetryBudget
 from ..gateway.mux import EngineMux, EnginePeer
 from ..link.messages import Acquire, AnyMessage, Grant, Release, StreamFailed, Submit
 from ..outcome import Reason
@@ -132,6 +132,12 @@ class GatewayNode(Process):
     def progress(self, ticket: int, num_tokens: int) -> None:
         self.client.progress(ticket, num_tokens)
 
+    def revision_of(self, model: str, session: str) -> str:
+        return self.client.revision_of(model, session)
+
+    def knows(self, model: str, revision: str) -> bool:
+        return self.client.knows(model, revision)
+
     # Engines port -----------------------------------------------------------------------------------------
 
     def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:
@@ -191,7 +197,7 @@ class _Watched:
         self._choice.on_frame(frame)
 
     def on_lost(self, loss: Loss) -> None:
-        if loss is not Loss.UNREACHED:
+        if loss not in NOBODYS_DEATH:
             self._lost(drained=False)
         self._choice.on_lost(loss)
 

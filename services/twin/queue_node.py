@@ -28,7 +28,7 @@ class WatchedAuthority(QueueAuthority):
 
     @property
     def schedulers(self) -> list[Scheduler]:
-        return list(self._models.values())
+        return self._lanes.all
 
     def _decide(self, scheduler: Scheduler, event: object, now_s: float) -> None:
         oracle = self._node.oracle
