@@ -53,6 +53,14 @@ def top_rate(metric: n.Metric, by: str) -> str:
     return f"max by ({by}) (rate({metric.name}{MODEL}[$__rate_interval]))"
 
 
+LEGEND = "{{tenant}} {{band}}"
+
+
+def topk(metric: n.Metric) -> str:
+    """The ten greatest of a tenants' figure."""
+    return f"topk(10, {top(metric, 'tenant, band')})"
+
+
 CACHE_SHARES = (
     f"{rate(n.RESPONSE_CACHE, 'verdict', only='')} "
     f"/ scalar(sum(rate({n.RESPONSE_CACHE.name}[$__rate_interval])))"
@@ -87,19 +95,33 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Oldest by band", "s", ((top(n.QUEUE_OLDEST, "band"), "{{band}}"),)),
         Panel("Running by band", "short",
               ((top(n.QUEUE_RUNNING, "band"), "{{band}}"), (top(n.QUEUE_SLOTS, "model"), "slots"),
-               (top(n.QUEUE_BORROWED, "model"), "borrowed"))),
+               (top(n.QUEUE_BORROWED, "model"), "borrowed"),
+               (top(n.QUEUE_RESERVED, "band"), "{{band}} reserved"))),
         Panel("Saturation", "percentunit", ((top(n.QUEUE_SATURATION, "model"), "{{model}}"),)),
         Panel("Granted and preempted", "reqps",
               ((top_rate(n.QUEUE_GRANTED, "band"), "{{band}} granted"),
-               (top_rate(n.QUEUE_PREEMPTED, "band"), "{{band}} preempted"))),
+               (top_rate(n.QUEUE_PREEMPTED, "band"), "{{band}} preempted"),
+               (top_rate(n.QUEUE_RESUMED, "band"), "{{band}} resumed"))),
         Panel("Refused by the queue", "reqps",
               ((f"sum by (reason) ({top_rate(n.QUEUE_REFUSED, 'model, band, reason')})", "{{reason}}"),)),
         Panel("Waiting tokens", "short", ((top(n.QUEUE_WAITING_TOKENS, "band"), "{{band}}"),)),
+    ),
+    "Tenants in the queue": (
+        Panel("Waiting", "short", ((topk(n.TENANT_WAITING), LEGEND),), "The ten with the longest lines."),
+        Panel("Running", "short", ((topk(n.TENANT_RUNNING), LEGEND),)),
+        Panel("Without a break in the queue", "s", ((topk(n.TENANT_BACKLOG_AGE), LEGEND),)),
+        Panel("Mean wait", "s",
+              ((f"{top_rate(n.TENANT_WAIT, 'tenant, band')} / {top_rate(n.TENANT_GRANTED, 'tenant, band')}", LEGEND),)),
+        Panel("Preempted", "reqps", ((f"topk(10, {top_rate(n.TENANT_PREEMPTED, 'tenant, band')})", LEGEND),)),
+        Panel("Refused", "reqps",
+              ((f"topk(10, {top_rate(n.TENANT_REFUSED, 'tenant, band, reason')})", LEGEND + " {{reason}}"),)),
     ),
     "Engines": (
         Panel("Engines that take requests", "short",
               ((f"sum (max by (engine) ({n.ENGINE_UP.name}{MODEL}))", "up"),)),
         Panel("Leases by engine", "short", ((top(n.ENGINE_RUNNING, "engine"), "{{engine}}"),)),
+        Panel("Depth that the queue learnt", "short",
+              ((top(n.ENGINE_DEPTH, "engine"), "{{engine}}"), (top(n.ENGINE_MAX_DEPTH, "engine"), "{{engine}} at most"))),
         Panel("Step time", "s", ((top(n.ENGINE_STEP, "engine"), "{{engine}}"),)),
         Panel("KV cache promised", "percentunit", ((top(n.ENGINE_KV, "engine"), "{{engine}}"),)),
         Panel("GPU memory", "percentunit",

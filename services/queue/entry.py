@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from .engines import EngineState
+from .stats import TenantCounts
 
 WAITING, LEASED, PREEMPTING, PARKED, GONE = range(5)
 """Life of an entry. PARKED: nothing free suits it in this very decision; PREEMPTING: told to give back."""
@@ -20,7 +21,8 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
 
     Times are seconds of the queue's clock. The orderings drop an entry lazily when its `state` says that it waits
     no more. `*_slot` are its places in the timer wheels.
-    `wanted_tokens` is the KV it will need, `cost` its expected price in the fairness bill.
+    `wanted_tokens` is the KV it will need, `cost` its expected price in the fairness bill, `counts` where its tenant is
+    counted.
     """
 
     gateway: str
@@ -54,3 +56,4 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     renewed_s: float = 0.0
     wait_s: float = 0.0
     output_tokens: int = 0
+    counts: TenantCounts = msgspec.field(default_factory=TenantCounts)

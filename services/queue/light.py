@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from .ages import Ages
 from .entry import LEASED, Entry
 from .ordering import Ordering
 
@@ -24,13 +25,16 @@ MAX_VICTIMS = 4
 
 
 class TenantShare:
-    """What one tenant has in one band right now. `held` are its preemptible leases, newest last, some long gone."""
+    """What one tenant has in one band right now. `held` are its preemptible leases, newest last, some long gone;
+    while it waits, it has done so without a break since `since_s`."""
 
-    __slots__ = ("held", "running", "waiting", "weight")
+    __slots__ = ("held", "running", "since_s", "waiting", "waiting_tokens", "weight")
 
     def __init__(self) -> None:
         self.running = 0
         self.waiting = 0
+        self.waiting_tokens = 0
+        self.since_s = 0.0
         self.weight = 1.0
         self.held: list[Entry] = []
 
@@ -42,11 +46,20 @@ class TenantSlots:
         self.rows: dict[str, TenantShare] = {}
         self.light: dict[str, None] = {}
         self.total_running = 0
+        self.ages = Ages()
 
     def wait(self, entry: Entry, change: int) -> None:
         """A request of the tenant begins (+1) or ends (-1) to wait."""
         row = self._row(entry)
         row.waiting += change
+        if change > 0:
+            row.waiting_tokens += entry.wanted_tokens
+            self.ages.add(entry.arrived_s)
+            if row.waiting == 1 or entry.arrived_s < row.since_s:
+                row.since_s = entry.arrived_s
+        else:
+            row.waiting_tokens -= entry.wanted_tokens
+            self.ages.remove(entry.arrived_s)
         if 0 < row.waiting <= LIGHT_WAITING:
             self.light[entry.tenant] = None
         else:

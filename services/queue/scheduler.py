@@ -139,9 +139,10 @@ class Scheduler:
             return
         entry = new_entry(state, gateway, message, band, now_s)
         state.counts[band].registered += 1
+        entry.counts.registered += 1
         if not entry.protected and (refusal := no_room(state, entry, now_s)) is not None:
             reason, text, cost = refusal
-            state.counts[band].refuse(reason)
+            state.count_refusal(entry, reason)
             state.tell(entry, Refuse(entry.ticket, reason, text, state.rate.retry_after_s(cost)))
             return
         state.enqueue(entry)
@@ -279,6 +280,7 @@ class Scheduler:
             self._abandon(engine)
             state.resize()
         state.rate.tick(now_s, state.bands.waiting > 0, state.pools.capacity)
+        state.tenants.look(state.slots, now_s)
         limbo = state.fleet.limbo
         for engine_id in [name for name, entries in limbo.items() if all(e.state != LEASED for e in entries)]:
             del limbo[engine_id]

@@ -24,6 +24,7 @@ from .pools import Pools
 from .rollout.counts import EndCounts
 from .routing.prefix import PrefixIndex
 from .stats import BandCounts
+from .tenants import TenantBook
 
 OUTPUT_MEMORY = 0.02
 COST_MEMORY = 0.01
@@ -48,6 +49,7 @@ class QueueState:
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
         self.gateways: dict[str, dict[int, Entry]] = {}
         self.counts = [BandCounts() for _ in self.configs]
+        self.tenants = TenantBook()
         self.effects: list[Effect] = []
         self.mean_output_tokens = 0.0
         self.mean_cost = 0.0
@@ -114,8 +116,12 @@ class QueueState:
     def refuse(self, entry: Entry, reason: Reason, message: str, retry_after_s: float = -1.0) -> None:
         """A waiting request is evicted, with a reason."""
         self.drop(entry)
-        self.counts[entry.band].refuse(reason)
+        self.count_refusal(entry, reason)
         self.tell(entry, Refuse(entry.ticket, reason, message, retry_after_s))
+
+    def count_refusal(self, entry: Entry, reason: Reason) -> None:
+        self.counts[entry.band].refuse(reason)
+        entry.counts.refuse(reason)
 
     # leases --------------------------------------------------------------------------------------------
 
@@ -134,6 +140,8 @@ class QueueState:
         else:
             self.charge(entry, self.prices.input_token * entry.prompt_tokens)
         self.counts[entry.band].waited(entry.wait_s)
+        entry.counts.granted += 1
+        entry.counts.wait_sum_s += entry.wait_s
         self.tell_grant(entry)
 
     def tell_grant(self, entry: Entry) -> None:
@@ -168,6 +176,7 @@ class QueueState:
         self.vacate(entry)
         entry.state = PREEMPTING
         self.counts[entry.band].preempted += 1
+        entry.counts.preempted += 1
         self.tell(entry, Preempt(entry.ticket, entry.lease_id))
 
     def vacate(self, entry: Entry) -> None:

@@ -29,7 +29,6 @@ WAIT_BOUNDS_S = (
     300.0,
     600.0,
 )
-MAX_TENANT_LABELS = 32
 
 
 class BandCounts:
@@ -51,6 +50,22 @@ class BandCounts:
         self.granted += 1
         self.wait_sum_s += wait_s
         self.wait_buckets[bisect_left(WAIT_BOUNDS_S, wait_s)] += 1
+
+    def refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+class TenantCounts:
+    """Counters of one tenant in one band, as long as it has a name (tenants.py)."""
+
+    __slots__ = ("granted", "preempted", "refused", "registered", "wait_sum_s")
+
+    def __init__(self) -> None:
+        self.registered = 0
+        self.granted = 0
+        self.preempted = 0
+        self.wait_sum_s = 0.0
+        self.refused: dict[str, int] = {}
 
     def refuse(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -97,14 +112,22 @@ class EngineView(msgspec.Struct, frozen=True):
 
 
 class TenantView(msgspec.Struct, frozen=True):
-    """One tenant that waits or was charged; the least busy ones are summed up as "other"."""
+    """One tenant in one band; those without a name of their own (tenants.py) are one row, "other", per band.
+    `backlog_age_s`: it has waited without a break for so long, longer than its oldest request. `served_cost` is the
+    account of token fairness. Both are 0 for "other"."""
 
     tenant: str
     band: str
     waiting: int
     waiting_tokens: int
     running: int
+    backlog_age_s: float
     served_cost: float
+    registered: int
+    granted: int
+    preempted: int
+    wait_sum_s: float
+    refused: dict[str, int]
 
 
 class QueueSnapshot(msgspec.Struct, frozen=True):

@@ -1,17 +1,15 @@
 """The queue's state as operators see it (stats.py), read off without changing anything.
 
-Rules: reads only; O(bands + engines + tenants shown), called about once a second.
+Rules: reads only; O(bands + engines + tenants with a name), called every few seconds by every gateway: never a look
+at each entry, which would stop the queue while 100,000 wait.
 """
 
 from __future__ import annotations
 
-from heapq import nlargest
-
-from .entry import LEASED, WAITING
+from .light import TenantShare
 from .state import QueueState
-from .stats import MAX_TENANT_LABELS, BandView, EngineView, QueueSnapshot, TenantView, cumulative
-
-OTHER = "other"
+from .stats import BandView, EngineView, QueueSnapshot, TenantView, cumulative
+from .tenants import OTHER
 
 
 def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
@@ -26,7 +24,7 @@ def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
             )
             for e in state.fleet.engines.values()
         ),
-        tenants=_tenants(state),
+        tenants=_tenants(state, now_s),
         capacity_slots=state.pools.capacity,
         borrowed_slots=state.pools.borrowed,
         unreserved_slots=state.pools.unreserved,
@@ -38,57 +36,45 @@ def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
 
 
 def _bands(state: QueueState, now_s: float) -> tuple[BandView, ...]:
-    oldest = [0.0] * len(state.configs)
-    for table in state.gateways.values():
-        for entry in table.values():
-            if entry.state == WAITING and now_s - entry.arrived_s > oldest[entry.band]:
-                oldest[entry.band] = now_s - entry.arrived_s
     return tuple(
         BandView(
-            config.name, config.rank, state.backlog.count[i], state.backlog.tokens[i], oldest[i], state.pools.used[i],
-            state.pools.reserve[i], c.registered, c.granted, c.completed, c.cancelled, c.preempted, c.resumed, c.shed,
-            dict(c.refused), c.wait_sum_s, cumulative(c.wait_buckets),
+            config.name, config.rank, state.backlog.count[i], state.backlog.tokens[i],
+            state.slots[i].ages.oldest_s(now_s), state.pools.used[i], state.pools.reserve[i], c.registered, c.granted,
+            c.completed, c.cancelled, c.preempted, c.resumed, c.shed, dict(c.refused), c.wait_sum_s,
+            cumulative(c.wait_buckets),
         )
         for i, (config, c) in enumerate(zip(state.configs, state.counts, strict=True))
     )  # fmt: skip
 
 
-def _tenants(state: QueueState) -> tuple[TenantView, ...]:
-    """The busiest tenants by what waits and runs; the rest as one row, so that labels stay bounded."""
-    rows: dict[tuple[str, int], list[float]] = {}
-    for table in state.gateways.values():
-        for entry in table.values():
-            row = rows.setdefault((entry.tenant, entry.band), [0, 0, 0])
-            if entry.state == WAITING:
-                row[0] += 1
-                row[1] += entry.wanted_tokens
-            elif entry.state == LEASED:
-                row[2] += 1
-    served: list[dict[str, float]] = []
-    for band in state.bands.all:
-        counters = getattr(band.own, "counters", None)  # only fair orderings keep accounts
-        served.append(counters() if counters is not None else {})
-    for b, accounts in enumerate(served):
-        for tenant in nlargest(MAX_TENANT_LABELS, accounts, key=lambda t: accounts[t]):
-            rows.setdefault((tenant, b), [0, 0, 0])
-    busiest = nlargest(
-        MAX_TENANT_LABELS, rows, key=lambda k: (rows[k][0] + rows[k][2], served[k[1]].get(k[0], 0.0))
-    )
-    views = [
-        TenantView(
-            t,
-            state.configs[b].name,
-            int(rows[t, b][0]),
-            int(rows[t, b][1]),
-            int(rows[t, b][2]),
-            served[b].get(t, 0.0),
-        )
-        for t, b in busiest
-    ]
-    rest = [key for key in rows if key not in set(busiest)] if len(rows) > len(busiest) else []
-    if rest:
-        sums = [int(sum(rows[key][i] for key in rest)) for i in range(3)]
+def _tenants(state: QueueState, now_s: float) -> tuple[TenantView, ...]:
+    """Named tenants, then per band all others together: the band's figures less those of its named tenants."""
+    views: list[TenantView] = []
+    for (tenant, band), c in state.tenants.named.items():
+        row = state.slots[band].rows.get(tenant) or TenantShare()
         views.append(
-            TenantView(OTHER, "", sums[0], sums[1], sums[2], sum(served[b].get(t, 0.0) for t, b in rest))
-        )
+            TenantView(
+                tenant, state.configs[band].name, row.waiting, row.waiting_tokens, row.running,
+                now_s - row.since_s if row.waiting else 0.0, state.bands.all[band].own.counter_of(tenant),
+                c.registered, c.granted, c.preempted, c.wait_sum_s, dict(c.refused),
+            )
+        )  # fmt: skip
+    if len(views) < state.tenants.max_named:
+        return tuple(views)
+    for b, band in enumerate(state.counts):
+        mine = [view for view in views if view.band == state.configs[b].name]
+        refused = {
+            reason: count - sum(view.refused.get(reason, 0) for view in mine)
+            for reason, count in band.refused.items()
+        }
+        views.append(
+            TenantView(
+                OTHER, state.configs[b].name, state.backlog.count[b] - sum(v.waiting for v in mine),
+                state.backlog.tokens[b] - sum(v.waiting_tokens for v in mine),
+                state.pools.used[b] - sum(v.running for v in mine), 0.0, 0.0,
+                band.registered - sum(v.registered for v in mine), band.granted - sum(v.granted for v in mine),
+                band.preempted - sum(v.preempted for v in mine), band.wait_sum_s - sum(v.wait_sum_s for v in mine),
+                refused,
+            )
+        )  # fmt: skip
     return tuple(views)

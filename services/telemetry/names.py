@@ -128,10 +128,41 @@ QUEUE_SLOTS = Metric(
 QUEUE_BORROWED = Metric(
     PREFIX + "queue_borrowed_slots", "gauge", "Reserved slots that other bands use now.", ("model",)
 )
+QUEUE_RESERVED = Metric(
+    PREFIX + "queue_reserved_slots",
+    "gauge",
+    "Slots that belong to the band; idle ones are lent.",
+    ("model", "band"),
+)
 QUEUE_GRANTED = Metric(PREFIX + "queue_granted_total", "counter", "Leases granted.", ("model", "band"))
 QUEUE_PREEMPTED = Metric(PREFIX + "queue_preempted_total", "counter", "Leases asked back.", ("model", "band"))
 QUEUE_REFUSED = Metric(
     PREFIX + "queue_refused_total", "counter", "Choices that got no lease.", ("model", "band", "reason")
+)
+QUEUE_RESUMED = Metric(
+    PREFIX + "queue_resumed_total",
+    "counter",
+    "Leases granted to choices that had tokens already.",
+    ("model", "band"),
+)
+_TENANT = ("model", "band", "tenant")
+TENANT_WAITING = Metric(
+    PREFIX + "queue_tenant_waiting_requests", "gauge", "Choices of the tenant that wait.", _TENANT
+)
+TENANT_RUNNING = Metric(
+    PREFIX + "queue_tenant_running_requests", "gauge", "Choices of the tenant with a lease.", _TENANT
+)
+TENANT_BACKLOG_AGE = Metric(
+    PREFIX + "queue_tenant_backlog_age_seconds", "gauge",
+    "Since when something of the tenant has waited without a break.", _TENANT,
+)  # fmt: skip
+TENANT_GRANTED = Metric(PREFIX + "queue_tenant_granted_total", "counter", "Leases granted.", _TENANT)
+TENANT_WAIT = Metric(
+    PREFIX + "queue_tenant_wait_seconds_total", "counter", "Time that granted choices had waited.", _TENANT
+)
+TENANT_PREEMPTED = Metric(PREFIX + "queue_tenant_preempted_total", "counter", "Leases asked back.", _TENANT)
+TENANT_REFUSED = Metric(
+    PREFIX + "queue_tenant_refused_total", "counter", "Choices that got no lease.", (*_TENANT, "reason")
 )
 ENGINE_UP = Metric(
     PREFIX + "engine_up", "gauge", "1 while the queue grants leases on it.", ("model", "engine")
@@ -143,10 +174,24 @@ ENGINE_KV = Metric(
 )  # fmt: skip
 ENGINE_STEP = Metric(PREFIX + "engine_step_seconds", "gauge", "Mean time of a step.", ("model", "engine"))
 
+ENGINE_DEPTH = Metric(
+    PREFIX + "engine_depth_slots",
+    "gauge",
+    "Leases that the queue has learnt to keep on it.",
+    ("model", "engine"),
+)
+ENGINE_MAX_DEPTH = Metric(
+    PREFIX + "engine_max_depth_slots",
+    "gauge",
+    "Sequences that it says it can run at once.",
+    ("model", "engine"),
+)
+
 QUEUE_METRICS = (
     QUEUE_WAITING, QUEUE_WAITING_TOKENS, QUEUE_OLDEST, QUEUE_RUNNING, QUEUE_SATURATION, QUEUE_SLOTS,
-    QUEUE_BORROWED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_REFUSED, ENGINE_UP, ENGINE_RUNNING, ENGINE_KV,
-    ENGINE_STEP,
+    QUEUE_BORROWED, QUEUE_RESERVED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_RESUMED, QUEUE_REFUSED, TENANT_WAITING,
+    TENANT_RUNNING, TENANT_BACKLOG_AGE, TENANT_GRANTED, TENANT_WAIT, TENANT_PREEMPTED, TENANT_REFUSED, ENGINE_UP,
+    ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP, ENGINE_DEPTH, ENGINE_MAX_DEPTH,
 )  # fmt: skip
 
 ALL_METRICS = GATEWAY_METRICS + QUEUE_METRICS

@@ -27,6 +27,8 @@ def queue_families(snapshots: Iterable[Plain]) -> Sequence[FamilySample]:
         metrics.number(names.QUEUE_BORROWED, model).value = snapshot["borrowed_slots"]
         for band in snapshot["bands"]:
             _band(metrics, model, band)
+        for tenant in snapshot["tenants"]:
+            _tenant(metrics, model, tenant)
         for engine in snapshot["engines"]:
             _engine(metrics, model, engine)
     return metrics.snapshot()
@@ -41,10 +43,27 @@ def _band(metrics: Metrics, model: str, band: Plain) -> None:
         (names.QUEUE_RUNNING, "running"),
         (names.QUEUE_GRANTED, "granted"),
         (names.QUEUE_PREEMPTED, "preempted"),
+        (names.QUEUE_RESUMED, "resumed"),
+        (names.QUEUE_RESERVED, "reserved_slots"),
     ):
         metrics.number(metric, model, name).value = band[field]
     for reason, count in band["refused"].items():
         metrics.number(names.QUEUE_REFUSED, model, name, reason).value = count
+
+
+def _tenant(metrics: Metrics, model: str, tenant: Plain) -> None:
+    labels = model, str(tenant["band"]), str(tenant["tenant"])
+    for metric, field in (
+        (names.TENANT_WAITING, "waiting"),
+        (names.TENANT_RUNNING, "running"),
+        (names.TENANT_BACKLOG_AGE, "backlog_age_s"),
+        (names.TENANT_GRANTED, "granted"),
+        (names.TENANT_WAIT, "wait_sum_s"),
+        (names.TENANT_PREEMPTED, "preempted"),
+    ):
+        metrics.number(metric, *labels).value = tenant[field]
+    for reason, count in tenant["refused"].items():
+        metrics.number(names.TENANT_REFUSED, *labels, reason).value = count
 
 
 def _engine(metrics: Metrics, model: str, engine: Plain) -> None:
@@ -55,3 +74,5 @@ def _engine(metrics: Metrics, model: str, engine: Plain) -> None:
         1, engine["kv_tokens"]
     )
     metrics.number(names.ENGINE_STEP, model, name).value = engine["step_s"]
+    metrics.number(names.ENGINE_DEPTH, model, name).value = engine["depth"]
+    metrics.number(names.ENGINE_MAX_DEPTH, model, name).value = engine["max_num_seqs"]

@@ -15,10 +15,11 @@ import random
 from collections import Counter
 
 from services.config import QueueConfig
-from services.link.messages import Acquire, EngineLoad, EngineUp, Grant, Preempt, Progress
+from services.link.messages import EngineLoad, Grant, Preempt, Progress
 from services.queue.events import FromEngine, FromGateway, Tick, ToGateway
 from services.queue.scheduler import Scheduler
 from tests.simulation.queue_world import Job, SimEngineHost, World
+from tests.unit.queue.making import answer, asking, queue
 
 START_S = 1001.0
 
@@ -91,41 +92,37 @@ def test_3_a_killed_engines_streams_go_on_elsewhere() -> None:
     assert set(world.queue.state.fleet.engines) == {"e1"}
 
 
-def leased(config: QueueConfig, remaining_s: float) -> tuple[Scheduler, int]:
-    queue = Scheduler(config)
-    queue.decide(FromEngine(EngineUp("e0", "x:1", "m", 2, 10_000, 16, 4096)), 100.0)
-    effects = queue.decide(
-        FromGateway("g", Acquire(1, "r1", "m", "t", "standard", 10, 10, 0.0, remaining_s)), 100.0
-    )
-    grant = next(e.message for e in effects if isinstance(e, ToGateway) and isinstance(e.message, Grant))
-    return queue, grant.lease_id
+def leased(config: QueueConfig, remaining_s: float) -> Scheduler:
+    scheduler = queue(config)
+    assert isinstance(answer(scheduler, asking(1, remaining_s=remaining_s)), Grant)
+    return scheduler
 
 
-def held_for_s(queue: Scheduler, renew: bool, limit_s: float) -> float:
+def held_for_s(scheduler: Scheduler, renew: bool, limit_s: float) -> float:
     """How long the lease lives; checks that its gateway is told."""
     now_s, total = 100.0, 0
     while now_s < 100.0 + limit_s:
         now_s += 0.1
         total += 1
-        queue.decide(FromEngine(EngineLoad("e0", 1, 0, 9_000, 0.02, total)), now_s)
+        scheduler.decide(FromEngine(EngineLoad("e0", 1, 0, 9_000, 0.02, total)), now_s)
         if renew:
-            queue.decide(FromGateway("g", Progress((1,), (0,))), now_s)
-        effects = queue.decide(Tick(), now_s)
+            scheduler.decide(FromGateway("g", Progress((1,), (0,))), now_s)
+        effects = scheduler.decide(Tick(), now_s)
         if any(isinstance(e, ToGateway) and isinstance(e.message, Preempt) for e in effects):
-            assert queue.state.fleet.engines["e0"].used == 0
-            queue.state.check_integrity()
+            assert scheduler.state.fleet.engines["e0"].used == 0
+            scheduler.state.check_integrity()
             return now_s - 100.0
     return now_s - 100.0
 
 
 def test_4_leases_that_nobody_returns_end() -> None:
     config = QueueConfig(lease_ttl_s=3.0)
-    queue, _ = leased(config, 600.0)
-    assert 3.0 <= held_for_s(queue, renew=False, limit_s=10.0) <= 3.4
-    queue, _ = leased(config, 600.0)
-    assert held_for_s(queue, renew=True, limit_s=20.0) >= 20.0
-    queue, _ = leased(config, 5.0)
-    assert 8.0 <= held_for_s(queue, renew=True, limit_s=20.0) <= 8.4  # deadline + one life
+    scheduler = leased(config, 600.0)
+    assert 3.0 <= held_for_s(scheduler, renew=False, limit_s=10.0) <= 3.4
+    scheduler = leased(config, 600.0)
+    assert held_for_s(scheduler, renew=True, limit_s=20.0) >= 20.0
+    scheduler = leased(config, 5.0)
+    assert 8.0 <= held_for_s(scheduler, renew=True, limit_s=20.0) <= 8.4  # deadline + one life
 
 
 def test_5_a_reserved_replica_is_lent_and_given_back() -> None:

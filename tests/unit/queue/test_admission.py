@@ -12,32 +12,12 @@ from hypothesis import strategies as st
 from services.clock import VirtualClock
 from services.config import BandConfig, QueueConfig
 from services.errors import ConfigError
-from services.link.messages import Acquire, EngineLoad, EngineUp, Grant, Refuse
+from services.link.messages import Acquire, EngineLoad, Refuse
 from services.outcome import Reason
 from services.queue.admission import Backlog, check_bounds, over_total
 from services.queue.client import QueueClient
 from services.queue.events import FromEngine, FromGateway, SetLimits, Tick, ToGateway
-from services.queue.scheduler import Scheduler
-
-
-def asking(ticket: int, **changes: object) -> Acquire:
-    fields: dict[str, object] = {
-        "ticket": ticket, "request_id": f"r{ticket}", "model": "m", "tenant": "t", "band": "standard",
-        "prompt_tokens": 10, "max_tokens": 10, "age_s": 0.0, "remaining_s": 60.0,
-    }  # fmt: skip
-    return Acquire(**(fields | changes))  # type: ignore[arg-type]
-
-
-def queue(config: QueueConfig | None = None, slots: int = 2) -> Scheduler:
-    scheduler = Scheduler(config or QueueConfig())
-    scheduler.decide(FromEngine(EngineUp("e0", "x:1", "m", slots, 100_000, 16, 4096)), 100.0)
-    return scheduler
-
-
-def answer(scheduler: Scheduler, message: Acquire, now_s: float = 100.0) -> Grant | Refuse | None:
-    effects = scheduler.decide(FromGateway("g", message), now_s)
-    own = [e.message for e in effects if isinstance(e, ToGateway) and e.message.ticket == message.ticket]
-    return own[0] if own and isinstance(own[0], Grant | Refuse) else None
+from tests.unit.queue.making import answer, asking, queue
 
 
 @pytest.mark.parametrize(

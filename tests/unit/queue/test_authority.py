@@ -11,6 +11,7 @@ from services.experts.sim_engine import SimEngine
 from services.link.messages import Acquire, Grant, Refuse, Release
 from services.queue.authority import QueueAuthority
 from services.queue.client import QueueClient
+from tests.unit.queue.making import asking
 
 
 class Waiter:
@@ -38,9 +39,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-def asking(ticket: int, band: str = "standard", **more: object) -> Acquire:
-    fields = {"prompt_tokens": 8, "max_tokens": 8, "age_s": 0.0, "remaining_s": 60.0} | more
-    return Acquire(ticket, f"r{ticket}", "sim", "t", band, **fields)  # type: ignore[arg-type]
+def wish(ticket: int, band: str = "standard", **more: object) -> Acquire:
+    """For the simulated engine's model."""
+    return asking(ticket, band, model="sim", prompt_tokens=8, max_tokens=8, **more)
 
 
 class Stage:
@@ -91,7 +92,7 @@ def staged(test: Callable[[Stage], Awaitable[None]], config: QueueConfig | None 
 def test_a_grant_names_the_rank_and_its_key() -> None:
     async def body(stage: Stage) -> None:
         waiter = Waiter()
-        stage.client.acquire(asking(1), waiter)
+        stage.client.acquire(wish(1), waiter)
         await until(lambda: bool(waiter.grants))
         grant = waiter.grants[0]
         assert (grant.engine_id, grant.address, grant.key) == ("e0", stage.rank.address, stage.rank.key)
@@ -107,7 +108,7 @@ def test_a_grant_names_the_rank_and_its_key() -> None:
 def test_an_unknown_band_is_refused_with_a_reason() -> None:
     async def body(stage: Stage) -> None:
         waiter = Waiter()
-        stage.client.acquire(asking(1, band="royal"), waiter)
+        stage.client.acquire(wish(1, band="royal"), waiter)
         await until(lambda: bool(waiter.refusals))
         assert waiter.refusals[0].reason == "invalid_field"
         assert stage.client.num_waiting == 0
@@ -119,13 +120,13 @@ def test_after_a_crash_of_the_queue_holdings_stay_and_waiting_goes_on() -> None:
     async def body(stage: Stage) -> None:
         holders = [Waiter() for _ in range(300)]
         for ticket, waiter in enumerate(holders, 1):
-            stage.client.acquire(asking(ticket), waiter)
+            stage.client.acquire(wish(ticket), waiter)
         await until(lambda: sum(len(w.grants) for w in holders) >= 8)
         before = {t: w.grants[0] for t, w in enumerate(holders, 1) if w.grants}
         stage.kill()
         await until(lambda: not stage.client.connected)
         late = Waiter()
-        stage.client.acquire(asking(1000), late)  # asked while there is no queue
+        stage.client.acquire(wish(1000), late)  # asked while there is no queue
         await stage.begin()
         await until(lambda: stage.client.connected and stage.authority is not None)
         await until(lambda: bool(stage.authority and stage.authority.snapshot()))
@@ -151,7 +152,7 @@ def test_after_a_crash_of_the_queue_holdings_stay_and_waiting_goes_on() -> None:
 def test_a_dead_engine_is_fenced_for_every_gateway() -> None:
     async def body(stage: Stage) -> None:
         waiter = Waiter()
-        stage.client.acquire(asking(1), waiter)
+        stage.client.acquire(wish(1), waiter)
         await until(lambda: bool(waiter.grants))
         epoch = stage.rank.epoch
         await stage.rank.stop()
@@ -165,7 +166,7 @@ def test_without_a_queue_deadlines_are_kept_by_the_client() -> None:
         stage.kill()
         await until(lambda: not stage.client.connected)
         waiter = Waiter()
-        stage.client.acquire(asking(1, remaining_s=0.01), waiter)
+        stage.client.acquire(wish(1, remaining_s=0.01), waiter)
         await until(lambda: bool(waiter.refusals))
         assert waiter.refusals[0].reason == "deadline_exceeded"
 
@@ -179,7 +180,7 @@ def test_limits_change_without_a_restart() -> None:
         stage.authority.set_limits(stage.config.model_copy(update={"bands": bands}))
         waiters = [Waiter() for _ in range(64)]
         for ticket, waiter in enumerate(waiters, 1):
-            stage.client.acquire(asking(ticket, band="batch"), waiter)
+            stage.client.acquire(wish(ticket, band="batch"), waiter)
         await until(lambda: any(w.refusals for w in waiters))
         assert {r.reason for w in waiters for r in w.refusals} == {"queue_full"}
 

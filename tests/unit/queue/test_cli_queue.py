@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from services.cli.queue import draw, parse
-from services.config import QueueConfig
-from services.link.messages import Acquire, EngineUp
-from services.queue.events import FromEngine, FromGateway
-from services.queue.scheduler import Scheduler
-from services.queue.view import snapshot
-from services.telemetry.queue_metrics import queue_families
 
 PAGE = """
 # HELP expertmesh_queue_waiting_requests Choices that wait.
@@ -37,18 +29,3 @@ def test_a_picture_shows_bands_engines_and_rates() -> None:
 
 def test_a_page_without_figures_says_so() -> None:
     assert "no queue figures" in draw(parse("python_info 1\n"))
-
-
-def test_a_snapshot_is_plain_data_with_bounded_labels() -> None:
-    scheduler = Scheduler(QueueConfig())
-    scheduler.decide(FromEngine(EngineUp("e0", "x:1", "m", 4, 10_000, 16, 4096)), 100.0)
-    for ticket in range(1, 101):
-        ask = Acquire(ticket, f"r{ticket}", "m", f"tenant-{ticket}", "standard", 10, 10, 2.0, 60.0)
-        scheduler.decide(FromGateway("g", ask), 100.0)
-    picture = snapshot(scheduler.state, "m", 103.0)
-    assert len(picture.tenants) <= 33
-    assert sum(t.waiting + t.running for t in picture.tenants) == 100
-    standard = picture.bands[1]
-    assert (standard.waiting, standard.running, standard.oldest_age_s) == (98, 2, 5.0)
-    assert standard.wait_buckets[-1] == standard.granted == 2
-    assert queue_families([msgspec.to_builtins(picture)])

@@ -100,15 +100,27 @@ def test_names_follow_prometheus_rules() -> None:
 
 BAND = {
     "name": "vip", "waiting": 3, "waiting_tokens": 300, "oldest_age_s": 1.5, "running": 2, "granted": 9,
-    "preempted": 1, "refused": {"queue_full": 4},
+    "preempted": 1, "refused": {"queue_full": 4}, "resumed": 1, "reserved_slots": 2,
 }  # fmt: skip
 ENGINE = {
-    "engine_id": "e1", "up": True, "draining": False, "running": 2, "kv_reserved_tokens": 50,
-    "kv_tokens": 200, "step_s": 0.02,
+    "engine_id": "e1",
+    "up": True,
+    "draining": False,
+    "running": 2,
+    "kv_reserved_tokens": 50,
+    "kv_tokens": 200,
+    "step_s": 0.02,
+    "depth": 6,
+    "max_num_seqs": 8,
+}
+TENANT = {
+    "tenant": "t", "band": "vip", "waiting": 1, "running": 2, "backlog_age_s": 0.5, "granted": 3,
+    "wait_sum_s": 0.1, "preempted": 0, "refused": {"queue_full": 2},
 }  # fmt: skip
 SNAPSHOT = {
     "model": "m", "saturation": 0.5, "capacity_slots": 8, "borrowed_slots": 1, "bands": [BAND],
     "engines": [ENGINE, ENGINE | {"engine_id": "e2", "draining": True}],
+    "tenants": [TENANT],
 }  # fmt: skip
 
 
@@ -122,9 +134,14 @@ def test_the_queues_snapshot_becomes_families() -> None:
 
 
 def test_the_snapshots_fields_are_the_queues_own() -> None:
-    from services.queue.stats import BandView, EngineView, QueueSnapshot
+    from services.queue.stats import BandView, EngineView, QueueSnapshot, TenantView
 
-    for plain, struct in ((BAND, BandView), (ENGINE, EngineView), (SNAPSHOT, QueueSnapshot)):
+    for plain, struct in (
+        (BAND, BandView),
+        (ENGINE, EngineView),
+        (TENANT, TenantView),
+        (SNAPSHOT, QueueSnapshot),
+    ):
         assert plain.keys() <= set(struct.__struct_fields__)
 
 
