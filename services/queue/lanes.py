@@ -48,9 +48,6 @@ class Lanes:
     def __contains__(self, key: Key) -> bool:
         return key in self._schedulers
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._schedulers
-
     def get(self, key: Key) -> Scheduler:
         return self._schedulers[key]
 
