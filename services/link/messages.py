@@ -1,4 +1,4 @@
-"""Every message that crosses a link, and nothing else (the journal's are in journal_messages.py). The list is a
+"""Every message that crosses a link, and nothing else (journal_messages.py and semantic_messages.py beside). The list is a
 promise: tags are never reused, fields are only appended (with defaults), so that a rolling update can mix versions.
 
 Times that travel are ages and remainders in seconds, never clock readings (services/clock.py says why).
@@ -12,6 +12,7 @@ import msgspec
 from ..request import GenerateJob, TokenFrame, TokenLogprob
 from .base import Message
 from .journal_messages import JournalMessage
+from .semantic_messages import SemanticMessage
 
 # gateway → engine ------------------------------------------------------------------------------------------
 
@@ -196,10 +197,12 @@ class EngineLoad(Message, frozen=True, tag=41):
 
 
 class EngineDrain(Message, frozen=True, tag=42):
-    """No new leases for this engine; running ones finish or migrate before `deadline_s` from now."""
+    """No new leases for this engine; running ones finish or migrate before `deadline_s` from now. `lost` says why its
+    engine is dead, where it is: then its whole group is."""
 
     engine_id: str
     deadline_s: float
+    lost: str = ""
 
 
 # queue → engine --------------------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
     | Refuse | Preempt | Fence | Revisions | Retire | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
     | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello
-    | JournalMessage | Ping
+    | JournalMessage | SemanticMessage | Ping
 )  # fmt: skip
 """Everything a link may carry."""
 
