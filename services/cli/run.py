@@ -107,7 +107,9 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
 
     options = ray_session.options_of(wish.graph, wish.options)
     if options.tls_client_ca:  # type: ignore[attr-defined]  # every graph's options
-        raise ConfigError("`expertmesh run` has no client certificate to ask its gateway with; use `serve run`")
+        raise ConfigError(
+            "`expertmesh run` has no client certificate to ask its gateway with; use `serve run`"
+        )
     app = ray_session.build(wish.graph, options)
     stack.enter_context(
         ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options), verbose=wish.verbose)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 
 import grpc
 
@@ -50,10 +51,8 @@ async def speaks_tls_1_2(host: str, port: int) -> bool:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     sent = ssl.MemoryBIO()
-    try:
-        context.wrap_bio(ssl.MemoryBIO(), sent).do_handshake()
-    except ssl.SSLWantReadError:
-        pass  # the hello is in `sent`
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent).do_handshake()  # as far as its hello
     async with asyncio.timeout(_ASK_WITHIN_S):
         reader, writer = await asyncio.open_connection(host, port)
         try:

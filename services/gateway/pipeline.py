@@ -52,7 +52,10 @@ class Call(Protocol):
     def credential(self) -> str: ...
     async def read(self) -> InferenceRequest: ...
     def responder(self, request: InferenceRequest) -> Responder: ...
-    def on_gone(self, callback: Callable[[], None]) -> None: ...
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """After `responder`, which is told of a socket that is backed up from then on."""
+        ...
+
     def fail(self, error: MeshError) -> None: ...
 
 
@@ -66,8 +69,8 @@ async def serve(mesh: Mesh, call: Call) -> None:
         principal.require(Permission.GENERATE)
         trace.identified(principal)
         request = await call.read()
-        call.on_gone(cancel_this_task())
         responder = call.responder(request)
+        call.on_gone(cancel_this_task())
         fail = responder.fail
         work = await admitted(mesh, principal, request, call.request_id, trace)
         trace.admitted(work)

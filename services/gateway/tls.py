@@ -127,4 +127,6 @@ class _no_password:
         self._key = key
 
     def __call__(self) -> str:
-        raise ConfigError(f"{self._key} is encrypted; give the gateway a key that is not (openssl pkey -in …)")
+        raise ConfigError(
+            f"{self._key} is encrypted; give the gateway a key that is not (openssl pkey -in …)"
+        )

@@ -187,7 +187,9 @@ class HttpServer:
     """uvicorn's protocol on a socket of ours, inside a running event loop."""
 
     def __init__(self, app: Callable[..., Any], limits: LimitsConfig) -> None:
-        self._protocol: type[Connection] = type("BoundConnection", (Connection,), {"limits": limits, "num_from": {}})
+        self._protocol: type[Connection] = type(
+            "BoundConnection", (Connection,), {"limits": limits, "num_from": {}}
+        )
         self._config = uvicorn.Config(
             app, http=self._protocol, ws="none", lifespan="off", interface="asgi3", access_log=False,
             log_config=None, server_header=False, date_header=False, proxy_headers=False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from services.config import (
     LimitsConfig,
     PostprocessConfig,
     QueueConfig,
+    TlsConfig,
 )
 from services.experts.engine import ModelCard
 from services.experts.rank import Rank
@@ -59,7 +61,12 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
     return GraphConfig(
         name="test",
         gateway=GatewayConfig(
-            http_port=0, grpc_port=0, keys_file=str(keys_file), limits=LimitsConfig(**parts.get("limits", {}))
+            http_port=0,
+            grpc_port=0,
+            keys_file=str(keys_file),
+            request_log=parts.get("request_log", ""),
+            limits=LimitsConfig(**parts.get("limits", {})),
+            tls=parts.get("tls", TlsConfig()),
         ),
         cache=CacheConfig(**({"root_secret": "5a" * 32, "store_timeout_s": 5.0} | parts.get("cache", {}))),
         queue=QueueConfig(**parts.get("queue", {})),
@@ -84,6 +91,8 @@ class LocalMesh:
         self.gateways: list[GatewayNode] = []
         self.policies: asyncio.Queue[Policy] = asyncio.Queue()
         self._cache_address = self._journal_address = ""
+        self.client_tls: ssl.SSLContext | None = None
+        """How our own client speaks TLS; None: it does not."""
 
     async def start(self, engines: int, gateways: int = 1) -> None:
         await self.queue.start()
@@ -102,10 +111,11 @@ class LocalMesh:
             self.gateways.append(gateway)
         await self.until_ready()
 
-    async def add_engine(self) -> Rank:
+    async def add_engine(self, group: str = "") -> Rank:
         rank = Rank(
             SimEngine.from_config(self.config.experts),
             resolve_queue=self._queue,
+            group=group,
             stuck_after_s=self.config.experts.stuck_after_s,
         )
         await rank.start()
@@ -221,7 +231,8 @@ class LocalMesh:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port(gateway)))
-        reader, writer = await asyncio.open_connection(sock=sock)
+        name = "localhost" if self.client_tls else None
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=self.client_tls, server_hostname=name)
         lines = [
             f"{method} {path} HTTP/1.1",
             "host: test",
@@ -302,6 +313,7 @@ async def local_mesh(
     engines: int = 2,
     gateways: int = 1,
     journal_store: JournalStore | None = None,
+    client_tls: ssl.SSLContext | None = None,
     **parts: Any,
 ) -> AsyncIterator[LocalMesh]:
     """A running mesh; everything is stopped at the end, whatever happened."""
@@ -312,6 +324,7 @@ async def local_mesh(
             permissions=(Permission.GENERATE, Permission.METRICS, Permission.OPERATE),
         )  # fmt: skip
     mesh = LocalMesh(sim_config(keys_file, **parts), journal_store)
+    mesh.client_tls = client_tls
     try:
         async with asyncio.timeout(120):
             await mesh.start(engines, gateways)
