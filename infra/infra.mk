@@ -1,5 +1,5 @@
 # Infrastructure: `make infra-test` formats, validates, tests, scans, applies to a fake AWS on loopback, destroys.
-# Not part of `make test` yet: its parts passed one after another, all of it in one go was not seen. Where Terraform or its provider is missing, it says so in one line and goes on.
+# Part of `make test`. Where Terraform or its provider is missing, it says so in one line and goes on.
 INFRA_VENV ?= .venv-infra
 
 .PHONY: infra-test infra-fmt

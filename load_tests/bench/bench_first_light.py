@@ -123,6 +123,7 @@ async def measure(arms: dict[str, Ask], rounds: int, max_tokens: int) -> dict[st
             for name, ask in arms.items():
                 tokens_per_s, _ = await rate(ask, concurrency, max_tokens, number)
                 found[name].setdefault(f"tokens/s at c={concurrency}", []).append(tokens_per_s)
+                print(f"    c={concurrency:<3} {name:8} {tokens_per_s:6.1f} tokens/s", flush=True)
             number += concurrency  # a new prompt for the next turn, the same one for both arms of this turn
         for _ in range(5):
             for name, ask in arms.items():

@@ -51,6 +51,7 @@ class EngineClient:
     def __init__(self) -> None:
         self.link: Link | None = None
         self.down = asyncio.Event()
+        self.why_down = ""
         self.frames: dict[int, Answer] = {}
         self._done: dict[int, asyncio.Future[Answer]] = {}
         self._last = 0
@@ -80,6 +81,7 @@ class EngineClient:
 
     def link_down(self, link: Link, why: str) -> None:
         self.down.set()
+        self.why_down = why
         for stream_id in list(self._done):
             self.frames[stream_id].failed = StreamFailed(stream_id, "engine_lost", why, True)
             self._end(stream_id)
@@ -94,7 +96,10 @@ class EngineClient:
         self._last += 1
         self.frames[self._last] = Answer()
         self._done[self._last] = asyncio.get_running_loop().create_future()
-        self.link.send(Submit(self._last, epoch, job))
+        if self.down.is_set():
+            self.link_down(self.link, self.why_down)
+        else:
+            self.link.send(Submit(self._last, epoch, job))
         return self._last
 
     def abort(self, stream_id: int) -> None:
@@ -103,7 +108,7 @@ class EngineClient:
 
     async def ask(self, job: GenerateJob) -> Answer:
         """The whole answer."""
-        return await self._done[self.submit(job)]
+        return await self.wait(self.submit(job))
 
     async def wait(self, stream_id: int) -> Answer:
         done = self._done.get(stream_id)
