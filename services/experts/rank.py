@@ -84,6 +84,7 @@ class Rank:
         self._drained: asyncio.Event | None = None
         self._worked_s = 0.0
         self._born_s = self._clock.now_s()
+        self._lost = ""
         self._stopped = False
 
     @property
@@ -139,7 +140,7 @@ class Rank:
             )
         )
         if self._drained is not None or self.stuck:
-            link.send(EngineDrain(self.engine_id, 0.0))
+            link.send(EngineDrain(self.engine_id, 0.0, self._lost))
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         if type(message) is Retire and message.engine_id == self.engine_id:
@@ -187,7 +188,8 @@ class Rank:
         """Give every stream back at once and take no other, so that all of it moves elsewhere."""
         log.error("rank %s is fenced: %s", self.engine_id, because)
         self.streams.close(because)
-        self._tell_queue(EngineDrain(self.engine_id, 0.0))
+        self._lost = because
+        self._tell_queue(EngineDrain(self.engine_id, 0.0, because))
         self.streams.fail_all(Reason.ENGINE_LOST, because)
         if self._on_fenced is not None:
             asyncio.get_running_loop().call_later(FENCE_LINGER_S, self._on_fenced, because)

@@ -25,6 +25,8 @@ class Fleet:
         self._first_epoch = first_epoch
         self.engines: dict[str, EngineState] = {}
         self._fenced: dict[str, int] = {}
+        self._lost: set[str] = set()
+        """Groups, and engines without one, that said that they are dead."""
         self.limbo: dict[str, list[Entry]] = {}
         """Leases that gateways hold on engines which have not registered (yet), by engine."""
         self.longest_tokens = 0
@@ -33,7 +35,8 @@ class Fleet:
         """The engine's state, and the earlier incarnation that it replaces, if there is one to fence."""
         old = self.engines.get(message.engine_id)
         if old is not None and message.epoch == old.epoch:
-            old.linked, old.draining, old.address, old.key = True, False, message.address, message.key
+            old.linked, old.draining = True, self._is_lost(message)
+            old.address, old.key = message.address, message.key
             old.silent_since_s = old.moved_s = now_s
             self.weigh(old)
             return old, None
@@ -45,6 +48,7 @@ class Fleet:
         if old is not None:
             self.remove(old)
         state = EngineState(message, epoch, self._free_order(), now_s)
+        state.draining = self._is_lost(message)
         self.engines[message.engine_id] = state
         self._measure()
         self.weigh(state)
@@ -55,6 +59,24 @@ class Fleet:
         self._fenced[engine.engine_id] = max(engine.epoch, self._fenced.get(engine.engine_id, 0))
         self.engines.pop(engine.engine_id, None)
         self._measure()
+
+    def lose(self, engine_id: str) -> list[EngineState]:
+        """An engine said that it is dead: it and its group are out, and what registers of them again gets no leases,
+        unless it began anew. Returns whom to fence."""
+        engine = self.engines.get(engine_id)
+        if engine is None or (engine.group or engine_id) in self._lost:
+            return []
+        self._lost.add(engine.group or engine_id)
+        members = self.group_of(engine)
+        for member in members:
+            self.remove(member)
+        return members
+
+    def _is_lost(self, message: EngineUp) -> bool:
+        name = message.group or message.engine_id
+        if not message.epoch:
+            self._lost.discard(name)
+        return name in self._lost
 
     def group_of(self, engine: EngineState) -> list[EngineState]:
         """The engines that live and die with this one, itself included."""

@@ -255,7 +255,11 @@ class Scheduler:
                 self.state.resize()
 
     def _engine_drain(self, message: EngineDrain, now_s: float) -> None:
-        self.state.fleet.leave(message.engine_id, draining=True)
+        if message.lost:
+            for engine in self.state.fleet.lose(message.engine_id):
+                self._abandon(engine)
+        else:
+            self.state.fleet.leave(message.engine_id, draining=True)
         self.state.resize()
 
     def _engine_unlinked(self, engine_id: str) -> None:
