@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from services.capacity.boot_plan import NodeFacts
 from services.config import (
+    AllToAll,
     CacheConfig,
     CapacityConfig,
     ExpertsConfig,
@@ -96,6 +97,13 @@ class ProdOptions(Options):
     max_model_len: int = Field(default=8192, ge=16)
     quantization: Quantization = Field(default="", description="made while loading, of unquantised weights")
     expert_parallel: Literal["auto", "on", "off"] = "auto"
+    redundant_experts: int = Field(
+        default=0, ge=0, description="expert slots of a layer beyond one per expert"
+    )
+    balance_every_steps: int = Field(
+        default=0, ge=0, description="the engine moves experts between GPUs after so many steps; 0: never"
+    )
+    all_to_all: AllToAll = ""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1.0)
     gpu_kv_cache_gb: float = Field(default=0.0, ge=0, description="0: what gpu_memory_utilization leaves")
     max_num_batched_tokens: int = Field(default=0, ge=0, description="0: vLLM chooses by the GPU")
@@ -232,6 +240,9 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         groups=options.groups,
         tensor_parallel=options.tensor_parallel,
         expert_parallel=options.expert_parallel,
+        redundant_experts=options.redundant_experts,
+        balance_every_steps=options.balance_every_steps,
+        all_to_all=options.all_to_all,
         max_num_seqs=options.max_num_seqs,
         max_model_len=options.max_model_len,
         max_num_batched_tokens=options.max_num_batched_tokens,

@@ -76,12 +76,22 @@ Quantization = Literal[
 """What vLLM can make of unquantised weights while it loads them."""
 
 
+AllToAll = Literal[
+    "", "allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "flashinfer_nvlink_two_sided",
+    "flashinfer_nvlink_one_sided",
+]  # fmt: skip
+"""vLLM's ways between data parallel ranks. All but the first need libraries that vLLM does not bring."""
+
+
 class ExpertsConfig(Section):
     """Expert-parallel shards and the engine inside each."""
 
     engine: Literal["vllm", "sim"] = "vllm"
     model_path: str = ""
     model_name: str = "smollm2-moe"
+    revision: str = Field(
+        default="", max_length=64, description="what releases call this revision; empty: the weights' hash"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     shards: int = Field(
         default=1, ge=1, description="ranks of one group (data parallel attention, expert parallel MoE)"
@@ -105,6 +115,15 @@ class ExpertsConfig(Section):
     )
     expert_parallel: Literal["auto", "on", "off"] = Field(
         default="auto", description="whole experts per GPU, or a slice of each; auto: where shards > 1"
+    )
+    redundant_experts: int = Field(
+        default=0, ge=0, description="expert slots of a layer beyond one per expert; needs balance_every_steps"
+    )
+    balance_every_steps: int = Field(
+        default=0, ge=0, description="the engine moves experts between GPUs after so many steps; 0: never"
+    )
+    all_to_all: AllToAll = Field(
+        default="", description="how tokens reach their experts; empty: gather and scatter, which every GPU host has"
     )
     quantization: Quantization = Field(
         default="", description="made while loading, of unquantised weights; empty: as the weights say"

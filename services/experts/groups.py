@@ -89,10 +89,31 @@ def check(config: ExpertsConfig, model: Mapping[str, object]) -> None:
     if experts and config.shards > 1 and experts % ranks:
         fits = [s for s in range(1, experts + 1) if experts % (s * tensor) == 0]
         raise ConfigError(f"{experts} experts do not spread over {ranks} ranks: shards={_any_of(fits)} would")
+    _check_balance(config, experts)
     _check_quantization(config, model)
     context = _number(model, "max_position_embeddings", config.max_model_len)
     if config.max_model_len > context:
         raise ConfigError(f"max_model_len={config.max_model_len}, but the model ends at {context} tokens")
+
+
+def _check_balance(config: ExpertsConfig, experts: int) -> None:
+    redundant, ranks = config.redundant_experts, config.shards * config.tensor_parallel
+    if not (redundant or config.balance_every_steps):
+        return
+    whole = config.expert_parallel == "on" or (config.expert_parallel == "auto" and config.shards > 1)
+    if config.device != "cuda" or ranks == 1 or not whole or not experts:
+        raise ConfigError(
+            "redundant_experts and balance_every_steps are for groups of several GPUs that hold whole experts: raise "
+            "shards, or set expert_parallel=on with tensor_parallel"
+        )
+    if redundant and not config.balance_every_steps:
+        raise ConfigError(f"redundant_experts={redundant} does nothing without balance_every_steps, say 1000")
+    if (experts + redundant) % ranks:
+        fits = [r for r in range(redundant + ranks) if (experts + r) % ranks == 0]
+        raise ConfigError(
+            f"{experts} experts and {redundant} redundant ones do not fill {ranks} ranks evenly: "
+            f"redundant_experts={_any_of(fits[-2:])} would"
+        )
 
 
 def _check_quantization(config: ExpertsConfig, model: Mapping[str, object]) -> None:
@@ -102,7 +123,9 @@ def _check_quantization(config: ExpertsConfig, model: Mapping[str, object]) -> N
         return
     if method not in KNOWN_QUANTIZATIONS:
         known = ", ".join(KNOWN_QUANTIZATIONS)
-        raise ConfigError(f"the weights are quantised by {method!r}, which is unknown here; known are {known}")
+        raise ConfigError(
+            f"the weights are quantised by {method!r}, which is unknown here; known are {known}"
+        )
     if config.quantization:
         raise ConfigError(
             f"quantization={config.quantization} is for unquantised weights, and these are {method} already"

@@ -29,7 +29,7 @@ from ..config import ExpertsConfig
 from ..errors import ConfigError
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, count_ids, pack_ids, unpack_ids
-from . import vllm_processes, vllm_resume_plugin, weight_files
+from . import vllm_gpu_fork, vllm_processes, vllm_resume_plugin, weight_files
 from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .groups import RankPlace, check
 from .orphan_guard import OrphanGuard
@@ -178,6 +178,8 @@ class VllmEngine:
 
     def _build(self) -> AsyncLLM:
         """Blocks for the half minute that weights, caches and the group's other ranks take."""
+        if self._config.device == "cuda" and self._config.tensor_parallel == 1:
+            vllm_gpu_fork.install()
         return AsyncLLM.from_engine_args(
             engine_args(self._config, self._place), usage_context=USAGE, stat_loggers=[_NoLogger]
         )

@@ -5,6 +5,7 @@ Rules: no engine, no I/O; values in, vLLM's values out. What is not set is left 
 
 from __future__ import annotations
 
+from vllm.config import EPLBConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from ..config import ExpertsConfig
@@ -24,5 +25,14 @@ def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
         args.quantization = config.quantization
     if config.expert_parallel == "on":
         args.enable_expert_parallel = True
+    if config.balance_every_steps:
+        every = config.balance_every_steps
+        args.enable_eplb = True
+        args.eplb_config = EPLBConfig(
+            window_size=every, step_interval=every, num_redundant_experts=config.redundant_experts,
+            log_balancedness=True, log_balancedness_interval=every,
+        )  # fmt: skip
+    if config.all_to_all:
+        args.all2all_backend = config.all_to_all
     if config.tensor_parallel == 1:
         args.distributed_executor_backend = "uni"
