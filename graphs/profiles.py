@@ -57,6 +57,7 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
     )
     blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+    ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
     tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
     tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))
     tls_client_ca: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CLIENT_CA", ""))
@@ -154,7 +155,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
         cache=CacheConfig(
             redis_url=options.redis_url, root_secret=_root_secret(options), store_timeout_s=0.05
         ),
-        queue=QueueConfig(engine_silent_s=5.0),
+        queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
             model_path=str(default_model_path(variant=variant)) if variant else options.model,
@@ -178,7 +179,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
         name="sim",
         gateway=_gateway(options),
         cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
-        queue=QueueConfig(),
+        queue=QueueConfig(ordering=options.ordering),
         experts=ExpertsConfig(
             engine="sim",
             model_name="sim",
@@ -210,7 +211,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         cache=CacheConfig(
             redis_url=options.redis_url, root_secret=_root_secret(options), listen_host=_node_address()
         ),
-        queue=QueueConfig(listen_host=_node_address()),
+        queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
         experts=experts,
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
         journal=JournalConfig(),

@@ -1,7 +1,9 @@
 """What a decision of the queue costs with 100,000 requests waiting, and what it does under overload.
 
-    python -m load_tests.bench.bench_queue                 decisions: latency, rate, memory
+    python -m load_tests.bench.bench_queue [--ordering P]  decisions: latency, rate, memory
     python -m load_tests.bench.bench_queue overload        real processes, simulated engines (queue_overload.py)
+    python -m load_tests.bench.bench_queue vllm            a real engine, vLLM's schedulers beside us (queue_vllm.py)
+    python -m load_tests.bench.bench_queue killed          the queue's process killed in Ray Serve (queue_killed.py)
 
 Decisions are timed one by one, wall and CPU time of the thread (other work on the host shows in the first only).
 One process, one core, no I/O: what a message costs on the wire is bench_link's business.
@@ -9,6 +11,7 @@ One process, one core, no I/O: what a message costs on the wire is bench_link's 
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import random
@@ -36,7 +39,7 @@ def rss_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def big_config() -> QueueConfig:
+def big_config(ordering: str) -> QueueConfig:
     """The default bands with room for 100,000."""
     bands = tuple(
         BandConfig(
@@ -47,16 +50,16 @@ def big_config() -> QueueConfig:
     )  # fmt: skip
     return QueueConfig(
         bands=bands, max_queued=UNBOUNDED, max_queued_tokens=UNBOUNDED, max_tenant_queued=UNBOUNDED,
-        max_tenant_queued_tokens=UNBOUNDED,
+        max_tenant_queued_tokens=UNBOUNDED, ordering=ordering,
     )  # fmt: skip
 
 
 class DecisionBench:
     """A queue, four gateways and eight engines as bare events; every decision is timed."""
 
-    def __init__(self) -> None:
+    def __init__(self, ordering: str = "token_fairness") -> None:
         self.rng = random.Random(1)
-        self.queue = Scheduler(big_config())
+        self.queue = Scheduler(big_config(ordering))
         self.now_s = 1000.0
         self.wall: dict[str, list[int]] = {}
         self.cpu: dict[str, list[int]] = {}
@@ -131,12 +134,12 @@ def line(kind: str, wall: list[int], cpu: list[int]) -> str:
     )
 
 
-def decisions() -> None:
+def decisions(ordering: str) -> None:
     """Fill to 100,000, then serve at that depth, and print the table."""
     gc.collect()
     gc.freeze()
     before = rss_bytes()
-    bench = DecisionBench()
+    bench = DecisionBench(ordering)
     while bench.queue.state.bands.waiting < QUEUED:
         bench.acquire()
         bench.now_s += 1e-5
@@ -169,8 +172,18 @@ def main() -> None:
         from load_tests.bench import queue_overload
 
         queue_overload.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["vllm"]:
+        from load_tests.bench import queue_vllm
+
+        queue_vllm.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["killed"]:
+        from load_tests.bench import queue_killed
+
+        queue_killed.main(sys.argv[2:])
     else:
-        decisions()
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--ordering", default="token_fairness")
+        decisions(parser.parse_args().ordering)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ..config import GraphConfig, QueueConfig
 from ..errors import ServiceError
 from ..outcome import Reason
 from .authority import QueueAuthority
+from .ordering import make_ordering
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class PriorityQueue:
 
 
 def queue_deployment(config: GraphConfig) -> serve.Deployment:
-    """The deployment for these settings; bind it with `config.queue`. Touches no cluster."""
+    """The deployment for these settings; bind it with `config.queue`. Touches no cluster. Raises ConfigError for an
+    unknown ordering: here, before anything starts, and not in a replica that would never be ready."""
+    make_ordering(config.queue.ordering, None)
     return PriorityQueue.options(
         ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None}
     )

@@ -1,13 +1,14 @@
 """Ordering policies: who of one lane goes next. One policy, one file; `QueueConfig.ordering` names the file.
 
 Rules: a policy orders waiting entries and learns what was served; it knows no engines or pools and never changes an
-entry. A new policy is one module here with a class `Policy`, one row in
-tests/contracts/test_ordering.py, one line of configuration.
+entry. A new policy is one module here with a class `Policy` (docs/queue-policies.md shows one of ten lines); the
+contract suite and the setting find it by its name.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 from typing import Protocol
 
@@ -59,12 +60,30 @@ class Ordering(Protocol):
         ...
 
 
+METHODS = ("add", "peek", "discard", "charge", "head_of", "counter_of", "shed", "__len__", "check_integrity")
+
+
 def make_ordering(name: str, level: int | None) -> Ordering:
-    """The policy in the module `name` of this package. Raises ConfigError for an unknown one."""
+    """The policy in the module `name` of this package. Raises ConfigError for an unknown one, or one that lacks
+    something; an error in its own file comes as it is."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"queue.ordering: {name!r} is no name of an ordering policy")
+    module = f"{__name__}.{name}"
     try:
-        policy: type[Ordering] = importlib.import_module(f"{__name__}.{name}").Policy
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ConfigError(f"queue.ordering: there is no policy named {name!r}") from error
+        policy: type[Ordering] | None = getattr(importlib.import_module(module), "Policy", None)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        policy = None
+    if policy is None:
+        raise ConfigError(f"queue.ordering: there is no policy named {name!r}, only {', '.join(names())}")
+    missing = [method for method in METHODS if not callable(getattr(policy, method, None))]
+    if missing:
+        raise ConfigError(f"queue.ordering: {name}.Policy lacks {', '.join(missing)}")
     return policy(level)  # type: ignore[call-arg]  # a Protocol declares no constructor
+
+
+def names() -> list[str]:
+    """The policies that there are: every module here with a class `Policy`."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in found if hasattr(importlib.import_module(f"{__name__}.{name}"), "Policy")]

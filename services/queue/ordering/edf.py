@@ -9,5 +9,5 @@ from . import fifo
 class Policy(fifo.Policy):
     """FIFO with another key."""
 
-    def _key(self, entry: Entry) -> float:
+    def key(self, entry: Entry) -> float:
         return entry.deadline_s

@@ -13,9 +13,11 @@ class Policy:
         self._heap = EntryHeap(level)
 
     def add(self, entry: Entry, returning: bool = False) -> None:
-        self._heap.push(self._key(entry), entry)
+        self._heap.push(self.key(entry), entry)
 
-    def _key(self, entry: Entry) -> float:
+    def key(self, entry: Entry) -> float:
+        """Who has less goes first, alike by registration. A policy that only sorts replaces this; what it looks at must
+        not change while the entry waits."""
         return entry.arrived_s
 
     def peek(self) -> Entry | None:

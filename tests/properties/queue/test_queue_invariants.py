@@ -40,6 +40,7 @@ from services.queue.events import (
     ToAllGateways,
     ToGateway,
 )
+from services.queue.ordering import names
 from services.queue.scheduler import Scheduler
 
 BANDS = (
@@ -260,7 +261,7 @@ class Driver:
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-@given(scripts, st.sampled_from(("token_fairness", "fifo", "edf")))
+@given(scripts, st.sampled_from(names()))
 def test_invariants_1_to_6_and_8_hold(script: list[tuple[object, ...]], ordering: str) -> None:
     driver = Driver(ordering)
     driver.play(script)
