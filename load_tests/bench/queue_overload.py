@@ -50,6 +50,7 @@ class Run:
 
     def __init__(self, queue: dict[str, object], classes: list[dict[str, object]], seconds: float) -> None:
         self.queue, self.classes, self.seconds = queue, classes, seconds
+        self.directory = ""
         self.processes: list[subprocess.Popen[str]] = []
         self.rows: list[Row] = []
         self.tokens: list[int] = []
@@ -65,6 +66,24 @@ class Run:
         self.processes.append(process)
         return process
 
+    def take(self, gateway: subprocess.Popen[str]) -> None:
+        """Wait for a gateway's end and keep what it measured."""
+        assert gateway.stdout is not None
+        told = json.loads(gateway.stdout.read())
+        self.rows += [Row(str(self.classes[cells[0]]["name"]), cells) for cells in told["rows"]]
+        series = told["tokens_per_100ms"]
+        self.tokens += [0] * (len(series) - len(self.tokens))
+        for i, n in enumerate(series):
+            self.tokens[i] += n
+
+    def begin(self) -> float:
+        """Tell the gateways when to start, in monotonic seconds."""
+        start_s = time.monotonic() + 1.0
+        draft = Path(self.directory, "draft")
+        draft.write_text(str(start_s))
+        draft.rename(Path(self.directory, "start"))
+        return start_s
+
     def play(self, disturb: Callable[[Run, float], None] | None = None) -> Run:
         with tempfile.TemporaryDirectory() as self.directory:
             try:
@@ -79,20 +98,11 @@ class Run:
                     self.start("engine", {"name": name})
                 for name in ("e0", "e1", "g0", "g1"):
                     self.wait_for(f"{name}.ready")
-                start_s = time.monotonic() + 1.0
-                draft = Path(self.directory, "draft")
-                draft.write_text(str(start_s))
-                draft.rename(Path(self.directory, "start"))
+                start_s = self.begin()
                 if disturb is not None:
                     disturb(self, start_s)
                 for gateway in gateways:
-                    assert gateway.stdout is not None
-                    told = json.loads(gateway.stdout.read())
-                    self.rows += [Row(str(self.classes[cells[0]]["name"]), cells) for cells in told["rows"]]
-                    series = told["tokens_per_100ms"]
-                    self.tokens += [0] * (len(series) - len(self.tokens))
-                    for i, n in enumerate(series):
-                        self.tokens[i] += n
+                    self.take(gateway)
             finally:
                 for process in self.processes:
                     process.kill()

@@ -5,7 +5,11 @@
 The queue writes where it is into DIRECTORY/queue.json, as Ray's handle would say; everybody else reads it again at
 each connection, so a queue that was killed is found where it came back. A gateway offers its load open loop (times
 are drawn beforehand; waiting for the schedule is part of TTFT), runs the gateway's own flow (services/gateway) over
-real links, compares every answer with what the simulated model must say, and prints one JSON object at the end.
+real links, compares every answer with what the model must say, and prints one JSON object at the end.
+
+An engine is the simulated one, or vLLM (settings "vllm"), whose right answers the driver asks for beforehand and puts
+into DIRECTORY/answers.json. A gateway that is told "direct" leaves the queue out: each request goes to the engine at
+once, where vLLM's own scheduler orders it, by priority or by arrival.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 import time
 from itertools import count
@@ -21,7 +26,11 @@ from pathlib import Path
 
 import uvloop
 
-from services.config import QueueConfig
+from services.config import ExpertsConfig, QueueConfig
+from services.errors import MeshError
+from services.experts.engine import Engine
+from services.experts.factory import make_engine
+from services.experts.groups import RankPlace
 from services.experts.rank import Rank
 from services.experts.sim_answers import expected_ids
 from services.experts.sim_engine import SimEngine
@@ -37,14 +46,47 @@ from services.gateway.flow import (
     OpenStream,
     ReturnLease,
 )
-from services.gateway.migrate import RetryBudget
+from services.gateway.migrate import Loss, RetryBudget
 from services.gateway.mux import EngineMux
-from services.link.messages import Acquire, Grant, Refuse, StreamFailed
+from services.link.messages import Acquire, Grant, Refuse, Release, StreamFailed
+from services.outcome import Reason
 from services.queue.authority import QueueAuthority
 from services.queue.client import QueueClient
 from services.request import GenerateJob, SamplingParams, TokenFrame
 
 NEXT = count(1).__next__
+DIRECT_EPOCH = 1 << 60
+"""Above every epoch that a queue gives."""
+
+
+class NoQueue:
+    """Stands where the queue's client does and grants everything at once. Who gets no token by its deadline leaves,
+    as it does when it waits in the queue."""
+
+    def __init__(self, directory: Path) -> None:
+        told = json.loads((directory / "e0.json").read_text())
+        self._address, self._key = told["address"], bytes.fromhex(told["key"])
+
+    def start(self) -> None:
+        """Nothing to dial."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    def acquire(self, acquire: Acquire, holder: Stream) -> None:
+        asyncio.get_running_loop().call_later(acquire.remaining_s, holder.give_up)
+        holder.on_grant(
+            Grant(acquire.ticket, acquire.ticket, "e0", self._address, DIRECT_EPOCH, 0.0, self._key)
+        )
+
+    def release(self, release: Release) -> None:
+        """Nobody counts."""
+
+    def cancel(self, ticket: int) -> None:
+        """Nobody waits."""
+
+    def progress(self, ticket: int, num_tokens: int) -> None:
+        """Nobody counts."""
 
 
 class Stream:
@@ -113,8 +155,13 @@ class Stream:
     def on_stream_failed(self, failed: StreamFailed) -> None:
         self.apply(self.flow.on_stream_failed(failed, time.monotonic()))
 
-    def on_lost(self, *, contacted: bool) -> None:
-        self.apply(self.flow.on_lost(time.monotonic(), contacted=contacted))
+    def on_lost(self, loss: Loss) -> None:
+        self.apply(self.flow.on_lost(time.monotonic(), loss))
+
+    def give_up(self) -> None:
+        """The deadline passed without a token."""
+        if not self.first_s and not self.outcome:
+            self.apply(self.flow.on_abort(MeshError(Reason.DEADLINE_EXCEEDED, "no token by the deadline")))
 
 
 class Gateway:
@@ -129,9 +176,20 @@ class Gateway:
         self.budget = RetryBudget(burst_tokens=1 << 40)
         name = str(plan["name"])
         self.engines = EngineMux(name)
-        self.queue = QueueClient(resolver(directory), name, on_fence=self.engines.fence)
+        self.direct = str(plan.get("direct", ""))
+        self.queue = (
+            NoQueue(directory)
+            if self.direct
+            else QueueClient(resolver(directory), name, on_fence=self.engines.fence)
+        )
+        self.known: list[
+            dict[str, str]
+        ] = []  # prompts with right answers, hexadecimal; none: the simulated model's
+        if (directory / "answers.json").exists():
+            self.known = json.loads((directory / "answers.json").read_text())
         self.preempted: set[Stream] = set()
         self.streams: list[Stream] = []
+        self.outputs: list[int] = plan.get("outputs", [10, 71])  # type: ignore[assignment]
         self.tokens = [0] * 100_000
         self.open = 0
 
@@ -143,9 +201,14 @@ class Gateway:
             when_s = self.start_s + float(c["from_s"])  # type: ignore[arg-type]
             until_s = self.start_s + float(c["until_s"])  # type: ignore[arg-type]
             while (when_s := when_s + rng.expovariate(float(c["rate_per_s"]))) < until_s:  # type: ignore[arg-type]
-                arrivals.append((when_s, kind, rng.randbytes(4 * 100), rng.randrange(10, 71)))
+                arrivals.append((when_s, kind, self.prompt(rng), rng.randrange(*self.outputs)))
         arrivals.sort()
         return arrivals
+
+    def prompt(self, rng: random.Random) -> bytes:
+        if self.known:
+            return bytes.fromhex(rng.choice(self.known)["prompt"])
+        return rng.randbytes(4 * 100)
 
     async def run(self) -> None:
         self.queue.start()
@@ -157,10 +220,17 @@ class Gateway:
             while (wait_s := when_s - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             c = self.classes[kind]
-            request_id = f"{self.plan['name']}-{len(self.streams)}"
-            job = GenerateJob(request_id, prompt, SamplingParams(output, temperature=0.0, ignore_eos=True))
+            rank = "1" if self.direct == "priority" and c["band"] == "batch" else "0"
+            request_id = f"{rank}:{self.plan['name']}-{len(self.streams)}"
+            # A salt of its own: no request finds another's prefix in the engine's cache, a resumed one finds its own.
+            job = GenerateJob(
+                request_id,
+                prompt,
+                SamplingParams(output, temperature=0.0, ignore_eos=True),
+                cache_salt=f"{request_id}-{self.start_s}",
+            )
             template = Acquire(
-                0, request_id, "sim", str(c["tenant"]), str(c["band"]), 100, output, 0.0,
+                0, request_id, "sim", str(c["tenant"]), str(c["band"]), len(prompt) // 4, output, 0.0,
                 float(c["deadline_s"]),  # type: ignore[arg-type]
             )  # fmt: skip
             self.open += 1
@@ -173,10 +243,14 @@ class Gateway:
     def report(self) -> dict[str, object]:
         """Everything measured; times are seconds since the start, TTFT from the planned arrival."""
         rows = []
+        answers = {bytes.fromhex(one["prompt"]): bytes.fromhex(one["answer"]) for one in self.known}
         for s in self.streams:
             right = True
             if s.outcome == "completed":
-                right = s.flow.emitted.tobytes() == expected_ids(s.job.prompt_ids, s.job.sampling.max_tokens)
+                length = s.job.sampling.max_tokens
+                known = answers.get(s.job.prompt_ids)
+                expected = known[: 4 * length] if known else expected_ids(s.job.prompt_ids, length)
+                right = s.flow.emitted.tobytes() == expected
             rows.append((
                 s.kind, round(s.planned_s - self.start_s, 5), round(s.first_s - s.planned_s, 6) if s.first_s else -1,
                 round(s.end_s - s.asked_s, 6) if s.end_s else -1, s.outcome or "open", right, s in self.preempted,
@@ -204,11 +278,29 @@ async def run_queue(directory: Path, settings: dict[str, object]) -> None:
 
 
 async def run_engine(directory: Path, settings: dict[str, object]) -> None:
-    timing = SimTiming(step_s=0.02, max_num_seqs=16, prefill_tokens_per_s=100_000.0)
-    rank = Rank(SimEngine(timing, "sim"), engine_id=str(settings["name"]), resolve_queue=resolver(directory))
+    name = str(settings["name"])
+    engine: Engine = SimEngine(SimTiming(step_s=0.02, max_num_seqs=16, prefill_tokens_per_s=100_000.0), "sim")
+    stuck_after_s = 1.0
+    if "vllm" in settings:
+        config = ExpertsConfig.model_validate(settings["vllm"])
+        place = RankPlace(cores=tuple(settings["cores"]))  # type: ignore[arg-type]
+        engine, stuck_after_s = vllm(config, place), config.stuck_after_s
+    rank = Rank(engine, engine_id=name, resolve_queue=resolver(directory), stuck_after_s=stuck_after_s)
     await rank.start()
-    (directory / f"{settings['name']}.ready").touch()
-    await asyncio.Event().wait()
+    (directory / f"{name}.json").write_text(json.dumps({"address": rank.address, "key": rank.key.hex()}))
+    (directory / f"{name}.ready").touch()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    await rank.stop()
+
+
+def vllm(config: ExpertsConfig, place: RankPlace) -> Engine:
+    """vLLM is imported after its process was prepared, as factory.py does it."""
+    make_engine(config, place)
+    from .vllm_priorities import PriorityEngine
+
+    return PriorityEngine(config, place)
 
 
 async def run_gateway(directory: Path, settings: dict[str, object]) -> None:

@@ -1,0 +1,256 @@
+"""The queue before a real vLLM engine on one CPU core, beside vLLM's own schedulers on the same engine.
+
+    python -m load_tests.bench.bench_queue vllm [--model tiny] [--window SECONDS] [--arms alone,mesh3,…]
+
+One engine, started once; every arm is offered the same VIPs (15% of what the engine can do, measured first) beside
+batch at 3 or 10 times it, open loop. Arms: `mesh` waits in the queue; `priority` sends everything to vLLM at once, VIPs
+with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike. Who has no token by
+its deadline leaves, in every arm. Every token of a completed answer is compared with what the engine said to the same
+prompt alone before.
+
+`--model embedded` is the model of `make run` (prepare it first); `tiny` is a random Mixtral of four layers, for many
+requests in little time; `sim` is the simulated engine, which knows no priorities, to try the bench itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from services.config import ExpertsConfig
+from services.request import GenerateJob, SamplingParams, pack_ids
+from tests.cluster.engine_client import EngineClient
+
+from .queue_overload import Row, Run
+
+VIP_SHARE = 0.15
+SEQS = 8
+PROMPT_TOKENS = 32
+PROMPTS = 16
+ARMS = ("alone", "mesh3", "priority3", "fifo3", "mesh10", "priority10", "storm")
+BATCH_DEADLINE_S = 8.0
+STORM_PATIENCE_S = 3.0
+CALM_S = 8.0
+
+
+def experts(model: str, folder: Path) -> ExpertsConfig | None:
+    """One rank, as graphs.dev configures its two; None for the simulated engine."""
+    if model == "sim":
+        return None
+    path = make_tiny(folder) if model == "tiny" else embedded()
+    return ExpertsConfig(
+        engine="vllm", model_path=path, model_name="sim", device="cpu", shards=1, max_num_seqs=SEQS, max_model_len=512,
+        dtype="float32", enforce_eager=True, stuck_after_s=5.0,
+    )  # fmt: skip
+
+
+def embedded() -> str:
+    from services.experts.model_store import default_model_path
+
+    return str(default_model_path())
+
+
+def make_tiny(folder: Path) -> str:
+    """A random Mixtral with the embedded model's tokenizer (vLLM wants one, nobody here reads text)."""
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(1)
+    config = MixtralConfig(
+        vocab_size=49152, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=512,
+        initializer_range=0.2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(folder / "tiny")
+    for file in Path(embedded()).glob("*token*"):
+        shutil.copy(file, folder / "tiny")
+    return str(folder / "tiny")
+
+
+class Stage:
+    """The engine of all arms, what it answers, and how fast it is."""
+
+    def __init__(self, folder: Path, config: ExpertsConfig | None, outputs: list[int]) -> None:
+        self.folder, self.outputs = folder, outputs
+        self.host = Run({}, [], 0.0)
+        self.host.directory = str(folder)
+        settings: dict[str, object] = {"name": "e0"}
+        if config is not None:
+            settings |= {"vllm": config.model_dump(mode="json"), "cores": [max(os.sched_getaffinity(0))]}
+        self.engine = self.host.start("engine", settings)
+        while not (folder / "e0.ready").exists():
+            if self.engine.poll() is not None:
+                raise RuntimeError("the engine ended before it was ready")
+            time.sleep(0.1)
+        self.capacity_per_s = asyncio.run(self._prepare())
+
+    async def _prepare(self) -> float:
+        """Right answers, and requests per second with every slot taken."""
+        told = json.loads((self.folder / "e0.json").read_text())
+        client = await EngineClient.open(told["address"], bytes.fromhex(told["key"]))
+        rng, longest, known = random.Random(1), self.outputs[1] - 1, []
+        for number in range(PROMPTS):
+            prompt = pack_ids([rng.randrange(100, 4000) for _ in range(PROMPT_TOKENS)])
+            answer = await client.ask(self._job(f"right-{number}", prompt, longest))
+            known.append({"prompt": prompt.hex(), "answer": pack_ids(answer.token_ids).hex()})
+        (self.folder / "answers.json").write_text(json.dumps(known))
+        done, began_s = 0, time.monotonic()
+
+        async def lane(number: int) -> None:
+            nonlocal done
+            lane_rng = random.Random(number)
+            while time.monotonic() < began_s + 6.0:
+                prompt = bytes.fromhex(lane_rng.choice(known)["prompt"])
+                await client.ask(
+                    self._job(f"full-{number}-{done}", prompt, lane_rng.randrange(*self.outputs))
+                )
+                done += 1
+
+        await asyncio.gather(*(lane(number) for number in range(SEQS)))
+        rate = done / (time.monotonic() - began_s)
+        client.close()
+        return rate
+
+    def _job(self, name: str, prompt: bytes, tokens: int) -> GenerateJob:
+        return GenerateJob(
+            name, prompt, SamplingParams(tokens, temperature=0.0, ignore_eos=True), cache_salt=name
+        )
+
+    def close(self) -> None:
+        self.engine.send_signal(signal.SIGTERM)
+        self.engine.wait(30)
+
+
+class Arm(Run):
+    """One arm on the stage; `direct` leaves the queue out."""
+
+    def __init__(self, stage: Stage, direct: str, classes: list[dict[str, object]], seconds: float) -> None:
+        super().__init__({"engine_silent_s": 5.0}, classes, seconds)
+        self.stage, self.direct = stage, direct
+
+    def play_on(self, warm_s: float) -> Arm:
+        self.directory = str(self.stage.folder)
+        for name in ("start", "g0.ready", "queue.json"):
+            Path(self.directory, name).unlink(missing_ok=True)
+        try:
+            if not self.direct:
+                self.start("queue", self.queue)
+                self.wait_for("queue.json")
+                time.sleep(2.5)  # the engine finds it within its backoff
+            plan = {
+                "name": "g0", "seconds": self.seconds, "classes": self.classes, "direct": self.direct,
+                "outputs": self.stage.outputs,
+            }  # fmt: skip
+            gateway = self.start("gateway", plan)
+            self.wait_for("g0.ready")
+            self.begin()
+            self.take(gateway)
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+        self.warm_s = warm_s
+        return self
+
+    def vips(self) -> list[float]:
+        """Milliseconds, by size."""
+        return sorted(1000 * row.ttft_s for row in self.of("vip", self.warm_s) if row.ttft_s >= 0)
+
+
+def at(values: list[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def play(stage: Stage, name: str, window_s: float, warm_s: float) -> Arm:
+    capacity, end_s = stage.capacity_per_s, warm_s + window_s
+    direct = "" if name.startswith(("alone", "mesh", "storm")) else name.rstrip("0123456789")
+    overload = float(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
+
+    def load(
+        kind: str, band: str, share: float, until_s: float, deadline_s: float, from_s: float = 0.0
+    ) -> dict[str, object]:
+        return {
+            "name": kind, "band": band, "tenant": kind, "rate_per_s": capacity * share, "from_s": from_s,
+            "until_s": until_s, "deadline_s": deadline_s, "seed": kind,
+        }  # fmt: skip
+
+    if name == "storm":
+        classes = [
+            load("standard", "standard", 0.4, end_s + CALM_S, 30.0),
+            load("storm", "batch", 10.0, end_s, STORM_PATIENCE_S, warm_s),
+            load("after", "batch", 0.1, end_s + CALM_S, 30.0, end_s),
+        ]
+        return Arm(stage, direct, classes, end_s + CALM_S + 5.0).play_on(warm_s)
+    classes = [load("vip", "vip", VIP_SHARE, end_s, 30.0)]
+    if overload:
+        classes.append(load("batch", "batch", overload, end_s, BATCH_DEADLINE_S))
+    drain_s = BATCH_DEADLINE_S + 4.0 if name.startswith("mesh") else 3.0
+    return Arm(stage, direct, classes, end_s + drain_s).play_on(warm_s)
+
+
+def refusal_ms(rows: list[Row]) -> list[float]:
+    return sorted(
+        1000 * row.answer_s for row in rows if row.outcome in ("queue_full", "deadline_unreachable")
+    )
+
+
+def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
+    """What one arm showed."""
+    end_s = arm.warm_s + window_s
+    if name == "storm":
+        slow = [r.at_s + max(0.0, r.ttft_s) for r in arm.of("after", end_s) if r.ttft_s < 0 or r.ttft_s > 1.0]
+        return {"recovery_s": max(slow, default=end_s) - end_s, "wrong": arm.wrong()}
+    vips, paused, refused = arm.vips(), [row for row in arm.rows if row.preempted], refusal_ms(arm.rows)
+    whole = sum(row.outcome == "completed" and row.right for row in paused)
+    told = {
+        "vips": len(vips), "p50": at(vips, 0.5), "p99": at(vips, 0.99), "longest": vips[-1] if vips else float("nan"),
+        "late": sum(row.ttft_s < 0 for row in arm.of("vip", arm.warm_s)), "tokens_per_s": arm.rate(arm.warm_s, end_s),
+        "wrong": arm.wrong(), "completed": sum(row.outcome == "completed" for row in arm.rows),
+        "preempted": len(paused), "preempted_whole": whole,
+    }  # fmt: skip
+    return told | ({"refusal_p99_ms": at(refused, 0.99)} if refused else {})
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=["embedded", "tiny", "sim"], default="embedded")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--window", type=float, default=20.0)
+    parser.add_argument("--warm", type=float, default=5.0)
+    parser.add_argument(
+        "--answers", type=int, nargs=2, default=[4, 17], help="tokens of an answer: at least, less than"
+    )
+    told = parser.parse_args(arguments)
+    seen: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder), experts(told.model, Path(folder)), told.answers)
+        try:
+            print(f"capacity {stage.capacity_per_s:.2f} requests/s", file=sys.stderr, flush=True)
+            for _ in range(told.rounds):
+                for name in told.arms.split(","):
+                    arm = play(stage, name, told.window, told.warm)
+                    seen.setdefault(name, []).append(figures(arm, name, told.window))
+                    print(name, json.dumps(seen[name][-1]), file=sys.stderr, flush=True)
+        finally:
+            stage.close()
+    print(
+        f"model {told.model}, capacity {stage.capacity_per_s:.2f} requests/s, medians of {told.rounds} rounds\n"
+    )
+    keys = list(dict.fromkeys(key for rounds in seen.values() for one in rounds for key in one))
+    print("| arm | " + " | ".join(keys) + " |\n|" + " --- |" * (len(keys) + 1))
+    for name, rounds in seen.items():
+        cells = [statistics.median(one[key] for one in rounds) if key in rounds[0] else None for key in keys]
+        print(f"| {name} | " + " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells) + " |")

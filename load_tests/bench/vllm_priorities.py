@@ -1,0 +1,36 @@
+"""vLLM's own `priority` scheduling, for the queue's bench: requests that come with a number are ordered by it.
+
+With every number the same it orders by arrival, as `fcfs` does, so one engine serves every arm.
+"""
+
+from __future__ import annotations
+
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from services.experts.vllm_engine import VllmEngine, _NoLogger  # type: ignore[reportPrivateUsage]  # as it is started
+from services.experts.vllm_outputs import Stream
+from services.experts.vllm_params import engine_args
+from services.experts.vllm_versions import USAGE
+
+
+class PriorityEngine(VllmEngine):
+    """The mesh's engine; "1:…" as a request id means priority 1 (lower goes first), anything else 0."""
+
+    def _build(self) -> AsyncLLM:
+        args = engine_args(self._config, self._place)
+        args.scheduling_policy = "priority"
+        llm = AsyncLLM.from_engine_args(args, usage_context=USAGE, stat_loggers=[_NoLogger])
+        add_request = llm.add_request
+
+        async def add(name: str, prompt: object, params: object) -> object:
+            number = self._numbers.pop(name, 0)
+            return await add_request(name, prompt, params, priority=number)  # type: ignore[arg-type]
+
+        self._numbers: dict[str, int] = {}
+        llm.add_request = add  # type: ignore[method-assign,assignment]
+        return llm
+
+    async def _add(self, stream: Stream, name: str) -> None:
+        number = stream.job.request_id.partition(":")[0]
+        self._numbers[name] = int(number) if number.isdigit() else 0
+        await super()._add(stream, name)
