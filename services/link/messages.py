@@ -163,6 +163,14 @@ class Revisions(Message, frozen=True, tag=34):
 # engine → queue --------------------------------------------------------------------------------------------
 
 
+class QueueLimits(Message, frozen=True, tag=35):
+    """Queue → gateways: what an operator changed at run time (JSON, queue/limits.py). Gateway → queue, first on every
+    link: what it was told last, so that it outlives the queue. The highest `version` holds."""
+
+    version: int
+    changes: bytes
+
+
 class EngineUp(Message, frozen=True, tag=40):
     """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted.
 
@@ -319,7 +327,8 @@ class Ping(Message, frozen=True, tag=90):
 
 type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
-    | Refuse | Preempt | Fence | Revisions | Retire | EngineUp | EngineLoad | EngineDrain | EngineAccepted | CacheGet | CacheAnswer
+    | Refuse | Preempt | Fence | Revisions | QueueLimits | Retire | EngineUp | EngineLoad | EngineDrain | EngineAccepted
+    | CacheGet | CacheAnswer
     | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello
     | JournalMessage | SemanticMessage | Ping
 )  # fmt: skip

@@ -27,6 +27,7 @@ from ..link.messages import (
     EngineUp,
     Holding,
     Progress,
+    QueueLimits,
     Refuse,
     Release,
     Retire,
@@ -46,6 +47,7 @@ from .events import (
     ToGateway,
 )
 from .lanes import Key, Lanes
+from .limits import ChangeLimits, LimitBook
 from .rollout.desk import Desk
 from .rollout.operations import Operations, Wish
 from .rollout.recycle import Recycling, next_unit
@@ -69,6 +71,7 @@ class QueueAuthority:
         self._started_s = self._clock.now_s()
         self._links: set[Link] = set()
         self._lanes = Lanes(config, self._incarnation, self._started_s + config.restart_grace_s)
+        self._limits = LimitBook(config, self._take_limits)
         self._recycling = Recycling()
         self._looked_s = self._started_s
         self._gateways: dict[str, Link] = {}
@@ -109,27 +112,28 @@ class QueueAuthority:
         return self._lanes.snapshots(self._clock.now_s())
 
     def operate(self, wish: Wish) -> dict[str, object]:
-        """What an operator asks of releases and workers. Raises ConfigError."""
+        """What an operator asks of limits, releases and workers. Raises ConfigError; then nothing changed."""
+        if isinstance(wish, ChangeLimits):
+            if self._limits.change(wish, self._clock.wall_s()):
+                for link in self._links - self._engine_links.keys():
+                    link.send(self._limits.told)
+            return self._limits.shown()
         answer = Operations(self._lanes, self._retire).run(wish, self._clock.now_s())
         self._look()
         return answer
 
-    def set_limits(self, config: QueueConfig) -> None:
-        """New limits at run time. Raises ConfigError when bands or ordering would change; then nothing changed."""
-        now_s = self._clock.now_s()
+    def _take_limits(self, config: QueueConfig) -> None:
         for scheduler in self._lanes.all:
-            self._run(scheduler.decide(SetLimits(config), now_s))
-        if not self._lanes.all:
-            Scheduler(self.config).state.reconfigure(config)
+            self._run(scheduler.decide(SetLimits(config), self._clock.now_s()))
         self.config = self._lanes.config = config
-        for desk in self._lanes.desks.values():
-            desk.config = config.rollout
 
     # links ---------------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
         """The first message says whether it is a gateway or an engine."""
         self._links.add(link)
+        if self._limits.told.version:
+            link.send(self._limits.told)
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         now_s = self._clock.now_s()
@@ -148,6 +152,8 @@ class QueueAuthority:
             event = FromGateway(link.name, message)
             for scheduler in self._lanes.all:  # tickets are unique per gateway: only one of them knows it
                 self._decide(scheduler, event, now_s)
+        elif isinstance(message, QueueLimits):
+            self._limits.hear(message)
         elif isinstance(message, Revisions):
             self._hear_revisions(link, message, now_s)
         elif isinstance(message, EngineUp):
@@ -230,16 +236,14 @@ class QueueAuthority:
         gateways = self._gateways
         for effect in effects:
             if isinstance(effect, ToGateway):
-                link = gateways.get(effect.gateway)
-                if link is not None:
+                if (link := gateways.get(effect.gateway)) is not None:
                     link.send(effect.message)
             elif isinstance(effect, ToAllGateways):
                 log.warning("fencing %s up to epoch %d", effect.message.engine_id, effect.message.epoch)
                 for link in gateways.values():
                     link.send(effect.message)
             else:
-                link = self._engines.get(effect.engine_id)
-                if link is not None:
+                if (link := self._engines.get(effect.engine_id)) is not None:
                     link.send(effect.message)
 
     def _tick(self) -> None:

@@ -34,6 +34,7 @@ from ..link.messages import (
     Holding,
     Preempt,
     Progress,
+    QueueLimits,
     Refuse,
     Release,
     Revisions,
@@ -103,6 +104,7 @@ class QueueClient:
         self._moved: dict[int, _Ticket] = {}
         self._owed: list[Release] = []
         self._revisions: dict[str, Revisions] = {}
+        self._limits: QueueLimits | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._renewed_s = 0.0
         self.reconnects = -1
@@ -179,6 +181,8 @@ class QueueClient:
     def link_up(self, link: Link) -> None:
         self._link = link
         self.reconnects += 1
+        if self._limits is not None:
+            link.send(self._limits)
         for revisions in self._revisions.values():
             link.send(revisions)
         for release in self._owed:  # of a queue that has died since: it ignores what it does not know
@@ -194,7 +198,12 @@ class QueueClient:
                 told = ticket.aged(now_s, registered=True)
                 link.send(
                     Holding(
-                        told, grant.lease_id, grant.engine_id, grant.epoch, ticket.output_tokens, grant.revision
+                        told,
+                        grant.lease_id,
+                        grant.engine_id,
+                        grant.epoch,
+                        ticket.output_tokens,
+                        grant.revision,
                     )
                 )
                 ticket.sent_on = link
@@ -234,6 +243,9 @@ class QueueClient:
             self._on_fence(message.engine_id, message.epoch)
         elif isinstance(message, Revisions):
             self._revisions[message.model] = message
+        elif isinstance(message, QueueLimits):
+            newer = self._limits is None or message.version > self._limits.version
+            self._limits = message if newer else self._limits
 
     def _granted(self, link: Link, grant: Grant) -> None:
         ticket = self._tickets.get(grant.ticket)

@@ -16,6 +16,7 @@ from ..errors import ServiceError
 from ..outcome import Reason
 from .authority import QueueAuthority
 from .ordering import make_ordering
+from .rollout.operations import Wish
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ class PriorityQueue:
         authority = await self._started()
         return msgspec.to_builtins(authority.snapshot())
 
-    async def set_limits(self, config: QueueConfig) -> None:
-        """Change limits without a restart. Raises ConfigError when bands or ordering would change."""
+    async def operate(self, wish: bytes) -> dict[str, object]:
+        """Limits, releases and workers, as operators steer them (limits.py, rollout/operations.py; `wish` is msgpack of
+        a Wish). Raises ConfigError."""
         authority = await self._started()
-        authority.set_limits(config)
+        return authority.operate(msgspec.msgpack.decode(wish, type=Wish))
 
     async def check_health(self) -> None:
         """Raise when the authority's event loop stands still."""

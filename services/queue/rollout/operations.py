@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ...errors import ConfigError
+from ..limits import ChangeLimits
 from .plan import Plan
 from .verdict import Counts, p95_s
 
@@ -44,7 +45,8 @@ class Drain(msgspec.Struct, frozen=True, tag="drain", forbid_unknown_fields=True
     within_s: float = 60.0
 
 
-Wish = Start | Steer | Status | Drain
+Wish = Start | Steer | Status | Drain | ChangeLimits
+"""ChangeLimits is the authority's own business."""
 
 
 class Operations:

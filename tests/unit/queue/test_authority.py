@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from services.config import QueueConfig
+from services.errors import ConfigError
 from services.experts.rank import Rank
 from services.experts.sim_engine import SimEngine
 from services.link.messages import Acquire, Grant, Refuse, Release
 from services.queue.authority import QueueAuthority
 from services.queue.client import QueueClient
+from services.queue.limits import ChangeLimits
 from tests.unit.queue.making import asking
 
 
@@ -173,11 +177,30 @@ def test_without_a_queue_deadlines_are_kept_by_the_client() -> None:
     staged(body)
 
 
+def test_changed_limits_outlive_the_queue() -> None:
+    async def body(stage: Stage) -> None:
+        assert stage.authority is not None
+        stage.authority.operate(ChangeLimits({"max_tenant_queued": 7}))
+        with pytest.raises(ConfigError, match="max_queued"):
+            stage.authority.operate(ChangeLimits({"max_queued": -1}))
+        await until(lambda: stage.client._limits is not None)
+        for _ in range(2):  # also a queue after the next
+            stage.kill()
+            await until(lambda: not stage.client.connected)
+            await stage.begin()
+            await until(lambda: stage.authority is not None and stage.authority.config.max_tenant_queued == 7)
+            assert stage.authority.operate(ChangeLimits())["changed"] == {"max_tenant_queued": 7}
+        assert stage.authority.operate(ChangeLimits(reset=True))["changed"] == {}
+        assert stage.authority.config == stage.config
+
+    staged(body)
+
+
 def test_limits_change_without_a_restart() -> None:
     async def body(stage: Stage) -> None:
         assert stage.authority is not None
-        bands = tuple(b.model_copy(update={"max_queued": 1}) for b in stage.config.bands)
-        stage.authority.set_limits(stage.config.model_copy(update={"bands": bands}))
+        shown = stage.authority.operate(ChangeLimits({"bands": {"batch": {"max_queued": 1}}}))
+        assert shown["changed"] == {"bands": {"batch": {"max_queued": 1}}}
         waiters = [Waiter() for _ in range(64)]
         for ticket, waiter in enumerate(waiters, 1):
             stage.client.acquire(wish(ticket, band="batch"), waiter)
