@@ -26,8 +26,12 @@ class RolloutConfig(BaseModel):
         default=60.0, ge=0, description="a worker's streams finish within this, or move to another"
     )
     recycle_back_within_s: float = Field(
-        default=900.0, gt=0, description="no other worker is renewed before the last one is back, or after so long"
+        default=900.0,
+        gt=0,
+        description="no other worker is renewed before the last one is back, or after so long",
     )
     gone_patience_s: float = Field(
-        default=120.0, ge=0, description="answers begun with a revision wait so long for an engine of it to come back"
+        default=120.0,
+        ge=0,
+        description="answers begun with a revision wait so long for an engine of it to come back",
     )

@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 @app.command()
 def stats(url: Url = DEFAULT_URL, key: Key = "") -> None:
     """Hits by kind, tokens and engine seconds saved, the store's state."""
-    _show(_call(url, key, "GET", ROUTE))
+    _show(call(url, key, "GET", ROUTE))
 
 
 @app.command()
@@ -39,10 +39,11 @@ def purge(
     wish = {
         name: value for name, value in (("tenant", tenant), ("person", person), ("model", model)) if value
     }
-    _show(_call(url, key, "POST", f"{ROUTE}/purge", wish))
+    _show(call(url, key, "POST", f"{ROUTE}/purge", wish))
 
 
-def _call(url: str, key: str, method: str, path: str, body: object = None) -> object:
+def call(url: str, key: str, method: str, path: str, body: object = None) -> object:
+    """An operator's request; what is wrong is said and ends the command with status 2."""
     data = json.dumps(body).encode() if body is not None else None
     headers = {"authorization": f"Bearer {key or _dev_key()}", "content-type": "application/json"}
     request = urllib.request.Request(url.rstrip("/") + path, data, headers, method=method)

@@ -66,6 +66,8 @@ class ExpertShards:
             listen_host=self._host,
             stuck_after_s=experts.stuck_after_s,
             on_fenced=self._end_process,
+            on_retired=lambda: self._end_process("it was asked to retire, and has drained"),
+            revision=experts.revision,
         )
         await self._rank.start()
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from ..config import ExpertsConfig
 from ..request import GenerateJob
 from ..sim_tokenizer import VOCAB_SIZE
@@ -22,11 +24,12 @@ REVISION = "sim-1"
 
 
 class SimEngine:
-    """Implements services.experts.engine.Engine."""
+    """Implements services.experts.engine.Engine. Another `revision` answers otherwise, as other weights do: like an
+    adapter of that name."""
 
-    def __init__(self, timing: SimTiming | None = None, model: str = "sim") -> None:
+    def __init__(self, timing: SimTiming | None = None, model: str = "sim", revision: str = "") -> None:
         self.timing = timing if timing is not None else SimTiming()
-        self._name = model
+        self._name, self._revision = model, revision
         self._model = SimModel(self.timing)
         self._timer: asyncio.Handle | None = None
         self._next_s = 0.0
@@ -43,7 +46,7 @@ class SimEngine:
             kv_tokens=config.sim_kv_tokens,
             max_model_len=config.max_model_len,
         )
-        return cls(timing, config.model_name)
+        return cls(timing, config.model_name, config.revision)
 
     # The port --------------------------------------------------------------------------------------------
 
@@ -52,7 +55,7 @@ class SimEngine:
         self._dead = False
         timing = self.timing
         return EngineInfo(
-            self._name, REVISION, timing.max_num_seqs, timing.kv_tokens, timing.block_tokens,
+            self._name, self._revision or REVISION, timing.max_num_seqs, timing.kv_tokens, timing.block_tokens,
             min(timing.max_model_len, timing.kv_tokens), VOCAB_SIZE,
         )  # fmt: skip
 
@@ -60,6 +63,8 @@ class SimEngine:
         if self._dead:
             sink(StreamError(stream_id, "engine_lost", "the simulated engine crashed", retryable=True))
             return
+        if self._revision:
+            job = msgspec.structs.replace(job, adapter=self._revision + job.adapter)
         error = self._model.submit(stream_id, job, sink)
         if error is not None:
             sink(error)

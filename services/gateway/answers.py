@@ -40,7 +40,11 @@ class CachedFlight:
         if not decision.look_up and not decision.store:
             return cls("bypass")
         key = mesh.keys.key(
-            principal.tenant, mesh.model.identity_of(work.revision), work.request, work.prompts, mesh.policy.version
+            principal.tenant,
+            mesh.model.identity_of(work.revision),
+            work.request,
+            work.prompts,
+            mesh.policy.version,
         )
         if decision.look_up and (answer := mesh.cache.lookup_local(key)) is not None:
             return cls("hit", answer=answer)

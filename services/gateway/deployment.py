@@ -18,16 +18,19 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 import uvloop
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
 from ..config import GraphConfig
-from ..errors import MeshError, ServiceError
+from ..errors import ConfigError, MeshError, ServiceError
 from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
+from ..queue.rollout.operations import Wish
 from .grpc_tls import ONLY_TLS_1_3
 from .node import GatewayNode, Peers
 from .operator_routes import CacheOperations, Figures, PurgeWish
@@ -83,10 +86,14 @@ class Gateway:
         async def cache_purge(wish: PurgeWish) -> Figures:
             return await self._ask(lambda: cache.purge.remote(wish.tenant, wish.person, wish.model))
 
+        async def queue_operate(wish: Wish) -> Figures:
+            return await self._ask(lambda: queue.operate.remote(msgspec.msgpack.encode(wish)))
+
         operations = CacheOperations(cache_stats, cache_purge)
         peers = Peers(
-            queue_endpoint, cache_endpoint, card, policy, queue_view, operations, journal=journal_endpoint
-        )
+            queue_endpoint, cache_endpoint, card, policy, queue_view, operations, journal=journal_endpoint,
+            queue_operate=queue_operate,
+        )  # fmt: skip
         self._node = GatewayNode(config, peers)
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -128,6 +135,10 @@ class Gateway:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), self._handles_loop))
         except MeshError:
             raise
+        except RayTaskError as error:
+            if isinstance(error.cause, ConfigError):
+                raise error.cause from None  # the operator's, not the deployment's
+            raise ServiceError(Reason.INTERNAL, f"a deployment failed: {error.cause}") from error
         except Exception as error:
             raise ServiceError(Reason.NOT_READY, f"a deployment is out of reach: {error}") from error
 

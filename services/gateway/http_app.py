@@ -25,7 +25,7 @@ from . import pipeline
 from .http_responders import JSON, StreamResponder, UnaryResponder, head_lines, respond_error
 from .identity import Permission, bearer
 from .mesh import Mesh
-from .operator_routes import needed, read_purge
+from .operator_routes import needed, operate_queue, read_purge
 from .uvicorn_server import Exchange
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ class HttpApp:
             b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
             b"/admin/cache": {"GET": Route(self._cache_stats, Permission.OPERATE)},
             b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE)},
+            b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE)},
         }
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Any) -> None:
@@ -215,13 +216,24 @@ class HttpApp:
         self._respond(scope, msgspec.json.encode({"cache": figures, "gateway": gateway}))
 
     async def _cache_purge(self, scope: Mapping[str, Any], receive: Receive) -> None:
-        body = b""
-        more = True
-        while more and len(body) <= MAX_OPERATOR_BODY_BYTES:
-            message = await receive()
-            body += message.get("body", b"")
-            more = bool(message.get("more_body"))
-        if more:
-            raise too_large(MAX_OPERATOR_BODY_BYTES)
+        body = await _small_body(receive)
         result = await needed(self._mesh.cache_operations).purge(read_purge(body))
         self._respond(scope, msgspec.json.encode(result))
+
+    async def _queue(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        """Releases and workers (services/queue/rollout/operations.py)."""
+        result = await operate_queue(self._mesh.queue_operate, await _small_body(receive))
+        self._respond(scope, msgspec.json.encode(result))
+
+
+async def _small_body(receive: Receive) -> bytes:
+    """An operator's. Raises RequestError."""
+    body = b""
+    more = True
+    while more and len(body) <= MAX_OPERATOR_BODY_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        more = bool(message.get("more_body"))
+    if more:
+        raise too_large(MAX_OPERATOR_BODY_BYTES)
+    return body

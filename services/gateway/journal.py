@@ -107,7 +107,11 @@ class Journal:
             return run, False
         info = mesh.model.info
         head = JournalHead(
-            request_id, int(mesh.clock.wall_s()), info.model, work.revision or info.revision, mesh.policy.version
+            request_id,
+            int(mesh.clock.wall_s()),
+            info.model,
+            work.revision or info.revision,
+            mesh.policy.version,
         )
         run = self._runs[key.wire] = Run(self, mesh, work, key, fingerprint, trace)
         run.start(head, resume=resume)

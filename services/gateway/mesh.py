@@ -34,7 +34,7 @@ from .admission import Work
 from .identity import Identity
 from .migrate import RetryBudget
 from .mux import EngineMux
-from .operator_routes import CacheOperations
+from .operator_routes import CacheOperations, QueueOperate
 from .readiness import Readiness
 
 INLINE_TOKENIZE_CHARS = 2048
@@ -88,6 +88,7 @@ class Mesh:
         telemetry: GatewayTelemetry,
         openapi: bytes,
         cache_operations: CacheOperations | None = None,
+        queue_operate: QueueOperate | None = None,
         journal: JournalPort | None = None,
     ) -> None:
         self._policies: dict[str, CompiledPolicy] = {}
@@ -96,7 +97,7 @@ class Mesh:
         self.cache, self.keys, self.policy = cache, keys, policy
         self.telemetry, self.openapi = telemetry, openapi
         self._band_ranks = band_ranks
-        self.cache_operations = cache_operations
+        self.cache_operations, self.queue_operate = cache_operations, queue_operate
         self.journal = journal
         self.readiness = Readiness()
         self.retry_budget = RetryBudget()

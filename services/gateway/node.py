@@ -37,7 +37,7 @@ from .journal import Journal
 from .mesh import Mesh, Model
 from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
-from .operator_routes import CacheOperations
+from .operator_routes import CacheOperations, QueueOperate
 from .readiness import CANARY_EVERY_S
 from .tls import TlsFiles
 from .uvicorn_server import HttpServer
@@ -59,6 +59,7 @@ class Peers(msgspec.Struct, frozen=True):
     queue_view: Fetch | None = None
     cache_operations: CacheOperations | None = None
     journal: Resolve | None = None
+    queue_operate: QueueOperate | None = None
 
 
 class GatewayNode:
@@ -98,6 +99,7 @@ class GatewayNode:
             ),
             openapi=openapi_document(config.gateway.limits),
             cache_operations=self._peers.cache_operations,
+            queue_operate=self._peers.queue_operate,
             journal=journal,
         )
         self._journal = journal

@@ -1,6 +1,7 @@
-"""What operators ask of a running mesh over HTTP, behind the permission OPERATE: the response cache.
+"""What operators ask of a running mesh over HTTP, behind the permission OPERATE: the response cache, releases, workers.
 
-Rules: bytes in, JSON out, no decisions; the Cache deployment answers. Clients of the mesh have no business here.
+Rules: bytes in, JSON out, no decisions; the Cache and PriorityQueue deployments answer. Clients of the mesh have no
+business here.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from ..errors import RequestError, ServiceError
+from ..errors import ConfigError, RequestError, ServiceError
 from ..outcome import Reason
+from ..queue.rollout.operations import Wish
 
 Figures = dict[str, object]
 
@@ -30,7 +32,25 @@ class CacheOperations(msgspec.Struct, frozen=True):
     purge: Callable[[PurgeWish], Awaitable[Figures]]
 
 
+QueueOperate = Callable[[Wish], Awaitable[Figures]]
+"""The PriorityQueue deployment as operators use it. Raises ConfigError."""
+
 _WISH = msgspec.json.Decoder(PurgeWish)
+_QUEUE_WISH = msgspec.json.Decoder(Wish)
+
+
+async def operate_queue(operate: QueueOperate | None, body: bytes) -> Figures:
+    """Raises RequestError (INVALID_JSON, INVALID_FIELD: also what makes no sense now), ServiceError (NOT_READY)."""
+    if operate is None:
+        raise ServiceError(Reason.NOT_READY, "the queue cannot be operated from here")
+    try:
+        return await operate(_QUEUE_WISH.decode(body))
+    except ConfigError as error:
+        raise RequestError(Reason.INVALID_FIELD, str(error)) from None
+    except msgspec.ValidationError as error:
+        raise RequestError(Reason.INVALID_FIELD, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(Reason.INVALID_JSON, f"the body is not valid JSON: {error}") from None
 
 
 def read_purge(body: bytes) -> PurgeWish:

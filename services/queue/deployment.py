@@ -15,8 +15,8 @@ from ..config import GraphConfig, QueueConfig
 from ..errors import ServiceError
 from ..outcome import Reason
 from .authority import QueueAuthority
-from .ordering import make_ordering
 from .rollout.operations import Wish
+from .ordering import make_ordering
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,14 @@ class PriorityQueue:
         authority = await self._started()
         return msgspec.to_builtins(authority.snapshot())
 
+    async def set_limits(self, config: QueueConfig) -> None:
+        """Change limits without a restart. Raises ConfigError when bands or ordering would change."""
+        authority = await self._started()
+        authority.set_limits(config)
+
     async def operate(self, wish: bytes) -> dict[str, object]:
-        """Limits, releases and workers, as operators steer them (limits.py, rollout/operations.py; `wish` is msgpack of
-        a Wish). Raises ConfigError."""
+        """Releases and workers, as operators steer them (rollout/operations.py; `wish` is msgpack of a Wish). Raises
+        ConfigError."""
         authority = await self._started()
         return authority.operate(msgspec.msgpack.decode(wish, type=Wish))
 

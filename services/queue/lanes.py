@@ -112,8 +112,9 @@ class Lanes:
                 ids, unit = found.get(name, ([], Unit(name, revision, 0.0, True, False)))
                 age_s = max(unit.age_s, now_s - engine.born_s)
                 leaving = unit.leaving or engine.draining
-                found[name] = [*ids, engine.engine_id], Unit(
-                    name, revision, age_s, unit.serves and engine.up, leaving
+                found[name] = (
+                    [*ids, engine.engine_id],
+                    Unit(name, revision, age_s, unit.serves and engine.up, leaving),
                 )
         return found
 
@@ -129,7 +130,7 @@ class Lanes:
     # moving -----------------------------------------------------------------------------------------------
 
     def strays(self, now_s: float) -> list[tuple[Scheduler, str, Acquire]]:
-        """Requests that wait where no sessions go any more: taken out, to be asked again at (scheduler) by (gateway)."""
+        """Requests that wait where no sessions go any more, taken out: for which scheduler, of which gateway, asked how."""
         moves: list[tuple[Scheduler, str, Acquire]] = []
         for (model, revision), scheduler in list(self._schedulers.items()):
             desk = self.desks[model]

@@ -171,7 +171,10 @@ class Scheduler:
             state.counts[entry.band].cancelled += 1
         if entry.engine is not None and entry.state == LEASED:
             entry.engine.model.lease_ended(now_s - entry.granted_s)
+        engine = entry.engine
         state.end_lease(entry)
+        if engine is not None and engine.draining:
+            self._dismiss(engine)
 
     def _count_output(self, entry: Entry, tokens: int, now_s: float) -> None:
         if tokens > 0:
@@ -264,7 +267,14 @@ class Scheduler:
 
     def _engine_unlinked(self, engine_id: str) -> None:
         self.state.fleet.leave(engine_id, draining=False)
+        self._dismiss(self.state.fleet.engines.get(engine_id))
         self.state.resize()
+
+    def _dismiss(self, engine: EngineState | None) -> None:
+        """An engine that drained and left in order is forgotten at once: nobody need wait for its silence."""
+        if engine is not None and engine.draining and not engine.linked and not engine.leases:
+            self.state.fleet.remove(engine)
+            self.state.prefixes.forget(engine.bit)
 
     def _abandon(self, engine: EngineState) -> None:
         """Fence an engine: its streams are abandoned everywhere, its leases are over."""

@@ -79,7 +79,9 @@ class Desk:
     def start(self, wish: Plan, seen: Mapping[str, Seen], now_s: float) -> None:
         """Begin a release. Raises ConfigError."""
         if self.release is not None and self.release.phase not in FINAL:
-            raise ConfigError(f"the release of {self.release.plan.new} is {self.release.phase}: promote or abort it first")
+            raise ConfigError(
+                f"the release of {self.release.plan.new} is {self.release.phase}: promote or abort it first"
+            )
         old = wish.old or self._serving(seen, wish.new)
         if not seen.get(old, NOTHING).engines:
             raise ConfigError(f"no engine of the old revision {old!r} serves: there is nothing to go back to")

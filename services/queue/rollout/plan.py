@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("a release needs a new revision that is not the old one")
         if self.strategy == "canary":
             rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
-            if not self.steps or not rising or not 0.0 < self.steps[0] or self.steps[-1] != 1.0:
+            if not self.steps or not rising or not self.steps[0] > 0.0 or self.steps[-1] != 1.0:
                 raise ConfigError("steps are shares that rise from above 0 to 1, as in 0.05,0.25,1")
         times = (self.hold_s, self.bake_s, self.patience_s)
         if min(times) < 0 or not max(times) < 1e9 or not 0.0 <= self.floor_share <= 1.0:
@@ -194,12 +194,18 @@ def _stepping(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
         return _doubt(release, verdict.why, now_s)
     release = msgspec.structs.replace(release, doubt_s=-1.0, why=verdict.why)
     if not plan.shares:  # rolling: over when the last old engine is gone
-        return release if old.engines or old.streams else _enter(release, Phase.DONE, "all replaced", now_s, new, old)
+        return (
+            release
+            if old.engines or old.streams
+            else _enter(release, Phase.DONE, "all replaced", now_s, new, old)
+        )
     if verdict.kind is not Kind.GOOD or release.paused or now_s - release.since_s < plan.hold_s:
         return release
     step = release.step + 1
     if step < len(plan.shares) and not _has_room(plan, plan.shares[step], new, old):
-        return msgspec.structs.replace(release, why="waits for room: the new revision has too few slots for the next step")
+        return msgspec.structs.replace(
+            release, why="waits for room: the new revision has too few slots for the next step"
+        )
     return _step(release, step, now_s, new, old)
 
 
@@ -241,7 +247,7 @@ def _verdict(release: Release, new: Seen, old: Seen) -> Verdict:
     limits = release.plan.limits
     beside = old.counts.since(release.old_before)
     reference = beside if beside.ended >= limits.min_requests else old.counts
-    return judge(new.counts.since(release.new_before), reference, limits)
+    return judge(new.counts.since(release.new_before), beside, reference, limits)
 
 
 def _has_room(plan: Plan, wanted: float, new: Seen, old: Seen) -> bool:
@@ -270,7 +276,13 @@ def _return(release: Release, why: str, now_s: float) -> Release:
 
 def _enter(release: Release, phase: Phase, why: str, now_s: float, new: Seen, old: Seen) -> Release:
     return msgspec.structs.replace(
-        release, phase=phase, since_s=now_s, doubt_s=-1.0, why=why, new_before=new.counts, old_before=old.counts
+        release,
+        phase=phase,
+        since_s=now_s,
+        doubt_s=-1.0,
+        why=why,
+        new_before=new.counts,
+        old_before=old.counts,
     )
 
 

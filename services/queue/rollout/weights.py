@@ -50,7 +50,9 @@ def choose(table: Table, session: str) -> str:
         end += share
         if here < end:
             return name
-    return next(name for name, share in reversed(shares) if share > 0.0)  # the sum of shares fell short by rounding
+    return next(
+        name for name, share in reversed(shares) if share > 0.0
+    )  # the sum of shares fell short by rounding
 
 
 def normal(shares: list[tuple[str, float]], salt: str = "") -> Table:
