@@ -1,18 +1,22 @@
-"""`expertmesh queue`: the priority queue, live in the terminal. Reads a gateway's metrics page.
+"""`expertmesh queue`: the priority queue, live in the terminal, and its limits. Reads a gateway's metrics page; limits
+go through `POST /admin/queue`.
 
 Rules: fetching at the edge, parsing and drawing pure. There is one authority, so any gateway shows the whole queue.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
+
+from .cache import call
 
 CLEAR = "\x1b[H\x1b[2J"
 TIMEOUT_S = 5.0
@@ -87,6 +91,25 @@ def _model(model: str, now: Figures, before: Figures | None, span_s: float) -> s
     return "\n".join(lines) + "\n"
 
 
+def wish(settings: Sequence[str], reset: bool) -> dict[str, object]:
+    """`name=value` and `band.name=value` as the queue wants them (queue/limits.py). Raises typer.BadParameter."""
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            equals, value = "", None
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not of the form name=number or band.name=number")
+        band, dot, field = name.rpartition(".")
+        if dot:
+            changes.setdefault("bands", {}).setdefault(band, {})[field] = value
+        else:
+            changes[name] = value
+    return {"type": "limits", "changes": changes, "reset": reset}
+
+
 def queue(
     url: Annotated[str, typer.Option(envvar="EXPERTMESH_URL", help="Where a gateway answers.")] = (
         "http://127.0.0.1:8000"
@@ -96,8 +119,21 @@ def queue(
     ] = "",
     every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between pictures.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False,
+    limits: Annotated[bool, typer.Option("--limits", help="Show the limits in force.")] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a limit now: max_tenant_queued=50, or of a band, batch.max_queued=10."
+        ),
+    ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Back to the configured limits (before --set).")
+    ] = False,
 ) -> None:
-    """What waits, runs, borrows and is refused, per band, until Ctrl-C."""
+    """What waits, runs, borrows and is refused, per band, until Ctrl-C; or the limits (with a key that may operate)."""
+    if limits or change or reset:
+        typer.echo(json.dumps(call(url, key, "POST", "/admin/queue", wish(change or [], reset)), indent=2))
+        return
     before: Figures | None = None
     before_s = 0.0
     while True:

@@ -1,8 +1,16 @@
-"""`expertmesh queue`: parsing and drawing, from the page that telemetry really renders."""
+"""`expertmesh queue`: parsing and drawing a metrics page, and limits as they are typed."""
 
 from __future__ import annotations
 
-from services.cli.queue import draw, parse
+import re
+
+import msgspec
+import pytest
+import typer
+
+from services.cli.queue import draw, parse, wish
+from services.queue.limits import ChangeLimits, merged
+from services.queue.rollout.operations import Wish
 
 PAGE = """
 # HELP expertmesh_queue_waiting_requests Choices that wait.
@@ -29,3 +37,18 @@ def test_a_picture_shows_bands_engines_and_rates() -> None:
 
 def test_a_page_without_figures_says_so() -> None:
     assert "no queue figures" in draw(parse("python_info 1\n"))
+
+
+def test_limits_on_the_command_line_are_what_the_queue_takes() -> None:
+    said = wish(["max_tenant_queued=50", "batch.max_queued=10", "batch.preemptible=false"], reset=True)
+    told = msgspec.json.decode(msgspec.json.encode(said), type=Wish)
+    assert told == ChangeLimits(
+        {"max_tenant_queued": 50, "bands": {"batch": {"max_queued": 10, "preemptible": False}}}, reset=True
+    )
+    assert merged({}, told.changes) == told.changes
+
+
+@pytest.mark.parametrize("setting", ["max_queued", "max_queued=", "max_queued=many", "=3x"])
+def test_nonsense_on_the_command_line_is_named(setting: str) -> None:
+    with pytest.raises(typer.BadParameter, match=re.escape(setting)):
+        wish([setting], reset=False)
