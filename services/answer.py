@@ -45,7 +45,8 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerHead(msgspec.Struct, frozen=True):
-    """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass. `resumable`: the
+    """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass, and `cache_kind`
+    of a hit exact or semantic ("": as the pipeline did not say). `resumable`: the
     answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
     it."""
 
@@ -55,6 +56,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     cache: str = "bypass"
     resumable: bool | None = None
     replayed: bool = False
+    cache_kind: str = ""
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from ..clock import Clock, SystemClock
 from ..config import CacheConfig
-from ..link.asyncio_link import Link, LinkServer
+from ..link.asyncio_link import Link
+from ..link.desk import Desk, Member
 from ..link.messages import (
     AnyMessage,
     CacheAnswer,
@@ -28,8 +29,13 @@ from ..link.messages import (
     CachePut,
     CacheWant,
 )
+from ..link.semantic_messages import SemanticAsk, SemanticDone
+from .embed_queue import EmbedQueue
 from .flight import Alone, Deliver, Effect, Flight, Flights, Follow, Lead, Want
+from .index import ExactIndex, Index
 from .key import WIRE_BYTES, CacheKey
+from .meanings import Meanings
+from .semantic_authority import SemanticAuthority, SemanticStats
 from .store import Found, ResponseStore, StoreDown, StoreStats, Ticket
 
 log = logging.getLogger(__name__)
@@ -37,9 +43,6 @@ log = logging.getLogger(__name__)
 EXPIRE_EVERY_S = 5.0
 MAX_PURGES_KNOWN = 10_000
 """Purges that a look-up under way (milliseconds) may have missed; far more than there can be."""
-
-Seat = tuple[Link, int]
-"""A member of a flight: one call of one gateway."""
 
 
 class AuthorityStats(msgspec.Struct, frozen=True):
@@ -56,42 +59,50 @@ class AuthorityStats(msgspec.Struct, frozen=True):
     refused: int
     purges: int
     owed_purges: int
+    semantic: SemanticStats | None = None
 
 
 class Authority:
-    """See the module. All methods on one event loop."""
+    """See the module. Without `embeds` there is no semantic cache. All methods on one event loop."""
 
-    def __init__(self, store: ResponseStore, config: CacheConfig, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: ResponseStore,
+        config: CacheConfig,
+        clock: Clock | None = None,
+        embeds: EmbedQueue | None = None,
+        make_index: Callable[[int], Index] = ExactIndex,
+    ) -> None:
         self._store = store
         self._config = config
         self._clock = clock or SystemClock()
-        self._flights: Flights[Seat] = Flights()
+        self._flights: Flights[Member] = Flights()
         self._tickets: dict[bytes, Ticket] = {}
-        self._calls: dict[Link, dict[int, CacheKey]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._boot = secrets.token_hex(8)
         self._purges = 0
         self._purged: OrderedDict[bytes, int] = OrderedDict()
         self._owed = 0
         self._counts = dict.fromkeys(("hits", "generations", "followed", "promoted", "stored", "refused"), 0)
-        self.key = secrets.token_bytes(32)
-        self._server = LinkServer(self, self.key)
+        self._desk: Desk[CacheKey] = Desk(self)
+        self.key = self._desk.key
+        self._semantic: SemanticAuthority | None = None
+        if embeds is not None:
+            meanings = Meanings(make_index, config.semantic_max_entries)
+            self._semantic = SemanticAuthority(store, meanings, embeds, self._clock, self._desk.spawn)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the address for gateways."""
         self._expire()
-        return await self._server.start(host, port)
+        return await self._desk.start(host, port)
 
     async def stop(self) -> None:
         """Close links and the store."""
         if self._timer is not None:
             self._timer.cancel()
-        self._server.close()
-        for link in list(self._calls):
-            link.close("the cache stops")
-        for task in self._tasks:
-            task.cancel()
+        self._desk.close("the cache stops")
+        if self._semantic is not None:
+            self._semantic.close()
         await self._store.close()
 
     async def purge(self, scope: bytes) -> bool:
@@ -104,7 +115,9 @@ class Authority:
         while len(self._purged) > MAX_PURGES_KNOWN:
             self._purged.popitem(last=False)
         self._flights.purge(scope)
-        for link in self._calls:
+        if self._semantic is not None:
+            self._semantic.purge(scope)
+        for link in self._desk:
             link.send(CachePurge(scope.hex()))
         try:
             await self._store.purge(scope)
@@ -118,38 +131,48 @@ class Authority:
         """Counters and sizes now."""
         return AuthorityStats(
             store=self._store.stats(),
-            gateways=len(self._calls),
+            gateways=len(self._desk),
             flights=len(self._flights),
             purges=self._purges,
             owed_purges=self._owed,
+            semantic=self._semantic.stats() if self._semantic is not None else None,
             **self._counts,
         )
 
     # link.Handler --------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
-        self._calls[link] = {}
+        self._desk.up(link)
         link.send(CacheHello(self._boot, self._purges))
 
     def link_down(self, link: Link, why: str) -> None:
-        for call_id, key in self._calls.pop(link, {}).items():
+        for call_id, key in self._desk.down(link).items():
             self._run(self._flights.leave(key.wire, (link, call_id), self._clock.now_s()), key.wire)
+        if self._semantic is not None:
+            self._semantic.link_down(link)
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         match message:
             case CacheGet():
                 self._get(link, message)
             case CacheFeed(call_id=call_id, parts=parts):
-                if (key := self._calls[link].get(call_id)) is not None:
+                if (key := self._desk.get((link, call_id))) is not None:
                     now_s = self._clock.now_s()
                     self._run(self._flights.feed(key.wire, (link, call_id), parts, now_s), key.wire)
             case CachePut():
                 self._put(link, message)
             case CacheLeave(call_id=call_id):
-                if (key := self._calls[link].pop(call_id, None)) is not None:
+                if (key := self._desk.end((link, call_id))) is not None:
                     self._leave((link, call_id), key, message)
+            case SemanticAsk() if self._semantic is not None:
+                self._semantic.ask(link, message)
+            case SemanticDone():
+                if self._semantic is not None:
+                    self._semantic.done(link, message)
             case CachePurge(scope=scope):
-                self._spawn(self._purge_asked(scope))
+                self._desk.spawn(self._purge_asked(scope))
+            case SemanticAsk():
+                pass
             case _:
                 log.warning("%s sent a %s to the cache", link.name, type(message).__name__)
 
@@ -160,7 +183,7 @@ class Authority:
             link.close("a key of the wrong length")
             return
         key, seat = CacheKey(asked.key, asked.person), (link, asked.call_id)
-        self._calls[link][asked.call_id] = key
+        self._desk.open(seat, key)
         flight = self._flights.get(key.wire)
         if asked.refresh and flight is not None:
             self._run([Alone(seat)], key.wire)  # the flight's answer may be older than the question
@@ -170,11 +193,11 @@ class Authority:
         if flight is None:
             flight = self._flights.get(key.wire)
             assert flight is not None
-            self._spawn(self._look_up(flight, seat, key, asked.refresh))
+            self._desk.spawn(self._look_up(flight, seat, key, asked.refresh))
         else:
             self._run(effects, key.wire)
 
-    async def _look_up(self, flight: Flight[Seat], seat: Seat, key: CacheKey, refresh: bool) -> None:
+    async def _look_up(self, flight: Flight[Member], seat: Member, key: CacheKey, refresh: bool) -> None:
         purges = self._purges
         found = await self._store.get(key)
         current = self._flights.get(key.wire) is flight
@@ -183,7 +206,7 @@ class Authority:
             if current and found.ticket is not None:
                 self._tickets[key.wire] = found.ticket
             self._counts["generations"] += 1
-            if self._calls.get(seat[0], {}).get(seat[1]) is not None:
+            if self._desk.get(seat) is not None:
                 seat[0].send(CacheAnswer(seat[1], b"", True))
             return
         waiting = {seat}
@@ -192,18 +215,17 @@ class Authority:
         for each in waiting:
             self._answer(each, found)
 
-    def _answer(self, seat: Seat, found: Found) -> None:
-        link, call_id = seat
-        if self._calls.get(link, {}).pop(call_id, None) is not None:
+    def _answer(self, seat: Member, found: Found) -> None:
+        if self._desk.end(seat) is not None:
             self._counts["hits"] += 1
-            link.send(CacheAnswer(call_id, found.value or b"", False, found.ttl_s, found.person))
+            seat[0].send(CacheAnswer(seat[1], found.value or b"", False, found.ttl_s, found.person))
 
     def _put(self, link: Link, put: CachePut) -> None:
-        key = self._calls[link].pop(put.call_id, None)
+        seat = (link, put.call_id)
+        key = self._desk.end(seat)
         if key is None:
             self._counts["refused"] += 1
             return
-        seat = (link, put.call_id)
         flight = self._flights.finish(key.wire, seat)
         if flight is None:
             self._counts["refused"] += 1
@@ -212,13 +234,13 @@ class Authority:
         ticket = self._tickets.pop(key.wire, None)
         keep = put.ttl_s > 0 and not flight.tainted and 0 < len(put.value) <= self._config.max_value_bytes
         for follower, call_id in flight.followers:
-            if self._calls.get(follower, {}).pop(call_id, None) is not None:
+            if self._desk.end((follower, call_id)) is not None:
                 if keep and ticket is not None:
                     follower.send(CacheAnswer(call_id, put.value, False, put.ttl_s, ticket.key.person))
                 else:
                     follower.send(CacheLeave(call_id))
         if keep and ticket is not None:
-            self._spawn(self._store_it(ticket, put.value, put.ttl_s))
+            self._desk.spawn(self._store_it(ticket, put.value, put.ttl_s))
         elif put.ttl_s > 0:
             self._counts["refused"] += 1
 
@@ -226,14 +248,14 @@ class Authority:
         stored = await self._store.put(ticket, value, ttl_s)
         self._counts["stored" if stored else "refused"] += 1
 
-    def _leave(self, seat: Seat, key: CacheKey, left: CacheLeave) -> None:
+    def _leave(self, seat: Member, key: CacheKey, left: CacheLeave) -> None:
         flight = self._flights.finish(key.wire, seat) if left.reason else None
         if flight is None:
             self._run(self._flights.leave(key.wire, seat, self._clock.now_s()), key.wire)
             return
         self._tickets.pop(key.wire, None)
         for follower, call_id in flight.followers:
-            if self._calls.get(follower, {}).pop(call_id, None) is not None:
+            if self._desk.end((follower, call_id)) is not None:
                 follower.send(CacheLeave(call_id, left.reason, left.message))
 
     async def _purge_asked(self, scope: str) -> None:
@@ -242,7 +264,7 @@ class Authority:
         except ValueError:
             log.warning("a purge of something that is no scope")
 
-    def _run(self, effects: Iterable[Effect[Seat]], wire: bytes) -> None:
+    def _run(self, effects: Iterable[Effect[Member]], wire: bytes) -> None:
         for effect in effects:
             link, call_id = effect.member
             match effect:
@@ -266,8 +288,3 @@ class Authority:
         for wire, effects in self._flights.expire(self._clock.now_s()):
             self._run(effects, wire)
         self._timer = asyncio.get_running_loop().call_later(EXPIRE_EVERY_S, self._expire)
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

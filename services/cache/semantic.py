@@ -14,7 +14,9 @@ sigmoid(gain · (s - threshold)). Until a hit is certain enough the model is ask
 2. The score only ranks. What score is good enough comes from the tenant's own verified outcomes: the largest cutoff
    of a fixed ladder, climbed from below until a binomial test at 95% no longer shows that at most `delta` of the
    outcomes under it are wrong (fixed-sequence testing, "Learn then Test", Angelopoulos et al. 2021). So the bound
-   does not rest on the model of 1, and no hit is given before about 3/delta outcomes were verified.
+   does not rest on the model of 1, and no hit is given before about 3/delta outcomes were verified. Outcomes are
+   ranked anew by each fit, each by what its entry had learned *before* it: what was verified while little was known
+   counts in full, and no outcome vouches for itself.
 3. vCache spends its bound over all requests, by giving uncertain hits at random. Here every hit is under the bound.
 
 A share `audit` of certain hits is verified all the same: drift is seen, and the false-hit rate has an unbiased
@@ -25,9 +27,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .bounds import at_most, upper_bound
 
@@ -36,8 +40,12 @@ CONFIDENCE = 0.95
 REFIT_EVERY = 50
 MAX_OBSERVED = 64
 POOL_SIZE = 8192
-FIT_SIZE = 1024
+FIT_SIZE = 2048
 _CENTRE = 0.85
+_MACKAY = math.pi / 8.0
+"""The integral of a logistic over a normal threshold is nearly a flatter logistic (MacKay 1992)."""
+
+Floats = NDArray[np.float64]
 
 
 class Verdict(Enum):
@@ -48,14 +56,6 @@ class Verdict(Enum):
     AUDIT = "audit"
     EXPLORE = "explore"
     MISS = "miss"
-
-
-class Outcome(NamedTuple):
-    """One verification: the similarity, the score that the entry had then, and whether its answer was right."""
-
-    similarity: float
-    score: float
-    right: bool
 
 
 class Shape(NamedTuple):
@@ -70,35 +70,48 @@ class Shape(NamedTuple):
         return 2.0 / self.gain
 
 
+class Place(NamedTuple):
+    """An entry's threshold beside the tenant's, and how uncertain it is; both in the shape's widths."""
+
+    offset: float = 0.0
+    deviation: float = 1.0
+
+
 class Entry:
     """What one kept answer has learned about its threshold."""
 
-    __slots__ = ("_deviation", "_shape", "_threshold", "outcomes")
+    __slots__ = ("_place", "_seen", "_shape")
 
     def __init__(self) -> None:
-        self.outcomes: deque[Outcome] = deque(maxlen=MAX_OBSERVED)
+        self._seen: deque[tuple[float, bool]] = deque(maxlen=MAX_OBSERVED)
         self._shape: Shape | None = None
-        self._threshold = self._deviation = 0.0
+        self._place = Place()
 
-    def observe(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+    def observe(self, similarity: float, right: bool) -> None:
+        """One verified outcome of this entry."""
+        self._seen.append((similarity, right))
         self._shape = None
 
-    def score(self, similarity: float, shape: Shape) -> float:
-        """The predictive probability that this entry's answer is wrong at `similarity` (MacKay's approximation of
-        the integral over a normal threshold)."""
-        if self._shape != shape:
-            self._fit(shape)
-        steep = shape.gain / math.sqrt(1.0 + math.pi * (shape.gain * self._deviation) ** 2 / 8.0)
-        return _sigmoid(-steep * (similarity - self._threshold))
-
-    def _fit(self, shape: Shape) -> None:
+    def place(self, shape: Shape) -> Place:
         """The threshold's posterior mode by Newton's method (concave, bounded steps), its deviation by Laplace."""
+        if not self._seen:
+            return Place()
+        if self._shape != shape:
+            self._place, self._shape = self._fit(shape), shape
+        return self._place
+
+    def score(self, similarity: float, shape: Shape) -> float:
+        """The predictive probability that this entry's answer is wrong at `similarity`."""
+        offset, deviation = self.place(shape)
+        steep = shape.gain / math.sqrt(1.0 + _MACKAY * (shape.gain * shape.width * deviation) ** 2)
+        return _sigmoid(-steep * (similarity - shape.threshold - offset * shape.width))
+
+    def _fit(self, shape: Shape) -> Place:
         threshold, precision = shape.threshold, 1.0 / shape.width**2
         curvature = precision
         for _ in range(15):
             slope, curvature = -precision * (threshold - shape.threshold), precision
-            for similarity, _, right in self.outcomes:
+            for similarity, right in self._seen:
                 likely = _sigmoid(shape.gain * (similarity - threshold))
                 slope += shape.gain * (likely - right)
                 curvature += shape.gain**2 * likely * (1.0 - likely)
@@ -106,7 +119,14 @@ class Entry:
             threshold += step
             if abs(step) < 1e-7:
                 break
-        self._threshold, self._deviation, self._shape = threshold, curvature**-0.5, shape
+        return Place((threshold - shape.threshold) / shape.width, curvature**-0.5 / shape.width)
+
+
+def scores(shape: Shape, similarity: Floats, offset: Floats, deviation: Floats) -> Floats:
+    """As Entry.score, for many."""
+    steep = shape.gain / np.sqrt(1.0 + _MACKAY * (shape.gain * shape.width * deviation) ** 2)
+    exponent = steep * (similarity - shape.threshold - offset * shape.width)
+    return 1.0 / (1.0 + np.exp(np.clip(exponent, -700.0, 700.0)))
 
 
 class Trust:
@@ -119,7 +139,8 @@ class Trust:
         self.shape = Shape()
         self.cutoff = 0.0
         self._audit = audit
-        self._pool: deque[Outcome] = deque(maxlen=POOL_SIZE)
+        self._pool: Floats = np.zeros((4, POOL_SIZE))  # similarity, right, and the entry's place before
+        self.num_verified = 0
         self._since_refit = 0
         self.num_audited = self.num_wrong = 0
 
@@ -130,18 +151,20 @@ class Trust:
             return Verdict.EXPLORE, score
         return (Verdict.AUDIT if chance < self._audit else Verdict.HIT), score
 
-    def observe(self, entry: Entry, outcome: Outcome, *, audited: bool) -> None:
-        """The model was asked, and its answer compared with the entry's."""
-        entry.observe(outcome)
-        self._pool.append(outcome)
+    def observe(self, entry: Entry, similarity: float, right: bool, *, audited: bool) -> None:
+        """The model was asked, and its answer compared with the entry's. A millisecond where it fits anew."""
+        offset, deviation = entry.place(self.shape)
+        at_fault = not right and entry.score(similarity, self.shape) <= self.cutoff
+        self._pool[:, self.num_verified % POOL_SIZE] = similarity, right, offset, deviation
+        self.num_verified += 1
+        entry.observe(similarity, right)
         if audited:
             self.num_audited += 1
-            self.num_wrong += not outcome.right
+            self.num_wrong += not right
         self._since_refit += 1
-        if self._since_refit >= REFIT_EVERY or (outcome.score <= self.cutoff and not outcome.right):
+        if self._since_refit >= REFIT_EVERY or at_fault:
             self._since_refit = 0
-            self.shape = _pooled(list(self._pool)[-FIT_SIZE:])
-            self.cutoff = self._climb()
+            self._refit()
 
     def false_hits(self) -> tuple[float, float]:
         """The estimated share of wrong hits, and its upper 95% bound, from audits."""
@@ -149,36 +172,40 @@ class Trust:
             return 0.0, 1.0
         return self.num_wrong / self.num_audited, upper_bound(self.num_wrong, self.num_audited)
 
-    def _climb(self) -> float:
+    def _refit(self) -> None:
+        size = min(self.num_verified, POOL_SIZE)
+        order = np.arange(self.num_verified - size, self.num_verified) % POOL_SIZE
+        similarity, right, offset, deviation = self._pool[:, order]
+        self.shape = _pooled(similarity[-FIT_SIZE:], right[-FIT_SIZE:])
+        self.cutoff = self._climb(scores(self.shape, similarity, offset, deviation), right)
+
+    def _climb(self, score: Floats, right: Floats) -> float:
         """The highest rung up to which every rung passes its test, from the first that has enough outcomes to pass
         at all (how many there are says nothing about how many are right)."""
         allowed = 0.0
         for rung in LADDER:
-            rights = [outcome.right for outcome in self._pool if outcome.score <= rung]
-            if (1.0 - self.delta) ** len(rights) > 1.0 - CONFIDENCE:
+            under = score <= rung
+            num = int(under.sum())
+            if (1.0 - self.delta) ** num > 1.0 - CONFIDENCE:
                 continue
-            if at_most(rights.count(False), len(rights), self.delta) > 1.0 - CONFIDENCE:
+            if at_most(num - int(right[under].sum()), num, self.delta) > 1.0 - CONFIDENCE:
                 break
             allowed = rung
         return allowed
 
 
-def _pooled(pool: Sequence[Outcome]) -> Shape:
+def _pooled(similarity: Floats, right: Floats) -> Shape:
     """Threshold and gain of all outcomes together: logistic regression by Newton's method with bounded steps. A weak
     normal prior (gain 60 ± 60, offset 0 ± 5 at `_CENTRE`) keeps it finite while all outcomes agree."""
-    offset, gain = 0.0, 60.0
+    offset, gain, x = 0.0, 60.0, similarity - _CENTRE
     for _ in range(25):
-        g0, g1 = -offset / 25.0, -(gain - 60.0) / 3600.0
-        h00, h01, h11 = 1.0 / 25.0, 0.0, 1.0 / 3600.0
-        for similarity, _, right in pool:
-            x = similarity - _CENTRE
-            likely = _sigmoid(offset + gain * x)
-            weight = likely * (1.0 - likely)
-            g0 += right - likely
-            g1 += (right - likely) * x
-            h00 += weight
-            h01 += weight * x
-            h11 += weight * x * x
+        likely = 1.0 / (1.0 + np.exp(np.clip(-(offset + gain * x), -700.0, 700.0)))
+        weight, error = likely * (1.0 - likely), right - likely
+        g0 = float(error.sum()) - offset / 25.0
+        g1 = float((error * x).sum()) - (gain - 60.0) / 3600.0
+        h00 = float(weight.sum()) + 1.0 / 25.0
+        h01 = float((weight * x).sum())
+        h11 = float((weight * x * x).sum()) + 1.0 / 3600.0
         determinant = h00 * h11 - h01 * h01
         step0 = max(-2.0, min(2.0, (h11 * g0 - h01 * g1) / determinant))
         step1 = max(-20.0, min(20.0, (h00 * g1 - h01 * g0) / determinant))

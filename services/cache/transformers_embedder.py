@@ -29,9 +29,11 @@ def minilm_directory() -> Path:
 
 
 class TransformersEmbedder:
-    """An Embedder over a model directory. Raises ConfigError when that cannot be loaded."""
+    """An Embedder over a model directory, on one core: it shares its host with gateways and engines. Raises ConfigError
+    when it cannot be loaded."""
 
     def __init__(self, directory: Path | None = None) -> None:
+        torch.set_num_threads(1)
         path = directory or minilm_directory()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)

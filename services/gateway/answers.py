@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import msgspec
+
 from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText
 from ..cache import policy
+from ..cache.question import question_of
 from ..cache.seat import Hit, Leading, Seat
+from ..cache.semantic_client import SemanticCall
 from ..cache.value import CachedAnswer, CachedChoice, replay
 from ..errors import RequestError
 from ..link.messages import FeedPart
@@ -23,14 +27,18 @@ REPLAY_PIECE_CHARS = 64
 
 
 class CachedFlight:
-    """What the cache made of one request. `verdict` is the x-cache header; `answer` the known answer, if any."""
+    """What the cache made of one request. `verdict` is the x-cache header, `kind` says of a hit whether the question
+    was the same or only its meaning; `answer` is the known answer, if any."""
 
     def __init__(self, verdict: str, *, answer: CachedAnswer | None = None, seat: Seat | None = None) -> None:
         self.verdict = verdict
+        self.kind = "exact" if answer is not None else ""
         self.answer = answer
         self.follows = False
         self.keeps_s = 0.0
         self._seat = seat
+        self._looked_up = True
+        self._by_meaning: SemanticCall | None = None
 
     @classmethod
     async def look_up(cls, mesh: Mesh, work: Work) -> CachedFlight:
@@ -55,6 +63,7 @@ class CachedFlight:
         flight = cls("bypass" if bypass else "miss", seat=found.seat)
         flight.follows = not isinstance(found, Leading)
         flight.keeps_s = policy.ttl_s(config) if decision.store else 0.0
+        flight._looked_up = decision.look_up
         return flight
 
     @property
@@ -70,10 +79,38 @@ class CachedFlight:
         if self._seat is not None:
             self._seat.attach(follower)
 
+    def ask_by_meaning(self, mesh: Mesh, work: Work, generation: Generation) -> None:
+        """Of a tenant that opted in: beside the generation, ask whether a question of the same meaning is answered
+        already. The answer is taken if it comes before our first token; what we generate is learned from if not."""
+        delta, seat = work.principal.semantic_cache, self._seat
+        if not 0.0 < delta < 1.0 or seat is None or self.follows or not (self._looked_up and self.keeps_s):
+            return
+        question = question_of(work.request)
+        if question is None:
+            return
+        identity, policy_version = mesh.model.identity_of(work.revision), mesh.policy.version
+        namespace = mesh.keys.namespace(
+            work.principal.tenant, identity, work.request, question.context, policy_version
+        )
+
+        def take(answer: CachedAnswer) -> bool:
+            if not generation.offer(msgspec.structs.replace(answer, prompt_tokens=work.prompt_tokens)):
+                return False
+            self.verdict, self.kind = "hit", "semantic"
+            return True
+
+        self._by_meaning = mesh.cache.semantic.begin(seat.key, namespace, question.text, delta, take)
+
+    def headed(self, head: AnswerHead) -> AnswerHead:
+        """The answer's head, as the look-ups turned out."""
+        return msgspec.structs.replace(head, cache=self.verdict, cache_kind=self.kind)
+
     def land(self, answer: CachedAnswer) -> None:
         """The answer is complete."""
         if self._seat is not None:
             self._seat.store(answer, self.keeps_s)
+        if self._by_meaning is not None:
+            self._by_meaning.end(answer, self.keeps_s)
 
     @contextmanager
     def seated(self) -> Generator[None]:
@@ -87,6 +124,9 @@ class CachedFlight:
         finally:
             if self._seat is not None:
                 self._seat.leave()
+            if self._by_meaning is not None:
+                self._by_meaning.end(None, 0.0)
+                self._by_meaning = None  # it holds on to the generation
 
 
 def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) -> AnswerTail:
@@ -100,7 +140,7 @@ def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) 
 
 
 def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> CachedAnswer:
-    """What is kept of a finished generation."""
+    """What is kept of a finished generation, which took `generation_s` from the request's arrival on."""
     said: list[list[Delta]] = [[] for _ in generation.choices]
     for delta in generation.record or ():
         said[delta.choice].append(delta)
@@ -121,7 +161,7 @@ def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> Ca
         usage.completion_tokens,
         usage.cached_tokens,
         tail.confidence,
-        generation_s,
+        max(0.0, generation_s - max(choice.flow.queue_wait_s for choice in generation.choices)),
     )
 
 

@@ -105,6 +105,17 @@ class ChoiceFlow:
         """Instead of `start`: the tokens come from another request's generation."""
         self.phase = Phase.FOLLOWING
 
+    def on_yield(self) -> list[Effect]:
+        """Somebody else generates the same answer and was first: follow instead. Only before the first token."""
+        if self.emitted or self.phase not in (Phase.WAITING, Phase.RUNNING):
+            return []
+        waiting, self.phase = self.phase is Phase.WAITING, Phase.FOLLOWING
+        effects: list[Effect] = [DropTicket(self.ticket)]
+        if not waiting:
+            effects = [self._close(), self._return(Outcome.CANCELLED)]
+        self.grant = None
+        return effects
+
     def on_promoted(self, now_s: float) -> list[Effect]:
         """Whoever generated for us is gone: go on after the tokens that we have."""
         return self._again(now_s) if self.phase is Phase.FOLLOWING else []

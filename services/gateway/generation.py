@@ -80,6 +80,7 @@ class Generation:
         """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises
         MeshError when one failed, after every other one was given up."""
         self._open = len(self.choices)
+        self._flight = flight
         if flight.feeds and not flight.follows:
             self._lead(flight)
         loop = asyncio.get_running_loop()
@@ -87,13 +88,12 @@ class Generation:
         timer = loop.call_later(max(0.0, self._deadline_s - now_s), self._overdue)
         try:
             if flight.follows:
-                self._flight = flight
                 for choice in self.choices:
                     choice.flow.follow()
-                flight.attach(self)
             else:
                 for choice in self.choices:
                     choice.apply(choice.flow.start(now_s))
+            flight.attach(self)
             await self._done
         finally:
             timer.cancel()
@@ -112,6 +112,19 @@ class Generation:
         self.hit = answer
         if not self._done.done():
             self._done.set_result(None)
+
+    def offer(self, answer: CachedAnswer) -> bool:
+        """A kept answer to a question of the same meaning. False: the client sees our own already."""
+        if self._begun or self._done.done():
+            return False
+        self.cache_hit(answer)
+        return True
+
+    def cache_yield(self) -> None:
+        """Another gateway generates the same answer, and was first."""
+        for choice in self.choices:
+            choice.feed_to(None)
+            choice.apply(choice.flow.on_yield())
 
     def cache_promoted(self) -> None:
         if self._flight is not None:

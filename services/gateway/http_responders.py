@@ -50,6 +50,8 @@ def head_lines(request_id: str, cache: str = "") -> bytes:
 def answer_lines(head: AnswerHead) -> bytes:
     """Response headers of an answer."""
     lines = head_lines(head.request_id, head.cache)
+    if head.cache_kind:
+        lines += b"x-cache-kind: %b\r\n" % head.cache_kind.encode()
     if head.resumable is not None:
         lines += b"x-resumable: true\r\n" if head.resumable else b"x-resumable: false\r\n"
     return lines + b"idempotent-replayed: true\r\n" if head.replayed else lines

@@ -81,6 +81,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         trace.looked_up(flight.verdict)
         created = int(mesh.clock.wall_s())
         head = AnswerHead(call.request_id, mesh.model.info.model, created, flight.verdict, resumable)
+        head = head if flight.answer is None else flight.headed(head)
         with flight.seated():
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder)
@@ -153,9 +154,11 @@ async def generated(
     """Steps 4 to 7, or the answer of whoever generates the same already. Raises MeshError."""
     generation = prepare(mesh, work, head, responder, trace)
     generation.record = [] if flight.feeds else None
+    flight.ask_by_meaning(mesh, work, generation)
     await generation.run(flight)
     if generation.hit is not None:
-        return replay_answer(generation.hit, head, responder)
+        trace.cache = flight.verdict
+        return replay_answer(generation.hit, flight.headed(head), responder)
     tail = settle(mesh, work, generation)
     responder.end(tail)
     if generation.of_revision(work.revision):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -18,7 +17,8 @@ import msgspec
 from ..cache.key import WIRE_BYTES, CacheKey
 from ..clock import Clock, SystemClock
 from ..config import JournalConfig
-from ..link.asyncio_link import Link, LinkServer
+from ..link.asyncio_link import Link
+from ..link.desk import Desk, Member
 from ..link.journal_messages import (
     JournalAck,
     JournalAppend,
@@ -46,8 +46,6 @@ TICK_S = 0.05
 LIFE_SLACK_S = 3600.0
 """A record outlives its answer's `keep_s` by the longest that an answer may be in the making."""
 
-Member = tuple[Link, int]
-
 
 class JournalStats(msgspec.Struct, frozen=True):
     """Counters since the start. `resumed` answers went on at another gateway, `followed` were read by another call."""
@@ -71,22 +69,20 @@ class JournalAuthority:
         self._config, self._store = config, store
         self._clock = clock or SystemClock()
         self.book: Book[Member] = Book(config)
-        self._calls: dict[Link, dict[int, CacheKey]] = {}
         self._asking: set[Member] = set()
         self._keys: dict[bytes, CacheKey] = {}
         self._lives: dict[bytes, tuple[bytes, bytes]] = {}
         self._writer: Writer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._open_s = 0.0
         self._counts = dict.fromkeys(("opened", "followed", "resumed", "ended", "conflicts"), 0)
-        self.key = secrets.token_bytes(32)
-        self._server = LinkServer(self, self.key)
+        self._desk: Desk[CacheKey] = Desk(self)
+        self.key = self._desk.key
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the address for gateways."""
         self.begin()
-        return await self._server.start(host, port)
+        return await self._desk.start(host, port)
 
     def begin(self) -> None:
         """What `start` does apart from listening."""
@@ -99,11 +95,7 @@ class JournalAuthority:
         """Close links and the store."""
         if self._timer is not None:
             self._timer.cancel()
-        self._server.close()
-        for link in list(self._calls):
-            link.close("the journal stops")
-        for task in self._tasks:
-            task.cancel()
+        self._desk.close("the journal stops")
         if self._writer is not None:
             await self._writer.close()
 
@@ -119,11 +111,11 @@ class JournalAuthority:
     # link.Handler --------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
-        self._calls[link] = {}
+        self._desk.up(link)
 
     def link_down(self, link: Link, why: str) -> None:
         now_s = self._clock.now_s()
-        for call_id, key in self._calls.pop(link, {}).items():
+        for call_id, key in self._desk.down(link).items():
             self._run(self.book.unlinked(key.wire, (link, call_id), now_s))
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
@@ -131,10 +123,10 @@ class JournalAuthority:
             self._open(link, message)
             return
         call_id: int = getattr(message, "call_id", -1)
-        key = self._calls.get(link, {}).get(call_id)
+        member, now_s = (link, call_id), self._clock.now_s()
+        key = self._desk.get(member)
         if key is None:
             return
-        member, now_s = (link, call_id), self._clock.now_s()
         if member in self._asking and isinstance(message, JournalAppend | JournalEnd):
             return  # it comes back and does not know yet what is kept: JournalHave will ask for this again
         match message:
@@ -148,13 +140,13 @@ class JournalAuthority:
                     self._run(effects)
                 else:
                     self._counts["ended"] += 1
-                    self._calls[link].pop(call_id, None)
+                    self._desk.end(member)
                     self._run(effects, partial(link.send, JournalAck(call_id, 0, True)))
             case JournalFail(reason=reason, message=text):
-                self._calls[link].pop(call_id, None)
+                self._desk.end(member)
                 self._run(self.book.fail(key.wire, member, reason, text))
             case JournalRelease():
-                self._calls[link].pop(call_id, None)
+                self._desk.end(member)
                 self._run(self.book.leave(key.wire, member, now_s))
             case _:
                 log.warning("%s sent a %s to the journal", link.name, type(message).__name__)
@@ -166,13 +158,13 @@ class JournalAuthority:
             link.close("a key of the wrong length")
             return
         key = CacheKey(asked.key, asked.person)
-        self._calls[link][asked.call_id] = key
+        self._desk.open((link, asked.call_id), key)
         self._asking.add((link, asked.call_id))
         known = self.book.get(key.wire) is not None
         if known or (self._store is None and (asked.epoch or self._clock.now_s() >= self._open_s)):
             self._opened(link, asked, key)
         else:
-            self._spawn(self._look_up(link, asked, key))
+            self._desk.spawn(self._look_up(link, asked, key))
 
     async def _look_up(self, link: Link, asked: JournalOpen, key: CacheKey) -> None:
         """A key that this book does not know: ask the store, and give owners of an earlier life time to speak."""
@@ -193,7 +185,7 @@ class JournalAuthority:
                 if self._writer is not None:
                     self._writer.loaded(key, kept[-1].place)
         self._asking.discard((link, asked.call_id))
-        if asked.call_id in self._calls.get(link, {}):
+        if self._desk.get((link, asked.call_id)) is not None:
             self._opened(link, asked, key)
 
     def _restore(self, key: CacheKey, records: list[bytes]) -> None:
@@ -242,7 +234,7 @@ class JournalAuthority:
                 case Deliver(parts=parts):
                     link.send(JournalParts(call_id, parts))
                 case Done(tail=tail):
-                    self._calls.get(link, {}).pop(call_id, None)
+                    self._desk.end(effect.member)
                     link.send(JournalDone(call_id, tail))
                 case Have(counts=counts):
                     link.send(JournalHave(call_id, counts))
@@ -256,7 +248,7 @@ class JournalAuthority:
     def _tell(self, member: Member, tell: Tell[Member]) -> None:
         link, call_id = member
         self._counts["conflicts"] += tell.state == "conflict"
-        self._calls.get(link, {}).pop(call_id, None)
+        self._desk.end(member)
         link.send(JournalState(call_id, tell.state, reason=tell.reason, message=tell.message))
 
     def _keep(self, keep: Keep, then: Callable[[], None] | None) -> bool:
@@ -281,8 +273,3 @@ class JournalAuthority:
     def _tick(self) -> None:
         self._run(self.book.tick(self._clock.now_s()))
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

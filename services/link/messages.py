@@ -1,5 +1,6 @@
-"""Every message that crosses a link, and nothing else (journal_messages.py and semantic_messages.py beside). The list is a
-promise: tags are never reused, fields are only appended (with defaults), so that a rolling update can mix versions.
+"""Every message that crosses a link, and nothing else (journal_messages.py and semantic_messages.py are parts of it).
+The list is a promise: tags are never reused, fields are only appended (with defaults), so that a rolling update can mix
+versions.
 
 Times that travel are ages and remainders in seconds, never clock readings (services/clock.py says why).
 `ticket` and `stream_id` are chosen by the gateway and unique per link; `lease_id` is chosen by the queue.

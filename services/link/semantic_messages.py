@@ -1,4 +1,5 @@
-"""The semantic cache's messages: a gateway's question after an exact miss, beside its generation. Rules as in messages.py.
+"""The semantic cache's messages: a gateway's question after an exact miss, beside its generation. Rules as in
+messages.py.
 
 One call: SemanticAsk, perhaps a SemanticFound, then SemanticDone. Nothing waits for an answer: silence means that
 the gateway's own generation is the answer, and what it says of that in SemanticDone is what the cache learns from.

@@ -42,6 +42,7 @@ class Watcher:
         self.parts: list[FeedPart] = []
         self.hit: CachedAnswer | None = None
         self.promoted = False
+        self.yielded = False
         self.error: MeshError | None = None
 
     def cache_parts(self, parts: tuple[FeedPart, ...]) -> None:
@@ -56,6 +57,9 @@ class Watcher:
 
     def cache_promoted(self) -> None:
         self.promoted = True
+
+    def cache_yield(self) -> None:
+        self.yielded = True
 
     def cache_failed(self, error: MeshError) -> None:
         self.error = error
@@ -86,9 +90,7 @@ class Mesh:
     async def replace_authority(self) -> None:
         """The Cache dies and another takes its place; the store stays."""
         store, self.authority = self.authority, Authority(self.store, self.config, self.clock)
-        store._server.close()  # pyright: ignore[reportPrivateUsage]
-        for link in list(store._calls):  # pyright: ignore[reportPrivateUsage]
-            link.close("died")
+        store._desk.close("died")  # pyright: ignore[reportPrivateUsage]
         await self.until(lambda: not any(gateway.linked for gateway in self.gateways))
         self.address = await self.authority.start()
 
