@@ -78,7 +78,8 @@ class GenerateJob(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `emitted_ids` are tokens of this answer that another engine already produced; the engine continues after
     them, counts them against `max_tokens`, and never sends them again. `remaining_s` is what is left of the
-    request's deadline at the moment of sending. `cache_salt` isolates the tenant's prefix cache.
+    request's deadline at the moment of sending. `cache_salt` isolates the tenant's prefix cache. After the first,
+    tokens may come up to `stream_interval` at once (vLLM's name): nobody waits for each of them.
     """
 
     request_id: str
@@ -88,6 +89,7 @@ class GenerateJob(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_salt: str = ""
     remaining_s: float = 600.0
     adapter: str = ""
+    stream_interval: int = 1
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

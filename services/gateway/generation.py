@@ -72,6 +72,12 @@ class Generation:
         """One more choice, before `run`."""
         self.choices.append(self._make_choice(self, len(self.choices), flow, text))
 
+    def let_go(self) -> None:
+        """After `run` and after whoever wanted the choices: undo the ring between them and this. What a request used is
+        then free the moment it ends, and the next request gets the same memory, warm, instead of what the garbage
+        collector has not come round to yet."""
+        self.choices.clear()
+
     def of_revision(self, revision: str) -> bool:
         """Whether all of the answer is that revision's ("": any): else nobody else may have it."""
         return not revision or all(choice.flow.revision in ("", revision) for choice in self.choices)

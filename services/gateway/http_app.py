@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -139,7 +139,7 @@ class HttpApp:
             b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE)},
         }
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Any) -> None:
         wire: Exchange = scope["exchange"]
         try:
             route = self._route(scope)
@@ -151,6 +151,8 @@ class HttpApp:
         except asyncio.CancelledError:
             if not wire.closed:
                 raise  # not the client: we are being shut down
+        finally:
+            scope.pop("exchange")  # it knows its cycle, which knows the scope: see Generation.let_go
 
     def _route(self, scope: Mapping[str, Any]) -> Route:
         raw_path = scope["raw_path"]

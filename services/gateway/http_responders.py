@@ -143,11 +143,13 @@ class StreamResponder:
             self._write(b"".join(map(self._encode, merge(waiting))))
 
     def end(self, tail: AnswerTail) -> None:
+        self._long_way = None
         if self._waiting:
             self.writable()
         self._wire.end_stream(self._encoder.tail(tail))
 
     def fail(self, error: MeshError) -> None:
+        self._long_way = None
         if not self._started:
             respond_error(self._wire, error, self._request_id)
             return

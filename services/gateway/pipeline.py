@@ -40,6 +40,9 @@ from .stream import TextStage
 
 log = logging.getLogger(__name__)
 
+WHOLE_ANSWER_INTERVAL = 64
+"""Tokens per frame where the client waits for the whole answer and no stop string may end it at any token."""
+
 
 class Call(Protocol):
     """One request on some wire. `fail` answers before there is a responder."""
@@ -154,17 +157,20 @@ async def generated(
     """Steps 4 to 7, or the answer of whoever generates the same already. Raises MeshError."""
     generation = prepare(mesh, work, head, responder, trace)
     generation.record = [] if flight.feeds else None
-    flight.ask_by_meaning(mesh, work, generation)
-    await generation.run(flight)
-    if generation.hit is not None:
-        trace.cache = flight.verdict
-        return replay_answer(generation.hit, flight.headed(head), responder)
-    tail = settle(mesh, work, generation)
-    responder.end(tail)
-    if generation.of_revision(work.revision):
-        flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
-    mesh.readiness.proven(mesh.clock.now_s())
-    return tail
+    try:
+        flight.ask_by_meaning(mesh, work, generation)
+        await generation.run(flight)
+        if generation.hit is not None:
+            trace.cache = flight.verdict
+            return replay_answer(generation.hit, flight.headed(head), responder)
+        tail = settle(mesh, work, generation)
+        responder.end(tail)
+        if generation.of_revision(work.revision):
+            flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
+        mesh.readiness.proven(mesh.clock.now_s())
+        return tail
+    finally:
+        generation.let_go()
 
 
 def prepare(
@@ -201,7 +207,13 @@ def prepare(
             sampling = work.sampling
             if number and sampling.seed is not None:
                 sampling = msgspec.structs.replace(sampling, seed=sampling.seed + number)
-            job = GenerateJob(request_id, prompt, engine_sampling(sampling, request), cache_salt=salt)
+            job = GenerateJob(
+                request_id,
+                prompt,
+                engine_sampling(sampling, request),
+                cache_salt=salt,
+                stream_interval=1 if request.stream or sampling.stop else WHOLE_ANSWER_INTERVAL,
+            )
             flow = ChoiceFlow(
                 job,
                 template,

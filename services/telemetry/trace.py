@@ -58,8 +58,8 @@ class RequestTrace:
     happen."""
 
     __slots__ = (
-        "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s", "error",
-        "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens",
+        "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s",
+        "error", "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens",
         "migrations", "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol", "queue_wait_s",
         "request_id", "span", "steps", "stream", "tenant", "usage",
     )  # fmt: skip
@@ -143,14 +143,14 @@ class RequestTrace:
             others[choice] = now_s
         else:
             last_s, self._last_s = self._last_s, now_s
-        if last_s:
-            gap_s = now_s - last_s
-            counts[bisect_left(ITL_BOUNDS_S, gap_s)] += 1
-            self.itl_total_s += gap_s
+        if last_s and num_tokens:
+            gap_s = (now_s - last_s) / num_tokens  # several came together: each counts as its share of the wait
+            counts[bisect_left(ITL_BOUNDS_S, gap_s)] += num_tokens
+            self.itl_total_s += now_s - last_s
             if gap_s > self.itl_max_s:
                 self.itl_max_s = gap_s
-        if num_tokens > 1:
-            counts[0] += num_tokens - 1  # they came together
+        elif num_tokens > 1:
+            counts[0] += num_tokens - 1
 
     def gaps(self) -> list[int]:
         """Where gaps between tokens are counted, by ITL_BOUNDS_S, for those who count them themselves and tell the

@@ -13,7 +13,7 @@ from services.experts.stream_table import StreamTable
 from services.link.asyncio_link import Link
 from services.link.messages import Abort, EngineAccepted, EngineDrain, EngineUp, StreamFailed, Submit
 from services.outcome import Reason
-from services.request import GenerateJob, SamplingParams, TokenFrame, pack_ids
+from services.request import GenerateJob, SamplingParams, TokenFrame, TokenLogprob, pack_ids
 
 JOB = GenerateJob("r", pack_ids([1]), SamplingParams(max_tokens=4))
 
@@ -170,3 +170,77 @@ def test_a_rank_registers_again_with_its_epoch(engine: QuietEngine) -> None:
         ("e", 3, b"k" * 32, "m"),
     ]
     assert not any(isinstance(message, EngineDrain) for message in link.sent)
+
+
+def lumped(interval: int) -> GenerateJob:
+    return GenerateJob("r", pack_ids([1]), SamplingParams(max_tokens=4), stream_interval=interval)
+
+
+@pytest.fixture
+def waits() -> list[Any]:
+    """Callbacks that wait for their time."""
+    return []
+
+
+@pytest.fixture
+def joining(engine: QuietEngine, waits: list[Any]) -> StreamTable:
+    return StreamTable(engine, lambda: None, lambda delay_s, callback: waits.append(callback))
+
+
+def test_frames_are_joined_up_to_the_interval_and_the_first_goes_at_once(
+    joining: StreamTable, engine: QuietEngine
+) -> None:
+    link, heard = up(joining)
+    joining.link_message(link, Submit(7, 0, lumped(3)))
+    for place in range(6):
+        engine.sinks[1](TokenFrame(1, (place,), "stop" if place == 5 else None, None, 2, place))
+    assert heard.sent == [
+        TokenFrame(7, (0,), None, None, 2, 0),
+        TokenFrame(7, (1, 2, 3), None, None, 2, 1),
+        TokenFrame(7, (4, 5), "stop", None, 2, 4),
+    ]
+
+
+def test_what_is_held_goes_when_its_time_has_come(
+    joining: StreamTable, engine: QuietEngine, waits: list[Any]
+) -> None:
+    link, heard = up(joining)
+    for stream_id in (1, 2):
+        joining.link_message(link, Submit(stream_id, 0, lumped(64)))
+        engine.sinks[stream_id](TokenFrame(stream_id, (1,), index=0))
+        engine.sinks[stream_id](TokenFrame(stream_id, (2,), index=1))
+    assert len(heard.sent) == 2 and len(waits) == 1
+    waits.pop()()
+    assert [frame.token_ids for frame in heard.sent] == [(1,), (1,), (2,), (2,)]
+    engine.sinks[1](TokenFrame(1, (3,), index=2))
+    assert len(waits) == 1
+
+
+def test_a_failure_comes_after_the_tokens_before_it(joining: StreamTable, engine: QuietEngine) -> None:
+    link, heard = up(joining)
+    joining.link_message(link, Submit(1, 0, lumped(64)))
+    engine.sinks[1](TokenFrame(1, (1,), index=0))
+    engine.sinks[1](TokenFrame(1, (2,), index=1))
+    engine.sinks[1](StreamError(1, Reason.ENGINE_LOST, "gone", True))
+    assert [type(message) for message in heard.sent] == [TokenFrame, TokenFrame, StreamFailed]
+
+
+def test_an_aborted_stream_sends_nothing_that_was_held(
+    joining: StreamTable, engine: QuietEngine, waits: list[Any]
+) -> None:
+    link, heard = up(joining)
+    joining.link_message(link, Submit(1, 0, lumped(64)))
+    engine.sinks[1](TokenFrame(1, (1,), index=0))
+    engine.sinks[1](TokenFrame(1, (2,), index=1))
+    joining.link_message(link, Abort(1))
+    waits.pop()()
+    assert len(heard.sent) == 1
+
+
+def test_joined_log_probabilities_stay_beside_their_tokens(joining: StreamTable, engine: QuietEngine) -> None:
+    link, heard = up(joining)
+    joining.link_message(link, Submit(1, 0, lumped(64)))
+    for place in range(3):
+        one = (TokenLogprob(-float(place)),)
+        engine.sinks[1](TokenFrame(1, (place,), "length" if place == 2 else None, one, 0, place))
+    assert [entry.logprob for entry in heard.sent[-1].logprobs] == [-1.0, -2.0]

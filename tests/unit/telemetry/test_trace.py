@@ -70,12 +70,14 @@ def test_gaps_are_between_tokens_of_one_choice() -> None:
     )  # 0.03, give or take a rounding
 
 
-def test_tokens_that_come_together_have_no_gap() -> None:
+def test_tokens_that_come_together_share_the_wait_for_them() -> None:
     stage = Stage()
     stage.token(0.1, 4)
-    stage.token(0.1, 4)
+    stage.token(0.4, 4)
     counts = stage.trace.itl_counts
-    assert counts is not None and counts[0] == 6 and sum(counts) == 7
+    assert counts is not None and sum(counts) == 7
+    assert counts[0] == 3  # of the first four: nobody waited between them
+    assert counts[ITL_BOUNDS_S.index(0.1)] + counts[ITL_BOUNDS_S.index(0.1) + 1] == 4
 
 
 def test_end_counts_once() -> None:
