@@ -36,6 +36,8 @@ class OrphanGuard:
             env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root},
             start_new_session=True,
         )
+        # An engine core may be a fork of the rank: with the pipe open there, too, the rank's end would go unnoticed.
+        os.register_at_fork(after_in_child=self._let_go)
 
     def ready(self) -> None:
         """All children are there: the guard looks once more, says so, and then only waits."""
@@ -52,6 +54,12 @@ class OrphanGuard:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    def _let_go(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError, ValueError):
+                    pipe.raw.close()  # type: ignore[attr-defined]  # buffered: without what its lock guards
 
     def _say(self, word: bytes) -> None:
         assert self._process.stdin is not None

@@ -79,8 +79,23 @@ sys.stdin.read()
 """
 
 
-def test_what_a_killed_rank_leaves_is_ended() -> None:
-    parent, child_pid = start_parent(GUARDED)
+FORKED = """
+import os, signal, sys
+from services.experts.orphan_guard import OrphanGuard
+guard = OrphanGuard()
+child = os.fork()
+if not child:
+    signal.pause()
+guard.ready()
+print(child, flush=True)
+sys.stdin.read()
+"""
+"""As an engine core that is a fork of its rank, and has all its pipes."""
+
+
+@pytest.mark.parametrize("program", [GUARDED, FORKED])
+def test_what_a_killed_rank_leaves_is_ended(program: str) -> None:
+    parent, child_pid = start_parent(program)
     child = linux_processes.process(child_pid)
     assert child is not None
     guards = [
