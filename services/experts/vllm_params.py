@@ -95,6 +95,8 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         enable_prefix_caching=True,
         trust_remote_code=False,
         load_format=config.load_format,
+        # Here and not later: vLLM resolves the names of what it quantises itself when the arguments are made.
+        quantization=(config.quantization or None) if config.device == "cuda" else None,
         seed=0,
         disable_log_stats=True,  # vLLM's own loggers; ours gets the statistics all the same
         enable_log_requests=False,
