@@ -109,7 +109,7 @@ def _check_balance(config: ExpertsConfig, experts: int) -> None:
     if redundant and not config.balance_every_steps:
         raise ConfigError(f"redundant_experts={redundant} does nothing without balance_every_steps, say 1000")
     if (experts + redundant) % ranks:
-        fits = [r for r in range(redundant + ranks) if (experts + r) % ranks == 0]
+        fits = [r for r in range(redundant + ranks + 1) if (experts + r) % ranks == 0]
         raise ConfigError(
             f"{experts} experts and {redundant} redundant ones do not fill {ranks} ranks evenly: "
             f"redundant_experts={_any_of(fits[-2:])} would"
