@@ -15,18 +15,20 @@ import gc
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
 
-from services.experts.engine import ModelCard
+from services.experts.engine import Engine, ModelCard, Sink, StreamError
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
 from services.link.asyncio_link import Resolve
 from services.postprocess.policy import Policy
+from services.request import GenerateJob, TokenFrame
 from tests.mesh.local_mesh import KEYS, LocalMesh, sim_config
 
 from .processes import Group, wait_http
@@ -36,7 +38,7 @@ YOUNG_OBJECTS = 20_000  # as services/gateway/deployment.py
 
 
 class Rig(NamedTuple):
-    """A running mesh. `parts` answers one JSON line for each line that it is told: how many streams run."""
+    """A running mesh. When its parts are told to end they write FOLDER/slots.json (Slots)."""
 
     http_port: int
     grpc_port: int
@@ -63,9 +65,43 @@ def start(group: Group, folder: Path, log: Path, **config: Any) -> Rig:
     return Rig(http_port, grpc_port, gateway.pid, parts.pid)
 
 
+class Slots:
+    """When each request took an engine's slot and when the slot was free again, by request id; times of
+    CLOCK_MONOTONIC, which all processes share."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, float] = {}
+        self.freed: dict[str, float] = {}
+
+    def watch(self, engine: Engine) -> None:
+        """Note what this engine is told and says."""
+        submit, abort, ids = engine.submit, engine.abort, dict[int, str]()
+
+        def free(stream_id: int) -> None:
+            if (request_id := ids.pop(stream_id, None)) is not None:
+                self.freed[request_id] = time.monotonic()
+
+        def watched_submit(stream_id: int, job: GenerateJob, sink: Sink) -> None:
+            ids[stream_id] = job.request_id
+            self.taken[job.request_id] = time.monotonic()
+
+            def watched(frame: TokenFrame | StreamError) -> None:
+                sink(frame)
+                if isinstance(frame, StreamError) or frame.finish is not None:
+                    free(stream_id)
+
+            submit(stream_id, job, watched)
+
+        def watched_abort(stream_id: int) -> None:
+            abort(stream_id)
+            free(stream_id)
+
+        engine.submit, engine.abort = watched_submit, watched_abort  # type: ignore[method-assign]
+
+
 async def parts(folder: Path, config: dict[str, Any]) -> None:
     """Queue, cache, journal and engines."""
-    mesh = LocalMesh(sim_config(folder / "keys.json", **config))
+    mesh, slots = LocalMesh(sim_config(folder / "keys.json", **config)), Slots()
     await mesh.start(engines=2, gateways=0)
     info = mesh.ranks[0].info
     while info is None:
@@ -78,8 +114,16 @@ async def parts(folder: Path, config: dict[str, Any]) -> None:
         "card": msgspec.to_builtins(ModelCard(info)),
     }
     (folder / "parts.json").write_text(json.dumps(found))
+    for rank in mesh.ranks:
+        slots.watch(rank.engine)
     print("up", flush=True)
     await until_told_to_end()
+    left = {
+        "running": sum(rank.engine.sample_load().running for rank in mesh.ranks),
+        "taken": slots.taken,
+        "freed": slots.freed,
+    }
+    (folder / "slots.json").write_text(json.dumps(left))
 
 
 async def gateway(folder: Path, config: dict[str, Any]) -> None:
@@ -114,10 +158,11 @@ async def gateway(folder: Path, config: dict[str, Any]) -> None:
 
 
 async def until_told_to_end() -> None:
-    """SIGTERM or SIGINT."""
-    ended = asyncio.Event()
+    """SIGTERM, SIGINT, or the end of standard input: whoever started us is gone."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, ended.set)
+    loop.add_reader(sys.stdin, ended.set)
     await ended.wait()
 
 

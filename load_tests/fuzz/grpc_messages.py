@@ -17,7 +17,7 @@ TEXTS = [
     "", "a", "\x00", "😀" * 9, "x" * 700, "sim", "{", '{"type": "x"}', '{"type": "string"}', "((a*)*)*",
     "(a{99}){999}", "[",
 ]  # fmt: skip
-METHODS = ("GenerateChat", "StreamChat", "GenerateText", "StreamText", "ListModels", "Embed")
+METHODS = ("GenerateChat", "StreamChat", "GenerateText", "StreamText") * 4 + ("ListModels", "Embed")
 STREAMS = ("StreamChat", "StreamText")
 METADATA = (
     ("x-request-id", "a b"), ("x-request-id", "r" * 300), ("traceparent", "00-zz"), ("x-priority-band", "vip"),

@@ -132,7 +132,12 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
         },
         "cache-control": {"type": "string", "maxLength": 1024},
         "idempotency-key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-        "last-event-id": {"type": "string", "maxLength": event_ids.MAX_CHARS, "pattern": event_ids.PATTERN},
+        # An empty one is none: there are clients that always send the header.
+        "last-event-id": {
+            "type": "string",
+            "maxLength": event_ids.MAX_CHARS,
+            "pattern": f"^$|{event_ids.PATTERN}",
+        },
     }
 
 

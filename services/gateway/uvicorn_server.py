@@ -87,6 +87,19 @@ class Connection(HttpToolsProtocol):
         if on_close is not None:
             on_close()
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's has no result
+        """The client has left, or sends no more, which nobody can tell apart while it waits for its answer. The
+        answer is given up first and the socket closed after that, so that no token is counted which could no
+        longer be sent. (TLS closes by itself.)"""
+        on_close, self.on_close = self.on_close, None
+        if on_close is None:
+            return None
+        on_close()
+        if self.scheme == "https":
+            return None
+        self.loop.call_soon(self.transport.close)
+        return True
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.on_paused is not None:

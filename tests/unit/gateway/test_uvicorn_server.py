@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,10 @@ class App:
             for number in range(3):
                 wire.write_chunk(b"data: %d\n\n" % number)
             wire.end_stream(b"data: [DONE]\n\n")
+        elif scope["path"] == "/last-words":
+            wire.start_stream(b"")
+            wire.watch(on_close=lambda: wire.write_chunk(b"data: counted\n\n"))
+            await self.hold.wait()
         elif scope["path"] == "/hang":
             wire.watch(on_close=self.gone.set)
             await self.hold.wait()
@@ -155,6 +160,95 @@ def test_a_client_that_leaves_is_noticed_at_once() -> None:
         assert apps[0].gone.is_set()
 
     run(exchange, app_out=apps)
+
+
+def test_what_is_counted_until_a_client_is_given_up_is_sent() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /last-words HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        assert b"data: counted" in await reader.read()
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("limits", [{"max_connections": 2}, {"max_connections_per_address": 2}])
+def test_connections_are_bounded(limits: dict[str, int]) -> None:
+    """Our own is one of the two; what closes makes room."""
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = writer.get_extra_info("peername")[1]
+        ask = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+        for _ in range(3):
+            second = await asyncio.open_connection("127.0.0.1", port)
+            second[1].write(ask)
+            assert (await answer(second[0]))[0].startswith(b"HTTP/1.1 200")
+            third = await asyncio.open_connection("127.0.0.1", port)
+            refusal = await third[0].read()
+            assert refusal.startswith((b"HTTP/1.1 503", b"HTTP/1.1 429")), refusal
+            assert b"too many connections" in refusal
+            third[1].close()
+            second[1].write(b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            await second[0].read()
+            second[1].close()
+        writer.write(ask)
+        assert (await answer(reader))[0].startswith(b"HTTP/1.1 200")
+
+    run(exchange, LimitsConfig(**limits))
+
+
+def test_an_idle_connection_is_closed() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
+        await answer(reader)
+        assert await reader.read() == b""
+
+    run(exchange, LimitsConfig.model_construct(**{**LimitsConfig().model_dump(), "idle_timeout_s": 0.02}))
+
+
+def test_answers_that_nobody_takes_are_not_made() -> None:
+    """A client asks ahead for a hundred large answers and reads none: two or three wait for it, not a hundred."""
+    made: list[int] = []
+    large = b"x" * 400_000
+
+    async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        made.append(1)
+        wire: Exchange = scope["exchange"]
+        wire.respond(200, b"content-type: text/plain\r\n", large)
+
+    async def main() -> None:
+        server = HttpServer(app, LimitsConfig())
+        port = await server.start("127.0.0.1", 0)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+        async with asyncio.timeout(10):
+            while not made:
+                await asyncio.sleep(0)
+            for _ in range(1000):  # as many rounds of the loop as a hundred answers would need
+                await asyncio.sleep(0)
+            assert len(made) < 30  # the kernel takes some megabytes on loopback
+            before = len(made)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            for _ in range(100):
+                assert len((await answer(reader))[1]) == len(large)
+        assert before < len(made) == 100
+        writer.close()
+        await server.stop(0.1)
+
+    asyncio.run(main())
+
+
+def test_requests_ahead_of_their_answers_are_bounded() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n" * 1000)
+        assert b"too many requests ahead of their answers" in await reader.read()
+
+    run(exchange)
 
 
 def test_a_taken_port_is_one_clear_error() -> None:
