@@ -17,7 +17,9 @@ from services.cache.bounds import upper_bound
 from services.cache.embedding import Vectors
 from services.cache.guards import Marks, compatible, marks_of
 from services.cache.index import ExactIndex
-from services.cache.semantic import Entry, Outcome, Trust, Verdict
+from services.cache.key import WIRE_BYTES, CacheKey
+from services.cache.meanings import Meanings
+from services.cache.semantic import Verdict
 
 NUM_CANDIDATES = 5
 
@@ -48,7 +50,7 @@ class Tally(NamedTuple):
 
 
 class Kept:
-    """The entries of one namespace: labels, marks and an exact index."""
+    """What a static threshold compares with: labels, marks and an exact index."""
 
     def __init__(self, dimensions: int) -> None:
         self.labels: list[str] = []
@@ -67,6 +69,9 @@ class Kept:
         return None
 
 
+NAMESPACE = bytes(WIRE_BYTES)
+
+
 def learned(
     questions: Sequence[Question],
     vectors: Mapping[str, np.ndarray],
@@ -75,11 +80,10 @@ def learned(
     seed: int = 1,
     history: list[tuple[float, bool]] | None = None,
 ) -> Tally:
-    """The semantic cache as it ships. `history` gets (score, right) of every look-up that found an entry."""
+    """The semantic cache as it ships (Meanings). `history` gets (score, right) of every look-up that found an entry."""
     rng = random.Random(seed)
-    kept = Kept(len(next(iter(vectors.values()))))
-    entries: list[Entry] = []
-    trust = Trust(delta)
+    meanings = Meanings(ExactIndex, len(questions))
+    labels: dict[bytes, str] = {}
     seen: set[str] = set()
     exact = hits = wrong = verified = 0
     for question in questions:
@@ -87,26 +91,22 @@ def learned(
             exact += 1
             continue
         vector, marks = vectors[question.text], marks_of(question.text)
-        near = kept.nearest(vector, marks, guarded=True)
-        right = False
-        if near is not None:
-            entry_id, similarity = near
-            verdict, score = trust.decide(entries[entry_id], similarity, rng.random())
-            right = kept.labels[entry_id] == question.label
+        near = meanings.near(NAMESPACE, delta, vector, marks, rng.random(), 0.0)
+        if near.meaning is not None:
+            right = labels[near.meaning.key.wire] == question.label
             if history is not None:
-                history.append((score, right))
-            if verdict is Verdict.HIT:
+                history.append((near.score, right))
+            if near.verdict is Verdict.HIT:
                 hits += 1
                 wrong += not right
                 continue
             verified += 1
-            outcome = Outcome(similarity, score, right)
-            trust.observe(entries[entry_id], outcome, audited=verdict is Verdict.AUDIT)
+            meanings.learn(near, delta, right)
         seen.add(question.text)
-        if not right:
-            kept.add(question, vector, marks)
-            entries.append(Entry())
-    rate, bound = trust.false_hits()
+        key = CacheKey(len(labels).to_bytes(WIRE_BYTES, "big"))
+        labels[key.wire] = question.label
+        meanings.add(NAMESPACE, key, vector, marks, 1.0)
+    rate, bound = meanings.trust(NAMESPACE, delta).false_hits()
     return Tally(len(questions), exact, hits, wrong, verified, rate, bound)
 
 

@@ -162,7 +162,7 @@ class Trust:
             self.num_audited += 1
             self.num_wrong += not right
         self._since_refit += 1
-        if self._since_refit >= REFIT_EVERY or at_fault:
+        if self._since_refit >= min(REFIT_EVERY, 1 + self.num_verified // 8) or at_fault:
             self._since_refit = 0
             self._refit()
 
