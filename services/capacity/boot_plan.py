@@ -71,6 +71,11 @@ class NodeFacts(_Facts):
         return self.tier == "head"
 
     @property
+    def takes_clients(self) -> bool:
+        """Whether gateways are placed here, behind the load balancer."""
+        return self.labels.get("expertmesh.io/ingress") == "true"
+
+    @property
     def gcs_address(self) -> str:
         return f"{self.head_host}:{self.gcs_port}"
 

@@ -1,6 +1,6 @@
 """The node's four services (systemd runs them; Terraform's user data writes the units):
 
-prepare   secrets to /run, weights to the instance store; on the head, its name
+prepare   secrets and a certificate to /run, weights to the instance store; on the head, its name
 ray       becomes `ray start --block`
 join      waits until this node is healthy, then answers the join hook
 watch     asks the metadata service every two seconds, and drains this node when it must go
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from services.capacity.boot_plan import NodeFacts, ray_environment, ray_start_words
 from services.capacity.imds_watch import Identity, Imds, ImdsUnavailable
 from services.capacity.notices import Notice, Signal
+from services.capacity.openssl_certificate import make_certificate
 from services.capacity.ray_drain import DrainRefused, RayDrain
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def prepare(
     token = aws.secret(facts.ray_token_secret_arn)
     password = aws.secret(facts.redis.secret_arn) if facts.redis else None
     write_private(run / "ray.json", json.dumps(ray_environment(facts, token, password)))
+    if facts.takes_clients:
+        make_certificate(run, identity.private_ip)
     for model in facts.models if facts.tier in ("spot", "fallback", "vip") else ():
         started_s = time.monotonic()
         fetched = aws.fetch_model(model, models)

@@ -1,5 +1,7 @@
 # The only door: an Application Load Balancer on 443, TLS 1.3 alone, with a web application firewall in
-# front. HTTP/SSE and gRPC share name and port; the content type tells them apart.
+# front. HTTP/SSE and gRPC share name and port; the content type tells them apart. Behind it TLS goes on: each node
+# makes its own certificate at boot (services/capacity/openssl_certificate.py), which a load balancer does not verify;
+# with a TLS 1.3 policy on the listener it offers TLS 1.3 to its targets too, and gateways take nothing less.
 
 locals {
   # A header an ALB rule can see; gRPC requires it (application/grpc, +proto, +json).

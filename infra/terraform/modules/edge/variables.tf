@@ -115,7 +115,7 @@ variable "public_dns" {
 variable "health_path" {
   description = "Path on which a gateway says whether tokens move."
   type        = string
-  default     = "/ready"
+  default     = "/readyz"
   nullable    = false
 
   validation {

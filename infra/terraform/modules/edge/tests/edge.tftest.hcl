@@ -48,6 +48,14 @@ run "one_door_tls_13_both_rates_and_a_public_name" {
     error_message = "gRPC stays gRPC, and gateways are reached over TLS."
   }
   assert {
+    condition     = alltrue([for g in [aws_lb_target_group.http, aws_lb_target_group.grpc] : g.protocol == "HTTPS" && g.health_check[0].protocol == "HTTPS"])
+    error_message = "Both ports and both health checks speak TLS."
+  }
+  assert {
+    condition     = aws_lb_target_group.http.health_check[0].path == "/readyz"
+    error_message = "The health check asks for a path that the gateway has (tests/unit/capacity/test_edge.py)."
+  }
+  assert {
     condition = anytrue([for r in aws_wafv2_web_acl.this.rule : r.name == "rate-per-address"
     && try(r.statement[0].rate_based_statement[0].limit == 100 && r.statement[0].rate_based_statement[0].aggregate_key_type == "IP", false)])
     error_message = "Each address has a rate."
