@@ -67,7 +67,9 @@ class MeshArm(Arm):
         for pid in tree(self.pid):
             line = command_line(pid)
             part = "rest"
-            if line.startswith(REPLICA):
+            if "services.queue.uvloop_process" in line:  # the queue's own process, below its replica
+                part = "queue"
+            elif line.startswith(REPLICA):
                 part = names.get(line[len(REPLICA) :].split()[0].split("#")[0].strip(), "rest")
             found[part].append(pid)
         return found
