@@ -147,7 +147,7 @@ class Arm(Run):
                 self.start("queue", self.queue)
                 self.wait_for("queue.json")
                 time.sleep(2.5)  # the engine finds it within its backoff
-            plan = {
+            plan: dict[str, object] = {
                 "name": "g0", "seconds": self.seconds, "classes": self.classes, "direct": self.direct,
                 "outputs": self.stage.outputs,
             }  # fmt: skip

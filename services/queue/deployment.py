@@ -1,24 +1,25 @@
 """The queue as a Ray Serve deployment: one replica, because one authority decides (architecture §4).
 
-Gateways and engines ask for `endpoint()` once per connection; everything else goes over their links. When the
-replica dies, Serve starts another, and authority.py's soft state comes back from its clients.
+The replica keeps the queue and is not the queue: that is a process of its own (uvloop_process.py), so that a replica
+which dies takes nothing along, and Serve's seconds to start another stop nobody. Gateways and engines ask for
+`endpoint()` once per connection; everything else goes over their links. When the queue's process dies, the next
+question starts another, and authority.py's soft state comes back from its clients.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import hashlib
+import os
 
-import msgspec
+import ray
 from ray import serve
 
 from ..config import GraphConfig, QueueConfig
 from ..errors import ServiceError
 from ..outcome import Reason
-from .authority import QueueAuthority
-from .rollout.operations import Wish
+from .keeper import Keeper, Question
 from .ordering import make_ordering
-
-log = logging.getLogger(__name__)
 
 STUCK_S = 5.0
 """An authority that did not tick for so long is replaced."""
@@ -36,43 +37,35 @@ STUCK_S = 5.0
 class PriorityQueue:
     """See the module."""
 
-    def __init__(self, config: QueueConfig) -> None:
-        self._config = config
-        self._authority: QueueAuthority | None = None
-
-    async def _started(self) -> QueueAuthority:
-        if self._authority is None:
-            authority = self._authority = QueueAuthority(self._config)
-            await authority.start()
-            log.info("the queue listens at %s", authority.address)
-        return self._authority
+    async def __init__(self, config: QueueConfig) -> None:
+        context = ray.get_runtime_context()
+        where = f"{context.get_node_id()} {serve.get_replica_context().app_name} {config.model_dump_json()}"
+        name = f"expertmesh-queue-{hashlib.blake2b(where.encode(), digest_size=12).hexdigest()}"
+        # The raylet is the parent of every worker, and gone when Ray is.
+        self._keeper = Keeper(config, name, os.getppid())
+        self._first = asyncio.create_task(self._keeper.ask(Question("silent")))  # starts it, or finds it
 
     async def endpoint(self) -> tuple[str, bytes]:
         """Address and key of the queue's link."""
-        authority = await self._started()
-        return authority.address, authority.key
+        return await self._keeper.endpoint()
 
     async def snapshot(self) -> list[dict[str, object]]:
         """What `expertmesh queue` and the metrics show, one entry per model, as plain data."""
-        authority = await self._started()
-        return msgspec.to_builtins(authority.snapshot())
-
-    async def set_limits(self, config: QueueConfig) -> None:
-        """Change limits without a restart. Raises ConfigError when bands or ordering would change."""
-        authority = await self._started()
-        authority.set_limits(config)
+        return await self._keeper.ask(Question("snapshot"))
 
     async def operate(self, wish: bytes) -> dict[str, object]:
-        """Releases and workers, as operators steer them (rollout/operations.py; `wish` is msgpack of a Wish). Raises
-        ConfigError."""
-        authority = await self._started()
-        return authority.operate(msgspec.msgpack.decode(wish, type=Wish))
+        """Limits, releases and workers, as operators steer them (limits.py, rollout/operations.py; `wish` is msgpack of
+        a Wish). Raises ConfigError."""
+        return await self._keeper.ask(Question("operate", wish))
 
     async def check_health(self) -> None:
-        """Raise when the authority's event loop stands still."""
-        authority = self._authority
-        if authority is not None and authority.silent_s() > STUCK_S:
+        """A process that died, or does not answer, is replaced by the question; raise when that does not help."""
+        if await self._keeper.ask(Question("silent")) > STUCK_S:
             raise ServiceError(Reason.INTERNAL, "the queue does not tick")
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the deployment goes in order; a replica that is killed leaves the queue running."""
+        await self._keeper.stop()
 
 
 def queue_deployment(config: GraphConfig) -> serve.Deployment:
