@@ -3,7 +3,8 @@
     python -m load_tests.fuzz.schemathesis_http URL KEY --examples 1500 --seed 1
 
 Twice: with the document as it is, and with the name of a served model written into it, since a body that names none is
-refused before the rest of it matters. The stateful phase is left out: no operation makes what another one takes. What is expected beyond the checks' own expectations:
+refused before the rest of it matters. The stateful phase is left out: no operation makes what another one takes.
+What is expected beyond the checks' own expectations:
 
 - 504 where the client itself gave a deadline that passed (`x-request-timeout-s`, `x-request-deadline-ms`);
 - 422 for an idempotency key that was used for another request: cases come one after another;

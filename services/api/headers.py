@@ -51,6 +51,8 @@ def read_wishes(headers: Mapping[str, str], limits: LimitsConfig) -> Wishes:
     """Read and check the headers of `HEADERS`. Raises RequestError (INVALID_FIELD, `param` is the header)."""
     if HEADERS.isdisjoint(headers):
         return NO_WISHES
+    if headers.get("idempotency-key") == "":  # who sends one relies on it
+        raise _refused("idempotency-key", "", "it must not be empty")
     return Wishes(
         check_band(headers.get("x-priority-band", ""), "x-priority-band"),
         _deadline_s(headers, limits),
