@@ -113,6 +113,9 @@ class ProdOptions(Options):
         pattern=r"^(\d+(,\d+)*)?$",
         description="batch sizes to capture, as in 1,8,64; empty: vLLM's own",
     )
+    stuck_after_s: float = Field(
+        default=1.0, gt=0, description="a rank with work and no token for so long is given up"
+    )
     dummy_weights: bool = Field(
         default=False, description="random weights, to measure a shape without having it"
     )
@@ -244,6 +247,7 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         redundant_experts=options.redundant_experts,
         balance_every_steps=options.balance_every_steps,
         all_to_all=options.all_to_all,
+        stuck_after_s=options.stuck_after_s,
         max_num_seqs=options.max_num_seqs,
         max_model_len=options.max_model_len,
         max_num_batched_tokens=options.max_num_batched_tokens,

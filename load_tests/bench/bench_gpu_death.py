@@ -24,7 +24,8 @@ from services.request import GenerateJob, SamplingParams, TokenFrame, pack_ids
 async def main(args: argparse.Namespace) -> None:
     config = ExpertsConfig(
         model_path=args.model, model_name="bench", device="cuda", load_format="dummy", enforce_eager=True,
-        gpu_kv_cache_bytes=int(args.kv_gb * 1e9), max_num_seqs=64, max_model_len=4096, pin_cores=False,
+        gpu_kv_cache_bytes=int(args.kv_gb * 1e9), gpu_memory_utilization=0.3, max_num_seqs=64, max_model_len=4096,
+        pin_cores=False,
     )  # fmt: skip
     engine = make_engine(config)
     began_s = time.monotonic()

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from .processes import Group, command_line, cpu_s, tree
 KEY = "em-bench-key-bench-key-bench-key-bench-key"
 GRAPH_SIZES = "1,2,4,8,16,32,64,96,128,160,192,224,256,320,384,448,512"
 REPLICA = "ray::ServeReplica:default:"
+NAMES = {"VLLM::EngineCor": "engine core", "VLLM::VLLM_DP_C": "coordinator"}
 PARTS = {"Gateway": "gateway", "PriorityQueue": "queue", "Cache": "cache", "ExpertShards": "rank"}
 
 
@@ -43,6 +45,11 @@ class Setup:
     gateways: int = 1
     max_num_seqs: int = 512
     max_model_len: int = 4096
+    stuck_after_s: float = 1.0
+
+    @property
+    def engines(self) -> int:
+        return self.groups * self.shards
 
 
 class Service:
@@ -63,7 +70,7 @@ class Service:
         """Living processes by what they do."""
         found: dict[str, list[int]] = {}
         for pid in tree(self.pid):
-            found.setdefault(_part(command_line(pid)), []).append(pid)
+            found.setdefault(_part(pid), []).append(pid)
         return found
 
     def cpu_s(self) -> dict[str, float]:
@@ -93,7 +100,14 @@ class Service:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _part(line: str) -> str:
+def _part(pid: int) -> str:
+    line = command_line(pid)
+    with suppress(
+        OSError
+    ):  # a fork keeps its parent's command line, and has a name of its own, of 15 letters
+        name = Path(f"/proc/{pid}/comm").read_text()
+        if (part := next((part for begin, part in NAMES.items() if name.startswith(begin)), "")) != "":
+            return part
     if line.startswith(REPLICA):
         return PARTS.get(re.split(r"[#\s.]", line[len(REPLICA) :])[0], "rest")
     if "VLLM::APIServer" in line or "vllm.entrypoints" in line:
@@ -114,7 +128,9 @@ def _answers(url: str) -> bool:
         return False
 
 
-def start_mesh(group: Group, setup: Setup, folder: Path, port: int, graph: str = "prod") -> Service:
+def start_mesh(
+    group: Group, setup: Setup, folder: Path, port: int, graph: str = "prod", env: Mapping[str, str] | None = None
+) -> Service:
     """`expertmesh run` in a folder of its own, with whatever store and Ray it starts itself."""
     folder.mkdir(parents=True, exist_ok=True)
     options = [f"http_port={port}", f"grpc_port={port + 1}", f"gateways={setup.gateways}"]
@@ -125,8 +141,9 @@ def start_mesh(group: Group, setup: Setup, folder: Path, port: int, graph: str =
             f"max_num_seqs={setup.max_num_seqs}", f"max_model_len={setup.max_model_len}",
             f"gpu_kv_cache_gb={setup.kv_gb}", f"gpu_memory_utilization={setup.share}",
             "max_num_batched_tokens=8192", f"cuda_graph_sizes={GRAPH_SIZES}", "dummy_weights=true",
+            f"stuck_after_s={setup.stuck_after_s}",
         ]  # fmt: skip
-    env = {
+    variables = {
         "EXPERTMESH_API_KEY": KEY, "EXPERTMESH_HTTP_PORT": str(port), "EXPERTMESH_GRPC_PORT": str(port + 1),
         "VLLM_LOGGING_LEVEL": "INFO", "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder),
     }  # fmt: skip
@@ -143,7 +160,7 @@ def start_mesh(group: Group, setup: Setup, folder: Path, port: int, graph: str =
         graph,
         *options,
     ]
-    return Service(group.start(command, env=env, log=log).pid, log, (port,))
+    return Service(group.start(command, env={**variables, **(env or {})}, log=log).pid, log, (port,))
 
 
 def server_command(setup: Setup, port: int) -> list[str]:
@@ -165,11 +182,52 @@ def server_command(setup: Setup, port: int) -> list[str]:
     return command
 
 
-def start_server(group: Group, setup: Setup, folder: Path, port: int) -> Service:
+def start_servers(group: Group, setup: Setup, folder: Path, port: int) -> list[Service]:
+    """One server for each group of the mesh, on GPUs of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "server.log"
-    process = group.start(server_command(setup, port), env={"VLLM_WORKER_MULTIPROC_METHOD": "fork"}, log=log)
-    return Service(process.pid, log, tuple(port + rank for rank in range(setup.shards)))
+    gpus = setup.shards * setup.tensor_parallel
+    found: list[Service] = []
+    for number in range(setup.groups):
+        log, first = folder / f"server-{number}.log", port + 20 * number
+        env = {
+            "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+            "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in range(number * gpus, (number + 1) * gpus)),
+            "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", "/tmp/vcache") + f"/server-{number}",
+        }
+        process = group.start(server_command(setup, first), env=env, log=log)
+        found.append(Service(process.pid, log, tuple(first + rank for rank in range(setup.shards))))
+    return found
+
+
+class Together:
+    """Several services as one arm."""
+
+    def __init__(self, services: list[Service]) -> None:
+        self.services = services
+        self.ports = tuple(
+            port for rank in zip(*(one.ports for one in services), strict=True) for port in rank
+        )
+
+    def cpu_s(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for service in self.services:
+            for part, seconds in service.cpu_s().items():
+                found[part] = found.get(part, 0.0) + seconds
+        return found
+
+    def wait_ready(self, path: str, within_s: float) -> float:
+        return max(service.wait_ready(path, within_s) for service in self.services)
+
+    def stop(self) -> None:
+        for service in self.services:
+            service.stop(5.0)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def gpu_memory() -> list[int]:
@@ -195,6 +253,42 @@ def engines_up(port: int) -> int:
     return sum(
         float(value) == 1 for value in re.findall(r"^expertmesh_engine_up\{[^}]*\} (\S+)$", text, re.M)
     )
+
+
+def step_sums(port: int, tries: int = 24) -> dict[str, tuple[float, int]]:
+    """Seconds spent in each step of the pipeline, and how often, over all gateways: each answers for itself, and which
+    one does is the kernel's choice, so several connections are made."""
+    pages: dict[str, dict[str, tuple[float, int]]] = {}
+    for _ in range(tries):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/metrics",
+            headers={"Authorization": f"Bearer {KEY}", "Connection": "close"},
+        )
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(request, timeout=2) as answer:
+            text = answer.read().decode()
+            found: dict[str, tuple[float, int]] = {}
+            for step, total in re.findall(r'^expertmesh_step_seconds_sum\{[^}]*step="(\w+)"[^}]*\} (\S+)', text, re.M):
+                count = re.search(rf'^expertmesh_step_seconds_count\{{[^}}]*step="{step}"[^}}]*\}} (\S+)', text, re.M)
+                found[step] = (float(total), int(float(count[1])) if count else 0)
+            pages[str(found)] = found
+    merged: dict[str, tuple[float, int]] = {}
+    for found in pages.values():
+        for step, (total, count) in found.items():
+            before = merged.get(step, (0.0, 0))
+            merged[step] = (before[0] + total, before[1] + count)
+    return merged
+
+
+def step_means_ms(
+    before: dict[str, tuple[float, int]], after: dict[str, tuple[float, int]]
+) -> dict[str, float]:
+    """Mean milliseconds of each step between two looks."""
+    found: dict[str, float] = {}
+    for step, (total, count) in after.items():
+        had = before.get(step, (0.0, 0))
+        if count > had[1]:
+            found[step] = 1e3 * (total - had[0]) / (count - had[1])
+    return found
 
 
 def save_logs(folder: Path, out: Path) -> None:

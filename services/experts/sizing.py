@@ -6,7 +6,8 @@ Mixtral, Qwen3-MoE (grouped-query attention), DeepSeek V2/V3 (MLA, shared and ro
 and dense Llama kinds.
 
 1. Attention, embeddings and the dense FFNs are split over `tensor_parallel` and repeated in every data parallel rank.
-   MLA's latent projections are repeated in every tensor parallel rank as well.
+   MLA's latent projections are repeated in every tensor parallel rank as well; so are shared experts where tensor and
+   data parallelism meet, since each rank then takes a part of the tokens through its experts.
 2. Routed experts, redundant ones included, are spread over all GPUs of the group; routers are repeated.
 3. The KV cache of a token is 2 · kv heads · head size per layer, split over tensor parallel ranks as far as there are
    heads; MLA keeps one latent and one rotary key per layer, in every tensor parallel rank.
@@ -157,8 +158,9 @@ def size(
     `other_bytes` is what activations, graphs and the runtime take (docs/sizing.md: measured)."""
     count = weights(config)
     gpus = tensor_parallel * data_parallel
-    whole = count.latent + count.routers + count.norms
-    split = count.embeddings + count.attention + count.dense_ffn + count.shared
+    mixed = tensor_parallel > 1 and data_parallel > 1
+    whole = count.latent + count.routers + count.norms + (count.shared if mixed else 0)
+    split = count.embeddings + count.attention + count.dense_ffn + (0 if mixed else count.shared)
     slots = (count.num_experts + redundant_experts) * count.moe_layers / gpus
     per_gpu = (whole + split / tensor_parallel + slots * count.expert) * bytes_per_weight
     per_token = kv_bytes_per_token(config, tensor_parallel)

@@ -55,7 +55,10 @@ def test_redundant_experts_fill_the_ranks(ranks: int, redundant: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"shards": 8, "redundant_experts": 4, "balance_every_steps": 9}, "8 ranks evenly: redundant_experts=0 or 8"),
+        (
+            {"shards": 8, "redundant_experts": 4, "balance_every_steps": 9},
+            "8 ranks evenly: redundant_experts=0 or 8",
+        ),
         ({"shards": 4, "redundant_experts": 4}, "nothing without balance_every_steps"),
         ({"shards": 1, "balance_every_steps": 9}, "groups of several GPUs"),
         ({"shards": 4, "balance_every_steps": 9, "expert_parallel": "off"}, "groups of several GPUs"),
@@ -67,3 +70,27 @@ def test_redundant_experts_fill_the_ranks(ranks: int, redundant: int) -> None:
 def test_what_does_not_fit_is_told_what_would(changed: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         groups.check(settings(**changed), V2_LITE)
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "data", "redundant", "measured_gib"),
+    [
+        (V2_LITE, 1, 1, 0, 29.34),
+        (V2_LITE, 1, 2, 0, 15.94),
+        (V2_LITE, 2, 1, 0, 14.75),
+        (V2_LITE, 2, 2, 0, 8.46),
+        (V2_LITE, 1, 4, 0, 9.23),
+        (V2_LITE, 1, 4, 8, 10.1),
+        (V3_CUT, 1, 1, 0, 46.75),
+        (V3_CUT, 1, 2, 0, 25.75),
+        (V3_CUT, 1, 4, 0, 15.25),
+    ],
+)
+def test_the_formula_is_within_two_percent_of_four_h100s(
+    model: dict[str, object], tensor: int, data: int, redundant: int, measured_gib: float
+) -> None:
+    """What vLLM 0.26 said that loading took, 22 November 2026."""
+    planned = sizing.size(
+        model, H100, tensor_parallel=tensor, data_parallel=data, redundant_experts=redundant
+    )
+    assert planned.weight_bytes / 2**30 == pytest.approx(measured_gib, rel=0.02)
