@@ -21,7 +21,7 @@ SEEDS   ?= 2000
 USERS   ?= 8
 SECONDS_OF_LOAD ?= 60
 
-.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache twin chaos clean
+.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache bench-hostile fuzz twin chaos clean
 help:
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -57,6 +57,14 @@ bench-gateway: $(STAMPS)/dev ## the gateway's cost of a token, simulated engines
 
 bench-cache: $(STAMPS)/dev ## the response cache: hits, misses, single flight
 	@$(PY) -m load_tests.bench.bench_cache $(ARGS)
+
+bench-hostile: $(STAMPS)/dev ## good traffic beside a thousand hostile clients; leavers; memory per stream
+	@$(PY) -m load_tests.bench.bench_hostile $(ARGS)
+	@$(PY) -m load_tests.bench.bench_disconnects
+	@$(PY) -m load_tests.bench.bench_stream_memory
+
+fuzz: $(STAMPS)/dev ## odd input on both ports: 10,000 cases from our OpenAPI document, 10,000 of our proto
+	@$(PY) -m load_tests.fuzz $(ARGS)
 
 twin: $(STAMPS)/project ## SEEDS=n seeded runs of the digital twin with faults
 	@$(BIN)/expertmesh twin run --seeds $(SEEDS) $(ARGS)

@@ -55,18 +55,16 @@ def with_model(document: dict[str, Any], model: str) -> dict[str, Any]:
     return document
 
 
-def run(
-    document: dict[str, Any], url: str, key: str, folder: Path, *, examples: int, seed: int, more: list[str]
-) -> int:
+def run(document: dict[str, Any], folder: Path, args: argparse.Namespace, more: list[str]) -> int:
     """One run of the command-line program; its own output, its own exit code."""
     (folder / "openapi.json").write_text(json.dumps(document))
     (folder / "schemathesis.toml").write_text(EXPECTATIONS)
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"),
-        "run", str(folder / "openapi.json"), "--url", url, "--header", f"Authorization: Bearer {key}",
+        "run", str(folder / "openapi.json"), "--url", args.url, "--header", f"Authorization: Bearer {args.key}",
         "--mode", "all", "--phases", "examples,coverage,fuzzing", "--checks", "all",
-        "--continue-on-failure", "--max-response-time", str(HANG_S), "--max-examples", str(examples),
-        "--seed", str(seed), "--suppress-health-check", "all", *more,
+        "--continue-on-failure", "--max-response-time", str(args.hang), "--max-examples", str(args.examples),
+        "--seed", str(args.seed), "--suppress-health-check", "all", *more,
     ]  # fmt: skip
     return subprocess.run(command, cwd=folder, check=False).returncode
 
@@ -79,6 +77,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=1500, help="random ones of each operation, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=["served", "model"])
+    parser.add_argument("--hang", type=float, default=HANG_S, help="an answer that takes longer is a finding")
     args, more = parser.parse_known_args()
     failed = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -87,10 +86,7 @@ def main() -> int:
             if which == "model":
                 found = with_model(found, "sim")
             print(f"--- {which}", flush=True)
-            code = run(
-                found, args.url, args.key, Path(folder), examples=args.examples, seed=args.seed, more=more
-            )
-            failed |= code
+            failed |= run(found, Path(folder), args, more)
     return 1 if failed else 0
 
 
