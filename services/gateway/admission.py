@@ -24,7 +24,7 @@ MAX_PREFIX_BLOCKS = 16
 
 class Work(msgspec.Struct, frozen=True):
     """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock; `revision` is that of the
-    model which its session gets ("": not known yet, any)."""
+    model which its session gets ("": not known yet, any); `pinned`: it must be that one."""
 
     principal: Principal
     request: InferenceRequest
@@ -34,6 +34,7 @@ class Work(msgspec.Struct, frozen=True):
     arrived_s: float
     deadline_s: float
     revision: str = ""
+    pinned: bool = False
 
     @property
     def session(self) -> str:
@@ -128,4 +129,5 @@ def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt:
         weight=work.principal.weight,
         prefix=prefix_hashes(salt, prompt),
         revision=work.revision,
+        pinned=work.pinned,
     )

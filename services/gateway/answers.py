@@ -75,6 +75,11 @@ class CachedFlight:
         if self._seat is not None:
             self._seat.feed(part)
 
+    def leave(self) -> None:
+        """No part in the flight any more."""
+        if self._seat is not None:
+            self._seat.leave()
+
     def attach(self, follower: Generation) -> None:
         if self._seat is not None:
             self._seat.attach(follower)

@@ -72,6 +72,7 @@ class Owner(Protocol):
     def plain(self, choice: int) -> Say | None: ...
     def finished(self, choice: Choice) -> None: ...
     def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None: ...
+    def leave_flight(self) -> None: ...
 
 
 class Choice:
@@ -117,6 +118,8 @@ class Choice:
     def on_grant(self, grant: Grant) -> None:
         self._generation.observer.leased(grant.queue_wait_s)
         self.apply(self.flow.on_grant(grant, self._generation.clock.now_s()))
+        if self._feed is not None and self.flow.astray:
+            self._generation.leave_flight()
 
     def on_refuse(self, refuse: Refuse) -> None:
         self.apply(self.flow.on_refuse(refuse, self._generation.clock.now_s()))

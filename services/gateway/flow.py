@@ -97,6 +97,11 @@ class ChoiceFlow:
         """The answer's longest length."""
         return self._max_tokens
 
+    @property
+    def astray(self) -> bool:
+        """Its answer is of another revision than the one it was meant for: whoever counts on that must not get it."""
+        return self.revision != self._template.revision
+
     def start(self, now_s: float) -> list[Effect]:
         """Ask for the first lease."""
         return [self._ask(now_s)]

@@ -30,6 +30,7 @@ class Flight(Protocol):
     def follows(self) -> bool: ...
     def feed(self, part: FeedPart) -> None: ...
     def attach(self, follower: Generation) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Generation:
@@ -78,9 +79,17 @@ class Generation:
         collector has not come round to yet."""
         self.choices.clear()
 
-    def of_revision(self, revision: str) -> bool:
-        """Whether all of the answer is that revision's ("": any): else nobody else may have it."""
-        return not revision or all(choice.flow.revision in ("", revision) for choice in self.choices)
+    @property
+    def astray(self) -> bool:
+        """Part of the answer is of another revision than it was meant for: nobody else may have it."""
+        return any(choice.flow.astray for choice in self.choices)
+
+    def leave_flight(self) -> None:
+        """Who follows this generation must not get what it makes: they go on alone."""
+        for choice in self.choices:
+            choice.feed_to(None)
+        if self._flight is not None:
+            self._flight.leave()
 
     async def run(self, flight: Flight) -> None:
         """Generate all choices, or follow a flight that does. Returns when the last one is complete; raises

@@ -68,6 +68,12 @@ class Journal:
                 raise expired("answers of this size are not kept")
             trace.journal = "off"
             return False
+        if mesh.queue.revisions(mesh.model.info.model) is None:  # who goes on with it must know with what it began
+            if seen is not None:
+                raise OverloadError(Reason.NOT_READY, "the queue is out of reach", retry_after_s=AWAY_S)
+            trace.journal = "off"
+            return False
+        work = msgspec.structs.replace(work, pinned=True)
         key = mesh.keys.journal_key(work.principal.tenant, name, request.person)
         run, began = await self._run_of(mesh, work, key, request_id, trace, resume=seen is not None)
         viewer = Viewer(responder, seen, mesh.config.limits.stream_buffer_bytes)
@@ -110,7 +116,7 @@ class Journal:
             request_id,
             int(mesh.clock.wall_s()),
             info.model,
-            work.revision or info.revision,
+            work.revision,
             mesh.policy.version,
         )
         run = self._runs[key.wire] = Run(self, mesh, work, key, fingerprint, trace)

@@ -122,7 +122,7 @@ class Run(Part):
                 return self._say(generation.hit)
             tail = settle(mesh, work, generation)
             generation.record = self.show.deltas
-            if generation.of_revision(work.revision):
+            if not generation.astray:
                 flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
         mesh.readiness.proven(mesh.clock.now_s())
         return JournalTail(tail.usage, tail.confidence)
@@ -131,10 +131,10 @@ class Run(Part):
         """Another gateway began it: follow, and go on by ourselves when it is gone."""
         mesh = self._mesh
         info, policy = mesh.model.info, mesh.policy_of(begun.policy)
-        known = mesh.queue.knows(begun.model, begun.revision)
-        if policy is None or begun.model != info.model or not (known or begun.revision == info.revision):
-            raise expired("it was begun with another model or policy")
-        work = msgspec.structs.replace(self._work, revision=begun.revision if known else "")
+        known = mesh.queue.revisions(info.model) or ()
+        if policy is None or begun.model != info.model or begun.revision not in known:
+            raise expired("it was begun with another model, revision or policy")
+        work = msgspec.structs.replace(self._work, revision=begun.revision, pinned=True)
         generation = prepare(
             mesh, work, self.show.head, self.show, mesh.telemetry.silent(),
             make_choice=self.make_choice, policy=policy,
@@ -218,6 +218,9 @@ class _Source:
 
     def feed(self, part: FeedPart) -> None:
         """The journal gets tokens by `flush`."""
+
+    def leave(self) -> None:
+        """Nothing is fed to it."""
 
     def attach(self, follower: Generation) -> None:
         self._run.attach_generation(follower)

@@ -165,7 +165,7 @@ async def generated(
             return replay_answer(generation.hit, flight.headed(head), responder)
         tail = settle(mesh, work, generation)
         responder.end(tail)
-        if generation.of_revision(work.revision):
+        if not generation.astray:
             flight.land(to_keep(generation, tail, mesh.clock.now_s() - work.arrived_s))
         mesh.readiness.proven(mesh.clock.now_s())
         return tail

@@ -53,7 +53,7 @@ class Acquire(Message, frozen=True, tag=20):
     `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
     request already lost; `emitted_tokens` > 0 marks a resumption (never refused for capacity, only for
     deadline or poison); so does `registered`: the queue took this request before its restart. `revision` of the model
-    is a wish, and where tokens were emitted the one that they came from: the answer goes on there only.
+    is a wish; where tokens were emitted, or it is `pinned`, the answer is of that revision and no other.
     """
 
     ticket: int
@@ -72,6 +72,7 @@ class Acquire(Message, frozen=True, tag=20):
     preemptible: bool = True
     registered: bool = False
     revision: str = ""
+    pinned: bool = False
 
 
 class CancelTicket(Message, frozen=True, tag=21):

@@ -195,6 +195,7 @@ class QueueAuthority:
         """What an earlier queue decided, from a gateway that was there."""
         if self._lanes.make(message.model, message.shares[0][0] if message.shares else "", now_s) is not None:
             self._lanes.desks[message.model].adopt(message, now_s)
+            self._move_strays(now_s)
         self._hear_gateway(link, now_s)
 
     def _meet_engine(self, link: Link, message: EngineUp, now_s: float) -> None:
@@ -266,9 +267,12 @@ class QueueAuthority:
                 continue  # not all engines have said that they are there
             if desk.look(self._lanes.seen(model, now_s), now_s):
                 self._announce(desk)
+        self._move_strays(now_s)
+        self._run(self._lanes.give_up(now_s))
+
+    def _move_strays(self, now_s: float) -> None:
         for scheduler, gateway, acquire in self._lanes.strays(now_s):
             self._decide(scheduler, FromGateway(gateway, acquire), now_s)
-        self._run(self._lanes.give_up(now_s))
 
     def _announce(self, desk: Desk) -> None:
         if desk.release is not None:

@@ -139,10 +139,10 @@ class QueueClient:
         told = self._revisions.get(model)
         return choose(Table(told.shares, told.salt), session) if told is not None else ""
 
-    def knows(self, model: str, revision: str) -> bool:
-        """Whether there is such a revision, with sessions or without."""
+    def revisions(self, model: str) -> frozenset[str] | None:
+        """Those that there are, with sessions or without; None before the queue said so."""
         told = self._revisions.get(model)
-        return told is not None and any(name == revision for name, _ in told.shares)
+        return frozenset(name for name, _ in told.shares) if told is not None else None
 
     # what the pipeline calls ---------------------------------------------------------------------------
 
@@ -183,6 +183,7 @@ class QueueClient:
         self.reconnects += 1
         if self._limits is not None:
             link.send(self._limits)
+        link.send(Progress((), ()))  # the queue hears who we are, and says what there is
         for revisions in self._revisions.values():
             link.send(revisions)
         for release in self._owed:  # of a queue that has died since: it ignores what it does not know

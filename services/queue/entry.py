@@ -22,7 +22,7 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     Times are seconds of the queue's clock. The orderings drop an entry lazily when its `state` says that it waits
     no more. `*_slot` are its places in the timer wheels.
     `wanted_tokens` is the KV it will need, `cost` its expected price in the fairness bill, `counts` where its tenant is
-    counted.
+    counted. `pinned`: no other revision of the model will do.
     """
 
     gateway: str
@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     protected: bool
     prefix: tuple[int, ...] = ()
     avoid: tuple[str, ...] = ()
+    pinned: bool = False
     state: int = WAITING
     deadline_slot: int = 0
     ageing_slot: int = 0

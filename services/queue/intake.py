@@ -26,6 +26,7 @@ def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_
         state.prices.expected(context, expected), context + min(left, int(2 * expected) + 1),
         message.preemptible and state.configs[band].preemptible,
         message.emitted_tokens > 0 or message.registered, message.prefix, message.avoid,
+        message.pinned or message.emitted_tokens > 0,
         counts=state.tenants.of(message.tenant, band),
     )  # fmt: skip
     if message.age_s > 0.0:

@@ -71,7 +71,7 @@ class Lanes:
     def for_acquire(self, message: Acquire, now_s: float) -> Scheduler | None:
         desk, revision = self.desks.get(message.model), message.revision
         if desk is not None:
-            revision = desk.route(revision, message.emitted_tokens > 0, message.request_id)
+            revision = desk.route(revision, message.pinned or message.emitted_tokens > 0, message.request_id)
         return self.make(message.model, revision, now_s)
 
     def for_holding(self, message: Holding, now_s: float) -> Scheduler | None:
@@ -130,14 +130,14 @@ class Lanes:
     # moving -----------------------------------------------------------------------------------------------
 
     def strays(self, now_s: float) -> list[tuple[Scheduler, str, Acquire]]:
-        """Requests that wait where no sessions go any more, taken out: for which scheduler, of which gateway, asked how."""
+        """Requests that wait where no sessions go any more, taken out: for which scheduler, of which gateway, how."""
         moves: list[tuple[Scheduler, str, Acquire]] = []
         for (model, revision), scheduler in list(self._schedulers.items()):
             desk = self.desks[model]
             if not desk.table.shares or desk.table.share(revision) > 0.0:
                 continue
             for entry in _waiting(scheduler):
-                if entry.emitted_tokens:
+                if entry.pinned:
                     continue
                 target = self.make(model, desk.route("", False, entry.request_id), now_s)
                 if target is not None and target is not scheduler:

@@ -97,7 +97,7 @@ class QueueState:
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.add(entry)
         self.slots[entry.band].wait(entry, +1)
-        self.resuming += entry.emitted_tokens > 0
+        self.resuming += entry.pinned
         self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
 
     def unqueue(self, entry: Entry) -> None:
@@ -105,7 +105,7 @@ class QueueState:
         self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost)
         self.deadlines.remove(entry)
         self.slots[entry.band].wait(entry, -1)
-        self.resuming -= entry.emitted_tokens > 0
+        self.resuming -= entry.pinned
 
     def drop(self, entry: Entry) -> None:
         """A waiting request leaves without a lease."""

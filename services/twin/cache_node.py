@@ -12,9 +12,9 @@ from ..cache.key import CacheKey
 from ..cache.memory_store import MemoryStore
 from ..cache.store import Found, StoreStats, Ticket
 from ..config import CacheConfig
-from ..link.messages import AnyMessage
+from .authority_node import AuthorityNode
 from .kernel import Process, Simulation
-from .network import End, Network
+from .network import Network
 
 OUT_S = 0.002
 """A store that does not answer costs its adapter's bound, not more (services/cache/store.py, invariant 4)."""
@@ -52,35 +52,17 @@ class FailingStore:
         self.out = False
 
 
-class CacheNode(Process):
-    """Handler of the links that gateways open."""
+class CacheNode(AuthorityNode):
+    """When it is killed flights are forgotten, answers are not."""
+
+    authority: Authority
 
     def __init__(self, sim: Simulation, network: Network, name: str, config: CacheConfig) -> None:
-        super().__init__(sim, name)
-        self.network, self.config = network, config
+        super().__init__(sim, network, name)
+        self.config = config
         self.store = FailingStore(self)
-        self._graves: list[object] = []
-        network.add(self)
 
     def boot(self) -> None:
         self.authority = Authority(self.store, self.config, clock=self)
         self.authority._expire()  # type: ignore[reportPrivateUsage]  # what `start` does apart from listening
         self.authority._boot = f"life {self.incarnation}"  # type: ignore[reportPrivateUsage]  # random otherwise
-        self._graves.append(self.authority)
-
-    def crash(self, restart_s: float, *, silent: bool = False) -> None:
-        """kill -9; flights are forgotten, answers are not."""
-        if not self.alive:
-            return
-        self.network.killed(self, silent=silent)
-        self.kill()
-        self.sim.at(self.sim.now_s + restart_s, None, self.start)
-
-    def link_up(self, link: End) -> None:
-        self.authority.link_up(link)  # type: ignore[arg-type]
-
-    def link_message(self, link: End, message: AnyMessage) -> None:
-        self.authority.link_message(link, message)  # type: ignore[arg-type]
-
-    def link_down(self, link: End, why: str) -> None:
-        self.authority.link_down(link, why)  # type: ignore[arg-type]

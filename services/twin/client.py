@@ -31,7 +31,7 @@ class TwinCall:
         ask = self._ask
         return InferenceRequest(
             kind="completion", model=self._model, sampling=ask.sampling, prompts=(ask.prompt,), n=ask.choices,
-            stream=True, band=ask.band, deadline_s=ask.patience_s,
+            stream=True, band=ask.band, deadline_s=ask.patience_s, person=ask.person,
         )  # fmt: skip
 
     def responder(self, request: InferenceRequest) -> TwinCall:
@@ -39,6 +39,9 @@ class TwinCall:
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         self._on_gone = callback
+
+    def broken(self) -> None:
+        """The gateway died; without a key nobody comes back."""
 
     def gone(self) -> None:
         """The client hangs up."""

@@ -41,9 +41,11 @@ class EngineNode(Process):
         *,
         model: str,
         pool: str,
+        revision: str = "",
     ) -> None:
         super().__init__(sim, name)
         self.network, self.queue, self.timing, self.model, self.pool = network, queue, timing, model, pool
+        self.revision = revision
         self.slow = 1.0
         self.draining = False
         self._before = Usage()
@@ -51,11 +53,12 @@ class EngineNode(Process):
 
     def boot(self) -> None:
         self.draining = False
-        self.engine = SimEngine(self.timing, self.model)
+        self.engine = SimEngine(self.timing, self.model, self.revision)
         self.engine.slow = self.slow
         self.rank = rank = Rank(
-            self.engine, engine_id=self.name, resolve_queue=_nowhere, key=b"twin", pool=self.pool, clock=self
-        )
+            self.engine, engine_id=self.name, resolve_queue=_nowhere, key=b"twin", pool=self.pool, clock=self,
+            on_retired=self._retired,
+        )  # fmt: skip
         rank._server = TwinServer(f"{self.name}#{self.incarnation}")  # type: ignore[assignment]
         rank._redial = TwinRedial(self.network, self, self.queue, rank)  # type: ignore[assignment,arg-type]
         self.loop.create_task(rank.start())
@@ -104,6 +107,10 @@ class EngineNode(Process):
         self.network.killed(self, silent=silent)
         self.kill()
         self.sim.at(self.sim.now_s + restart_s, None, self._restart)
+
+    def _retired(self) -> None:
+        """It was asked to go and has drained: its process ends in order, and Serve starts another."""
+        self.after(0.0, self.crash, RESTART_S)
 
     def _restart(self) -> None:
         if not self.alive:

@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from ..queue.rollout.operations import Drain, Start, Steer
+from ..queue.rollout.plan import Plan
+from ..queue.rollout.verdict import Limits
+
 if TYPE_CHECKING:
     from .world import World
+
+PLAN = Plan(
+    "v2", "v1", steps=(0.3, 0.6, 1.0), hold_s=0.1, bake_s=0.3, patience_s=1.5, floor_share=0.3,
+    limits=Limits(3, ttft_s=8.0),
+)  # fmt: skip
+"""What operators of these worlds ask for."""
 
 Kind = Literal[
     "engine_kill", "engine_host_loss", "engine_stop", "engine_wedge", "engine_slow", "engine_drain", "partition",
     "one_way", "cut_link", "slow_link", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop", "repeats",
-    "cache_kill", "store_out",
+    "cache_kill", "store_out", "journal_kill", "journal_store_out", "client_cut", "release_start", "release_abort",
+    "release_promote", "retire",
 ]  # fmt: skip
 
 
@@ -40,8 +51,29 @@ CACHE_KINDS: tuple[Kind, ...] = ("cache_kill", "store_out", "cut_link", "engine_
 CENTRAL_KINDS: tuple[Kind, ...] = ("queue_kill", "queue_kill", "queue_stop", "gateway_kill", "gateway_stop")
 
 
-def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], queue: str) -> list[Fault]:
+JOURNAL_KINDS: tuple[Kind, ...] = (
+    "journal_kill", "journal_store_out", "client_cut", "client_cut", "gateway_kill", "gateway_kill", "cut_link",
+    "partition",
+)  # fmt: skip
+RELEASE_KINDS: tuple[Kind, ...] = (
+    "release_abort", "release_promote", "retire", "engine_kill", "queue_kill", "queue_kill", "engine_drain",
+)  # fmt: skip
+
+
+class Cast(msgspec.Struct, frozen=True):
+    """Who is there. `journal`: answers outlive their gateways; `releases`: engines of two revisions."""
+
+    engines: list[str]
+    gateways: list[str]
+    queue: str = "queue"
+    journal: bool = False
+    releases: bool = False
+
+
+def draw(rng: Random, until_s: float, cast: Cast) -> list[Fault]:
     """A script: often one kind of trouble, sometimes everything at once."""
+    engines, gateways, queue = cast.engines, cast.gateways, cast.queue
+    central = [queue, queue, "cache", *(["journal"] * 3 if cast.journal else [])]
     kinds: tuple[Kind, ...] = rng.choice(
         (
             ENGINE_KINDS,
@@ -52,16 +84,28 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             ENGINE_KINDS + NETWORK_KINDS + CENTRAL_KINDS + CACHE_KINDS,
         )
     )
+    if cast.journal and rng.random() < 0.6:
+        kinds = JOURNAL_KINDS
     script: list[Fault] = []
+    if cast.releases:
+        if rng.random() < 0.6:
+            kinds = RELEASE_KINDS
+        strategy = rng.choice(("canary", "canary", "blue_green", "rolling"))
+        if rng.random() < 0.85:
+            script.append(Fault(rng.uniform(0.0, 0.8), "release_start", queue, strategy))
     for _ in range(rng.choice((0, 1, 1, 2, 3, 4, 6))):
         kind = rng.choice(kinds)
         at_s, for_s = rng.uniform(0.0, until_s), rng.choice((0.05, 0.3, 0.8, 1.5, 2.5))
         if kind.startswith("engine"):
             factor = rng.choice((3.0, 10.0, 50.0))
             script.append(Fault(at_s, kind, rng.choice(engines), "", for_s, factor))
+        elif kind == "retire":
+            script.append(Fault(at_s, kind, rng.choice(engines), "", rng.choice((0.0, 0.5))))
         elif kind in ("cache_kill", "store_out"):
             script.append(Fault(at_s, kind, "cache", "", for_s))
-        elif kind.startswith("queue"):
+        elif kind.startswith("journal") or kind == "client_cut":
+            script.append(Fault(at_s, kind, "journal", "", for_s))
+        elif kind.startswith(("queue", "release")):
             script.append(Fault(at_s, kind, queue, "", for_s))
         elif kind.startswith("gateway"):
             script.append(Fault(at_s, kind, rng.choice(gateways), "", for_s))
@@ -69,7 +113,7 @@ def draw(rng: Random, until_s: float, engines: list[str], gateways: list[str], q
             script.append(Fault(at_s, kind, "network", "", for_s, rng.choice((0.05, 0.3))))
         else:
             subject = rng.choice(gateways + engines)
-            other = rng.choice([queue, queue, "cache", *(engines if subject in gateways else gateways)])
+            other = rng.choice([*central, *(engines if subject in gateways else gateways)])
             if rng.random() < 0.5:
                 subject, other = other, subject
             script.append(Fault(at_s, kind, subject, other, for_s, rng.choice((0.05, 0.4))))
@@ -90,6 +134,23 @@ def apply(world: World, fault: Fault) -> None:
         case "store_out":
             world.cache.store.out = True
             sim.at(end_s, None, world.cache.store.come_back)
+        case "journal_kill" | "journal_store_out" | "client_cut" if world.journal is None:
+            pass
+        case "journal_kill":
+            world.journal.crash(fault.for_s)
+        case "journal_store_out":
+            world.journal.store.out = True
+            sim.at(end_s, None, setattr, world.journal.store, "out", False)
+        case "client_cut":
+            for reader in world.readers:
+                if reader.call is not None and sim.rng.random() < 0.5:
+                    reader.cut()
+        case "release_start":
+            world.queue.operate(Start(msgspec.structs.replace(PLAN, strategy=fault.other)))
+        case "release_abort" | "release_promote":
+            world.queue.operate(Steer("abort" if fault.kind == "release_abort" else "promote"))
+        case "retire":
+            world.queue.operate(Drain(fault.subject, fault.for_s))
         case "queue_kill":
             world.queue.crash(fault.for_s)
         case "gateway_kill":

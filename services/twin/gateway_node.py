@@ -93,26 +93,29 @@ class GatewayNode(Process):
 
     def admit(self, ask: Ask) -> None:
         """A client's request arrives."""
-        call = TwinCall(ask, self.model, self.oracle)
-        self._calls[ask.request_id] = call
-        task = self.tasks[ask.request_id] = self.loop.create_task(self._serve(ask, call))
-        task.add_done_callback(lambda done: self._done(ask, done))
+        self.oracle.arrived(ask)
+        self.connect(TwinCall(ask, self.model, self.oracle), ask.request_id)
+
+    def connect(self, call: TwinCall, name: str) -> None:
+        """A client's connection; `name` is its own among those of this gateway."""
+        self._calls[name] = call
+        task = self.tasks[name] = self.loop.create_task(self._serve(call))
+        task.add_done_callback(lambda done: self._done(name, done))
 
     def client_gone(self, ask: Ask) -> None:
         call = self._calls.get(ask.request_id)
         if call is not None:
             call.gone()
 
-    async def _serve(self, ask: Ask, call: TwinCall) -> None:
-        self.oracle.arrived(ask)
+    async def _serve(self, call: TwinCall) -> None:
         try:
             await pipeline.serve(self.mesh, call)
         except asyncio.CancelledError:
-            self.oracle.failed(ask, ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
+            call.fail(ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
 
-    def _done(self, ask: Ask, task: asyncio.Task[None]) -> None:
-        self.tasks.pop(ask.request_id, None)
-        self._calls.pop(ask.request_id, None)
+    def _done(self, name: str, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(name, None)
+        self._calls.pop(name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
@@ -135,13 +138,13 @@ class GatewayNode(Process):
     def revision_of(self, model: str, session: str) -> str:
         return self.client.revision_of(model, session)
 
-    def knows(self, model: str, revision: str) -> bool:
-        return self.client.knows(model, revision)
+    def revisions(self, model: str) -> frozenset[str] | None:
+        return self.client.revisions(model)
 
     # Engines port -----------------------------------------------------------------------------------------
 
     def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:
-        self.oracle.opened(self.link_name, receiver.index, grant, submit)
+        self.oracle.opened(self.link_name, receiver.index, grant, submit, id(receiver))
         self.mux.open(grant, submit, _Watched(self, receiver, submit))
 
     def close(self, engine_id: str, stream_id: int) -> None:
@@ -165,6 +168,8 @@ class GatewayNode(Process):
         if not self.alive:
             return
         self.oracle.gateway_died(self.name)
+        for call in self._calls.values():
+            call.broken()
         self._graves.append(
             self.tasks
         )  # or collecting them would run their `finally` in the next incarnation
@@ -208,7 +213,9 @@ class _Watched:
 
     def _lost(self, *, drained: bool) -> None:
         emitted = len(self._choice.flow.emitted)
-        self._node.oracle.lost(self._submit.job.request_id, self._choice.index, emitted, drained=drained)
+        grant = self._choice.flow.grant
+        if grant is not None:
+            self._node.oracle.lost(self._node.link_name, grant.lease_id, emitted, drained=drained)
 
 
 class _Dialled:

@@ -4,7 +4,8 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 
  1. A request has exactly one outcome, and its client sees nothing after it.
  2. The client's text is at every moment a prefix of the right text, and all of it at the end; the reason why it
-    ended is the right one. (Token i is a function of the prompt and i, so a lost or doubled token shows.)
+    ended is the right one. (Token i is a function of the prompt, i and the revision of the model, so a lost or
+    doubled token shows, and so does an answer that two revisions wrote.)
  3. Usage is exact: the tokens billed are those of the answer.
  4. A lease is granted to one ticket only, and never again under the same number, over all lives of the queue.
  5. A gateway returns every lease that it accepted exactly once, and runs a choice on one lease at a time; the
@@ -23,6 +24,12 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 17. A request keeps its place: each registration tells its true age and what was emitted already.
 18. What is called back comes back: a preempted lease is returned.
 19. A cache hit is an answer to what the same tenant asked before, in the same words and settings.
+20. A client that comes back with its last event id, to any gateway, gets exactly the rest, or is told beforehand that
+    its answer cannot be resumed.
+21. Under one key an answer is billed once, however many clients asked for it, wherever.
+22. No new answer begins with a revision that gets no sessions.
+23. What was taken back stays so when the queue dies, as long as a gateway lives that was told.
+24. Workers are renewed one at a time, and never the last one of a revision.
 """
 
 from __future__ import annotations
@@ -30,7 +37,8 @@ from __future__ import annotations
 from .watch_clients import ClientWatch
 from .watch_leases import LeaseWatch
 from .watch_queue import QueueWatch
+from .watch_releases import ReleaseWatch
 
 
-class Oracle(ClientWatch, LeaseWatch, QueueWatch):
+class Oracle(ClientWatch, LeaseWatch, QueueWatch, ReleaseWatch):
     """Watches one world; raises Violation (records.py) from within the event that breaks an invariant."""

@@ -6,12 +6,16 @@ Rules: replaces the authority's listening socket, nothing else. A killed queue f
 from __future__ import annotations
 
 from ..config import QueueConfig
-from ..link.messages import AnyMessage, Release
+from ..errors import ConfigError
+from ..link.messages import Grant, Release
 from ..queue.authority import QueueAuthority
 from ..queue.events import FromGateway, GatewayLost, ToAllGateways, ToGateway
+from ..queue.rollout.desk import Desk
+from ..queue.rollout.operations import Wish
 from ..queue.scheduler import Scheduler
-from .kernel import Process, Simulation
-from .network import End, Network
+from .authority_node import AuthorityNode
+from .kernel import Simulation
+from .network import Network
 from .oracle import Oracle
 
 
@@ -40,6 +44,7 @@ class WatchedAuthority(QueueAuthority):
         for effect in effects:
             if type(effect) is ToGateway:
                 oracle.queue_said(effect.gateway, effect.message)
+                self._check_grant(scheduler, effect)
             elif type(effect) is ToAllGateways:
                 oracle.fenced(effect.message)
         self._run(effects)
@@ -48,35 +53,56 @@ class WatchedAuthority(QueueAuthority):
         granting = now_s > self._started_s + self.config.restart_grace_s + 1e-6
         oracle.decided(scheduler, granting=granting)
 
+    # revisions -------------------------------------------------------------------------------------------
 
-class QueueNode(Process):
-    """Handler of the links that gateways and engines open."""
+    def _announce(self, desk: Desk) -> None:
+        super()._announce(desk)
+        self._node.oracle.announced(desk.release, everywhere=len(self._gateways) == self._node.num_gateways)
+
+    def _check_grant(self, scheduler: Scheduler, effect: ToGateway) -> None:
+        grant = effect.message
+        if type(grant) is not Grant:
+            return
+        entry = scheduler.state.gateways.get(effect.gateway, {}).get(grant.ticket)
+        for desk in self._lanes.desks.values():
+            if entry is not None and not entry.pinned and desk.table.shares:
+                self._node.oracle.granted_fresh(grant, desk.table, desk.release)
+
+    def _retire(self, name: str, within_s: float) -> list[str]:
+        units = [unit for _, unit in self._lanes.units(self._node.now_s()).values()]
+        if not self._node.operating:
+            self._node.oracle.renewed(name, units)
+        return super()._retire(name, within_s)
+
+
+class QueueNode(AuthorityNode):
+    """A killed queue forgets everything."""
+
+    authority: WatchedAuthority
 
     def __init__(
         self, sim: Simulation, network: Network, name: str, config: QueueConfig, oracle: Oracle
     ) -> None:
-        super().__init__(sim, name)
-        self.network, self.config, self.oracle = network, config, oracle
-        network.add(self)
+        super().__init__(sim, network, name)
+        self.config, self.oracle = config, oracle
+        self.operating = False
+        self.num_gateways = 0
 
     def boot(self) -> None:
         self.authority = WatchedAuthority(self.config, self)
         self.authority.begin()
 
-    def crash(self, restart_s: float, *, silent: bool = False) -> None:
-        """kill -9; everything it knew is gone."""
-        if not self.alive:
-            return
-        self.network.killed(self, silent=silent)
-        self.kill()
+    def died(self) -> None:
         self.oracle.queue_died()
-        self.sim.at(self.sim.now_s + restart_s, None, self.start)
 
-    def link_up(self, link: End) -> None:
-        self.authority.link_up(link)  # type: ignore[arg-type]
-
-    def link_message(self, link: End, message: AnyMessage) -> None:
-        self.authority.link_message(link, message)  # type: ignore[arg-type]
-
-    def link_down(self, link: End, why: str) -> None:
-        self.authority.link_down(link, why)  # type: ignore[arg-type]
+    def operate(self, wish: Wish) -> None:
+        """What an operator asks for; a queue that is down, or that finds it makes no sense now, refuses."""
+        if not self.alive or self.stopped:
+            return
+        self.operating = True
+        try:
+            self.authority.operate(wish)
+        except ConfigError as error:
+            self.sim.note(self.name, f"refuses: {error}")
+        finally:
+            self.operating = False

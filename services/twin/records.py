@@ -5,7 +5,7 @@ Rules: right answers come from the prompt alone; nothing here asks the mesh.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -28,16 +28,35 @@ class Violation(AssertionError):
         self.number = number
 
 
-@dataclass
-class ChoiceRecord:
-    """What one choice's client must see, and has seen."""
+@dataclass(frozen=True)
+class Right:
+    """A right answer: text, finish reason and billed tokens."""
 
     text: str
     finish: str
     num_tokens: int
+
+
+@dataclass
+class ChoiceRecord:
+    """What one choice's client must see, and has seen. `rights`: what it may become, one per revision of the model,
+    fewer and fewer as it is seen."""
+
+    rights: list[Right]
     seen: str = ""
     tokens_seen: int = 0
     ended: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the right answer; only at the end there is one."""
+        return self.rights[0].num_tokens
+
+
+@dataclass
+class WorkRecord:
+    """What one gateway does for one choice."""
+
     lease: int = 0
     lost: int = 0
     fruitless: int = 0
@@ -47,11 +66,15 @@ class ChoiceRecord:
 
 @dataclass
 class RequestRecord:
-    """One request's life."""
+    """One request's life. `work` is by gateway and choice; `unkept`: a client was told that it cannot come back."""
 
     ask: Ask
     arrived_s: float
     choices: list[ChoiceRecord]
+    work: dict[tuple[str, int, int], WorkRecord] = field(default_factory=dict)
+    readers: int = 0
+    unkept: bool = False
+    bills: list[int] = field(default_factory=list)
     ended: bool = False
     reason: Reason | None = None
     ended_s: float = 0.0
@@ -67,17 +90,17 @@ def seeded(sampling: SamplingParams, index: int) -> SamplingParams:
     return msgspec.structs.replace(sampling, seed=sampling.seed + index)
 
 
-def right_answer(ask: Ask, index: int) -> ChoiceRecord:
-    """The answer of choice `index`, computed from the prompt alone: text, finish reason and billed tokens."""
+def right_answer(ask: Ask, index: int, revision: str = "") -> Right:
+    """The answer of choice `index`, computed from the prompt alone."""
     sampling = ask.sampling
-    answer = Answer(ask.prompt, seeded(sampling, index))
+    answer = Answer(ask.prompt, seeded(sampling, index), revision)
     packed = answer.packed(sampling.max_tokens)
     text = decode(packed).decode("utf-8", "replace")
     ends = sorted((text.find(stop) + len(stop), -len(stop)) for stop in sampling.stop if stop in text)
     if not ends:
-        return ChoiceRecord(text, answer.finish, len(packed) // 4)
+        return Right(text, answer.finish, len(packed) // 4)
     end, minus_length = ends[0]
-    return ChoiceRecord(text[: end + minus_length], "stop", -(-end // 4))
+    return Right(text[: end + minus_length], "stop", -(-end // 4))
 
 
 class Watch:
@@ -89,6 +112,9 @@ class Watch:
         self.num_faults = 0
         self.first: Violation | None = None
         self.small_budget = False
+        self.revisions: tuple[str, ...] = ("",)
+        self.gateway_deaths = 0
+        self.taken_back: str = ""
         self.gateways_stopped = False
         self.slots: dict[str, int] = {}
         self.repeated_tokens = 0
@@ -105,7 +131,7 @@ class Watch:
         self.accepted: dict[tuple[str, int], tuple[str, int]] = {}
         self.closed_since_s: dict[tuple[str, int], float] = {}
         self.fenced_epochs: dict[tuple[str, str], int] = {}
-        self.in_request: dict[tuple[str, int], tuple[RequestRecord, int]] = {}
+        self.in_request: dict[tuple[str, int], tuple[RequestRecord, tuple[str, int, int]]] = {}
 
     def broken(self, number: int, message: str) -> Violation:
         violation = Violation(number, f"{message} (at {self.sim.now_s:.4f} s)")

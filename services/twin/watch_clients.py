@@ -1,4 +1,4 @@
-"""The clients' part of the oracle: invariants 1, 2, 3, 9, 10 and 19 (oracle.py)."""
+"""The clients' part of the oracle: invariants 1, 2, 3, 9, 10, 19, 20 and 21 (oracle.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..errors import MeshError
 from ..outcome import Reason
 from ..request import Usage
 from ..telemetry.trace import RequestTrace
-from .records import LATE_S, RequestRecord, Watch, right_answer
+from .records import LATE_S, ChoiceRecord, RequestRecord, Watch, right_answer
 from .workload import Ask
 
 LONG_PATIENCE_S = 30.0
@@ -17,28 +17,41 @@ LONG_PATIENCE_S = 30.0
 class ClientWatch(Watch):
     """What clients see."""
 
-    def arrived(self, ask: Ask) -> None:
-        choices = [right_answer(ask, index) for index in range(ask.choices)]
-        self.requests[ask.request_id] = RequestRecord(ask, self.sim.now_s, choices)
+    def arrived(self, ask: Ask) -> RequestRecord:
+        record = self.requests[ask.request_id] = RequestRecord(ask, self.sim.now_s, self.view(ask))
+        return record
 
-    def shown(self, ask: Ask, delta: Delta) -> None:
-        """A piece of an answer reaches its client."""
+    def view(self, ask: Ask) -> list[ChoiceRecord]:
+        """What a client of this request must see, and has seen nothing of."""
+        return [
+            ChoiceRecord([right_answer(ask, index, revision) for revision in self.revisions])
+            for index in range(ask.choices)
+        ]
+
+    def shown(self, ask: Ask, delta: Delta, view: list[ChoiceRecord] | None = None) -> None:
+        """A piece of an answer reaches a client (`view`: of several)."""
         record = self.requests[ask.request_id]
-        choice = record.choices[delta.choice]
-        if record.ended or choice.ended:
+        choice = (view or record.choices)[delta.choice]
+        if (record.ended and view is None) or choice.ended:
             raise self.broken(1, f"{ask.request_id} gets {delta} after its end")
-        if not choice.text.startswith(delta.text, len(choice.seen)):
-            right = choice.text[len(choice.seen) : len(choice.seen) + len(delta.text)]
-            raise self.broken(2, f"{ask.request_id} gets {delta.text!r} after {choice.seen!r}, not {right!r}")
-        choice.seen += delta.text
+        seen = choice.seen + delta.text
+        rights = [right for right in choice.rights if right.text.startswith(seen)]
+        if not rights:
+            wanted = [right.text[: len(seen)] for right in choice.rights]
+            raise self.broken(
+                2, f"{ask.request_id} gets {delta.text!r} after {choice.seen!r}, not one of {wanted!r}"
+            )
+        choice.seen, choice.rights = seen, rights
         choice.tokens_seen += delta.num_tokens
         if record.first_token_s is None:
             record.first_token_s = self.sim.now_s
         if delta.finish is not None:
             choice.ended = delta.finish
-            if choice.seen != choice.text or delta.finish != choice.finish:
-                told = f"ends by {delta.finish!r} after {choice.seen!r}, not by {choice.finish!r}"
-                raise self.broken(2, f"{ask.request_id} {told} after {choice.text!r}")
+            choice.rights = [r for r in rights if (r.text, r.finish) == (seen, delta.finish)]
+            if not choice.rights:
+                raise self.broken(
+                    2, f"{ask.request_id} ends by {delta.finish!r} after {seen!r}, not as {rights}"
+                )
 
     def began(self, ask: Ask, head: AnswerHead) -> None:
         """The answer begins; `head.cache` says where it comes from."""
@@ -61,22 +74,33 @@ class ClientWatch(Watch):
 
     def _looks_poisonous(self, record: RequestRecord) -> bool:
         """Two engines died under it, or under whoever generates its answer, without a token."""
-        return any(choice.fruitless >= 2 for one in (record, *self._same(record)) for choice in one.choices)
+        same = (record, *self._same(record))
+        return any(work.fruitless >= 2 for one in same for work in one.work.values())
 
-    def completed(self, ask: Ask, usage: Usage) -> None:
-        """The request is complete; `usage` is its bill."""
+    def completed(self, ask: Ask, usage: Usage, view: list[ChoiceRecord] | None = None) -> None:
+        """The request is complete; `usage` is its bill. With a `view` for one of its clients, who may have come back in
+        the middle of events that count several tokens."""
         record = self.requests[ask.request_id]
-        for choice in record.choices:
+        choices = view or record.choices
+        for choice in choices:
             if not choice.ended:
                 raise self.broken(1, f"{ask.request_id} completed without telling its client")
-        shown = sum(choice.tokens_seen for choice in record.choices)
-        right = sum(choice.num_tokens for choice in record.choices)
+        shown = sum(choice.tokens_seen for choice in choices) if view is None else usage.completion_tokens
+        right = sum(choice.num_tokens for choice in choices)
         if not usage.completion_tokens == right == shown:
             told = f"{usage.completion_tokens} tokens billed, {shown} shown, {right} answered"
             raise self.broken(3, f"{ask.request_id}: {told}")
         if usage.prompt_tokens != len(ask.prompt) // 4 or usage.cached_tokens > usage.prompt_tokens:
             raise self.broken(3, f"{ask.request_id}: {usage} for {len(ask.prompt) // 4} prompt tokens")
-        self._outcome(record, None)
+        if view is None:
+            self._outcome(record, None)
+
+    def reader_done(self, ask: Ask) -> None:
+        """One of the clients of a key has all of it."""
+        record = self.requests[ask.request_id]
+        record.readers -= 1
+        if not record.readers and not record.ended:
+            self._outcome(record, None)
 
     def failed(self, ask: Ask, error: MeshError) -> None:
         """The request ends with an error."""
@@ -107,11 +131,18 @@ class ClientWatch(Watch):
 
     def traced(self, trace: RequestTrace) -> None:
         """A request's trace is complete: what is billed stands in it."""
+        record = self.requests.get(trace.request_id)
+        if record is None or not record.ask.key or trace.usage is None:
+            return
+        record.bills.append(trace.usage.completion_tokens)
+        if len(record.bills) > 1 and not record.unkept:
+            raise self.broken(21, f"{trace.request_id} is billed {record.bills}, once is right")
 
     def gateway_died(self, gateway: str) -> None:
         """Its clients lost their connections, and with them their requests."""
+        self.gateway_deaths += 1
         for record in self.requests.values():
-            if not record.ended and f"g{record.ask.gateway}" == gateway:
+            if not record.ended and not record.ask.key and f"g{record.ask.gateway}" == gateway:
                 record.ended = record.lost_with_gateway = True
 
     def unfinished(self) -> list[str]:

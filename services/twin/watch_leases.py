@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..link.messages import Acquire, Grant, Release, Submit
 from ..request import TokenFrame
-from .records import LATE_S, Watch
+from .records import LATE_S, Watch, WorkRecord
 
 DEAD_WORK_S = 1.6
 """How long a stream may outlive its request: a silent link's death (1 s), and some."""
@@ -15,10 +15,11 @@ CALL_BACK_S = 4.5
 class LeaseWatch(Watch):
     """What gateways do with leases and streams, and what engines work on."""
 
-    def opened(self, gateway: str, index: int, grant: Grant, submit: Submit) -> None:
-        """A choice is submitted to an engine."""
+    def opened(self, gateway: str, index: int, grant: Grant, submit: Submit, who: int) -> None:
+        """A choice is submitted to an engine; `who` tells several that answer one request apart."""
         record = self.requests[submit.job.request_id]
-        choice = record.choices[index]
+        place = (gateway, index, who if record.ask.key else 0)
+        choice = record.work.setdefault(place, WorkRecord())
         key = (gateway, grant.lease_id)
         if choice.lease:
             raise self.broken(
@@ -32,7 +33,7 @@ class LeaseWatch(Watch):
             choice.again = False
             self.repeated_tokens += len(record.ask.prompt) // 4 + choice.emitted_at_open
         self.accepted[key] = (grant.engine_id, grant.epoch)
-        self.in_request[key] = (record, index)
+        self.in_request[key] = (record, place)
         if submit.job.remaining_s < -LATE_S:
             raise self.broken(10, f"{record.ask.request_id} is submitted after its deadline")
 
@@ -49,27 +50,29 @@ class LeaseWatch(Watch):
         if key in self.returned:
             raise self.broken(5, f"{gateway} returns lease {release.lease_id} twice")
         self.returned.add(key)
-        record, index = known
-        choice = record.choices[index]
+        record, place = known
+        choice = record.work[place]
         if choice.lease != release.lease_id:
             raise self.broken(5, f"{gateway} returns lease {release.lease_id}, {choice.lease} is in use")
         choice.lease = 0
         if release.outcome == "lost":
             choice.lost += 1
 
-    def lost(self, request_id: str, index: int, emitted: int, *, drained: bool) -> None:
+    def lost(self, gateway: str, lease_id: int, emitted: int, *, drained: bool) -> None:
         """An engine that worked on this choice is lost (or `drained`, which nobody died of): work is done again."""
-        record = self.requests[request_id]
-        choice = record.choices[index]
         if drained:
             return
+        record, place = self.in_request[gateway, lease_id]
+        choice = record.work[place]
         choice.fruitless = choice.fruitless + 1 if emitted == choice.emitted_at_open else 0
         choice.again = True
 
     def asked(self, acquire: Acquire, emitted: int) -> None:
         """A choice registers with the queue, first or again."""
         record = self.requests[acquire.request_id]
-        age_s = self.sim.now_s - record.arrived_s
+        age_s = (
+            self.sim.now_s - record.arrived_s if not record.ask.key else acquire.age_s
+        )  # its call's, not its
         if abs(acquire.age_s - age_s) > LATE_S or acquire.emitted_tokens != emitted:
             told = (
                 f"{acquire.age_s:.3f} s and {acquire.emitted_tokens} tokens, not {age_s:.3f} s and {emitted}"

@@ -9,7 +9,8 @@ from ..request import SamplingParams
 
 class Ask(msgspec.Struct, frozen=True):
     """One client's request. `at_s` and `cancel_s` are times of the simulation, `patience_s` its deadline from
-    arrival. `choices` choices differ by their seeds, as the gateway makes them."""
+    arrival. `choices` choices differ by their seeds, as the gateway makes them. With a `key` (Idempotency-Key) its
+    client comes back wherever its connection breaks; `person` is who stays with one revision of the model."""
 
     number: int
     at_s: float
@@ -22,6 +23,8 @@ class Ask(msgspec.Struct, frozen=True):
     choices: int = 1
     cancel_s: float | None = None
     weight: float = 1.0
+    key: str = ""
+    person: str = ""
 
     @property
     def request_id(self) -> str:

@@ -10,19 +10,21 @@ from random import Random
 
 import msgspec
 
-from ..config import BandConfig, CacheConfig, QueueConfig
+from ..config import BandConfig, CacheConfig, QueueConfig, RolloutConfig
 from ..experts.sim_model import SimTiming
 from ..request import GuidedDecoding, SamplingParams
 from ..sim_tokenizer import encode
 from . import faults
 from .cache_node import CacheNode
 from .engine_node import EngineNode
-from .gateway_node import ROOT_SECRET, GatewayNode
+from .gateway_node import JOURNAL, ROOT_SECRET, GatewayNode
+from .journal_node import JournalNode
 from .kernel import Simulation
 from .network import Network
 from .oracle import Oracle
 from .queue_node import QueueNode
 from .records import right_answer
+from .returning import Reader
 from .watch_clients import LONG_PATIENCE_S
 from .workload import Ask
 
@@ -33,6 +35,9 @@ HEAL_S = 5.2
 END_S = 60.0
 """Whatever has not ended by then waits for ever."""
 SWEEP_S = 0.25
+EXTRAS = 0.15
+"""Part of the worlds that have two revisions of the model, and part that has a journal."""
+OLD, NEW = "v1", "v2"
 MAX_WORK_S = 12.0
 """Engine time of all requests of a world."""
 
@@ -62,33 +67,64 @@ class World:
     def __init__(self, seed: int, *, keep_log: bool = False) -> None:
         self.seed = seed
         self.sim = Simulation(seed, keep_log=keep_log)
+        self.releases, journals = self.has(seed, "releases"), self.has(seed, "journal")
         rng = Random(f"world {seed}")
         self.oracle = Oracle(self.sim)
         self.network = Network(self.sim, latency_s=rng.choice((0.0002, 0.001, 0.01)))
-        self.queue = QueueNode(self.sim, self.network, "queue", _queue_config(rng), self.oracle)
+        self.queue = QueueNode(
+            self.sim, self.network, "queue", _queue_config(rng, self.releases), self.oracle
+        )
         self.cache = CacheNode(self.sim, self.network, "cache", CacheConfig(root_secret=ROOT_SECRET))  # type: ignore[arg-type]
+        self.journal = JournalNode(self.sim, self.network, "journal", JOURNAL) if journals else None
+        revisions = _revisions(rng) if self.releases else [("", 0.0)] * rng.choice((1, 2, 2, 3, 4))
         self.engines = [
             EngineNode(
-                self.sim, self.network, f"e{number}", "queue", _timing(rng), model="sim", pool="default"
+                self.sim, self.network, f"e{number}", "queue", _timing(rng), model="sim", pool="default",
+                revision=revision,
             )
-            for number in range(rng.choice((1, 2, 2, 3, 4)))
-        ]
+            for number, (revision, _) in enumerate(revisions)
+        ]  # fmt: skip
+        self._born_s = [born_s for _, born_s in revisions]
+        if self.releases:
+            self.oracle.revisions = (OLD, NEW)
         self.gateways = [
-            GatewayNode(self.sim, self.network, f"g{number}", self.oracle, model="sim")
-            for number in range(rng.choice((1, 2, 2, 3)))
+            GatewayNode(
+                self.sim,
+                self.network,
+                f"g{number}",
+                self.oracle,
+                model="sim",
+                journal="journal" if journals else "",
+            )
+            for number in range(rng.choice((2, 2, 3) if journals else (1, 2, 2, 3)))
         ]
+        self.queue.num_gateways = len(self.gateways)
         self.oracle.small_budget = rng.random() < 0.3
         for gateway in self.gateways:
             gateway.burst_tokens = 30 if self.oracle.small_budget else 2_000_000
         for engine in self.engines:
             self.oracle.slots[engine.name] = engine.timing.max_num_seqs
-        asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 8, 12, 16)))]
+        asks = [_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 6, 10, 14)))]
         asks += [_again(rng, ask, len(asks) + i) for i, ask in enumerate(asks) if rng.random() < 0.25]
-        self.asks = _affordable(asks, [engine.timing for engine in self.engines])
-        self.script = faults.draw(
-            rng, TROUBLE_S, [e.name for e in self.engines], [g.name for g in self.gateways], "queue"
+        if journals:
+            asks = [_kept(rng, ask) for ask in asks]
+        old = [engine for engine in self.engines if engine.revision != NEW]
+        self.asks = _affordable(asks, [engine.timing for engine in old])
+        cast = faults.Cast(
+            [e.name for e in self.engines],
+            [g.name for g in self.gateways],
+            journal=journals,
+            releases=self.releases,
         )
-        self.processes = [self.queue, self.cache, *self.engines, *self.gateways]
+        self.script = faults.draw(rng, TROUBLE_S, cast)
+        central = [self.queue, self.cache] if self.journal is None else [self.queue, self.cache, self.journal]
+        self.processes = [*central, *self.engines, *self.gateways]
+        self.readers: list[Reader] = []
+
+    @staticmethod
+    def has(seed: int, what: str) -> bool:
+        """Whether that seed's world has "releases", or a "journal"; known without making it."""
+        return Random(f"{what} {seed}").random() < EXTRAS
 
     def engine(self, name: str) -> EngineNode:
         return next(engine for engine in self.engines if engine.name == name)
@@ -99,9 +135,18 @@ class World:
     def run(self) -> None:
         """Live through it all. Raises Violation."""
         sim = self.sim
+        late = {
+            engine.name: born_s for engine, born_s in zip(self.engines, self._born_s, strict=True) if born_s
+        }
         for process in self.processes:
-            process.start()
+            if process.name in late:
+                sim.at(late[process.name], None, process.start)
+            else:
+                process.start()
         for ask in self.asks:
+            if ask.key:
+                self._read(ask)
+                continue
             gateway = self.gateways[ask.gateway]
             sim.at(ask.at_s, None, self._knock, gateway, ask)
             if ask.cancel_s is not None:
@@ -118,6 +163,22 @@ class World:
             if sim.now_s >= last_s and self._at_rest():
                 break
         self._check_end()
+
+    def _read(self, ask: Ask) -> None:
+        """One or two clients with one key; the second asks a little later."""
+        rng = Random(f"readers {self.seed} {ask.number}")
+        for number in range(rng.choice((1, 1, 2))):
+            reader = Reader(ask, number, self.oracle, self.gateways, rng)
+            self.readers.append(reader)
+            self.sim.at(ask.at_s + number * rng.choice((0.0, 0.01, 0.3)), None, self._arrive, reader)
+
+    def _arrive(self, reader: Reader) -> None:
+        record = self.oracle.requests.get(reader.ask.request_id)
+        if record is None:
+            record = self.oracle.arrived(reader.ask)
+        if not record.ended:
+            record.readers += 1
+            reader.connect()
 
     def _knock(self, gateway: GatewayNode, ask: Ask) -> None:
         """A client connects; nobody listens while the gateway is down."""
@@ -180,14 +241,36 @@ class World:
         self.oracle.check_budget(burst, 0.2)
 
 
-def _queue_config(rng: Random) -> QueueConfig:
+def _revisions(rng: Random) -> list[tuple[str, float]]:
+    """Engines by revision, and when they come up: the new ones often later."""
+    old = [(OLD, 0.0)] * rng.choice((1, 2, 2, 3))
+    return old + [(NEW, rng.choice((0.0, 0.4, 1.2)))] * rng.choice((1, 1, 2))
+
+
+def _kept(rng: Random, ask: Ask) -> Ask:
+    """Most have a key, and a client that comes back; those neither leave for good nor lose patience."""
+    if rng.random() < 0.3:
+        return ask
+    return msgspec.structs.replace(ask, key=f"k{ask.number}", cancel_s=None, patience_s=2 * LONG_PATIENCE_S)
+
+
+def _queue_config(rng: Random, releases: bool) -> QueueConfig:
     share = rng.choice((0.0, 0.25, 0.5))
     bands = (
         BandConfig(name="vip", rank=0, reserved_share=share, preemptible=False),
         BandConfig(name="standard", rank=1, ageing_s=rng.choice((1.0, 30.0))),
         BandConfig(name="batch", rank=2, ageing_s=rng.choice((2.0, 60.0))),
     )
-    return QueueConfig(bands=bands, lease_ttl_s=rng.choice((1.5, 3.0)))
+    rollout = RolloutConfig(look_every_s=0.25)
+    if releases:
+        rollout = RolloutConfig(
+            look_every_s=0.1,
+            on_new_revision=rng.choice(("serve", "hold")),
+            recycle_after_s=rng.choice((0.0, 0.0, 1.5)),
+            recycle_within_s=rng.choice((0.0, 0.5)),
+            recycle_back_within_s=3.0,
+        )
+    return QueueConfig(bands=bands, lease_ttl_s=rng.choice((1.5, 3.0)), rollout=rollout)
 
 
 def _timing(rng: Random) -> SimTiming:
@@ -219,6 +302,7 @@ def _ask(rng: Random, number: int, num_gateways: int) -> Ask:
         number, at_s, rng.randrange(num_gateways), rng.choice("abc"), rng.choice(("vip", "standard", "batch")),
         encode(text), sampling, patience_s, rng.choice((1, 1, 1, 1, 2, 3)),
         at_s + rng.uniform(0.0, 1.5) if rng.random() < 0.12 else None, rng.choice((1.0, 1.0, 2.0)),
+        person=rng.choice(("", "", "x", "y")),
     )  # fmt: skip
     return _with_stop(rng, ask) if sampling.guided is None and rng.random() < 0.3 else ask
 

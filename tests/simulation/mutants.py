@@ -6,11 +6,7 @@ invariant is missing, or that no world ever goes there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import msgspec
 
@@ -23,61 +19,8 @@ from services.gateway.mux import EngineMux, EnginePeer
 from services.link.messages import Abort
 from services.queue import bands, client, dispatch, fleet, leases, pools, saturation, scheduler, state
 from services.text import stops
-
-Patch = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`name` says what is broken; `patches` break it."""
-
-    name: str
-    patches: tuple[Patch, ...]
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        """The bug, for as long as this lasts."""
-        started = [patch.object(target, attribute, wrong) for target, attribute, wrong in self.patches]
-        for one in started:
-            one.start()
-        try:
-            yield
-        finally:
-            for one in reversed(started):
-                one.stop()
-
-
-def without(method: Callable[..., list[Any]], kind: type) -> Callable[..., list[Any]]:
-    """A state machine's method that forgets one kind of effect."""
-
-    def forgetful(*args: Any, **kwargs: Any) -> list[Any]:
-        return [effect for effect in method(*args, **kwargs) if not isinstance(effect, kind)]
-
-    return forgetful
-
-
-def nothing(*_: Any, **__: Any) -> None:
-    """Does not do it."""
-
-
-def empty(*_: Any, **__: Any) -> list[Any]:
-    """Does not do it, where a list is expected."""
-    return []
-
-
-def none_due(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A timer that looks and finds nothing: lists in its result are empty."""
-
-    def blind(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        return (
-            tuple([] if isinstance(part, list) else part for part in result)
-            if isinstance(result, tuple)
-            else []
-        )
-
-    return blind
-
+from tests.simulation.mutants_kept import JOURNAL_MUTANTS, RELEASE_MUTANTS
+from tests.simulation.planting import Mutant, empty, none_due, nothing, without
 
 # The gateway's side ------------------------------------------------------------------------------------------
 
@@ -287,4 +230,6 @@ MUTANTS = (
     Mutant("an aborted stream is computed on", ((stream_table.StreamTable, "_abort", abort_without_engine),)),
     Mutant("frames go to the wrong stream", ((stream_table.StreamTable, "_emit", emit_to_wrong_stream),)),
     Mutant("half a stop string is shown", ((stops.StopMatcher, "_held_chars", lambda self, text: 0),)),
+    *JOURNAL_MUTANTS,
+    *RELEASE_MUTANTS,
 )
