@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from load_tests.bench.hostile_clients import SMUGGLED
 from services.config import LimitsConfig
 from services.errors import ConfigError
 from services.gateway import uvicorn_server
@@ -135,6 +136,18 @@ def test_what_is_no_decent_request_is_refused_and_closed(request_bytes: bytes, s
         everything = await reader.read()
         assert everything.startswith(b"HTTP/1.1 " + status), everything[:80]
         assert b'"error"' in everything
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("rest", SMUGGLED, ids=lambda rest: repr(rest)[2:40])
+def test_a_request_with_two_readings_is_refused_and_nothing_behind_it_read(rest: bytes) -> None:
+    """RFC 9112 §6.1, §6.3, §11.2: what a proxy before us could read otherwise."""
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /a HTTP/1.1\r\nhost: h\r\n" + rest + b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n")
+        told = await reader.read()
+        assert told.startswith(b"HTTP/1.1 400") and told.count(b"HTTP/1.1 ") == 1, told
 
     run(exchange)
 
