@@ -38,6 +38,12 @@ def add(
     journal: Annotated[
         Journal, typer.Option(help="Answers that outlive their gateway: those asked for by a key, all, or none.")
     ] = Journal.ASKED,
+    semantic_cache: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.5, help="Answer questions by meaning, at most this share of such hits wrong (0.01); 0: off."
+        ),
+    ] = 0.0,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
@@ -52,6 +58,7 @@ def add(
             permissions=tuple(permission or [Permission.GENERATE]),
             weight=weight,
             journal=cast(JournalUse, journal.value),
+            semantic_cache=semantic_cache,
         )
     except ConfigError as error:
         raise _refuse(error) from None

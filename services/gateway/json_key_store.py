@@ -51,6 +51,7 @@ def add(
     permissions: tuple[Permission, ...] = (Permission.GENERATE,),
     weight: float = 1.0,
     journal: JournalUse = "asked",
+    semantic_cache: float = 0.0,
 ) -> KeyRecord:
     """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
     content = load(path) if path.exists() else KeyFile(pepper=secrets.token_hex(32))
@@ -62,6 +63,7 @@ def add(
         permissions=permissions,
         weight=weight,
         journal=journal,
+        semantic_cache=semantic_cache,
     )
     kept = tuple(other for other in content.keys if other.key_id != key_id)
     save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))

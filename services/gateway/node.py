@@ -26,6 +26,7 @@ from ..link.asyncio_link import DEAD_AFTER_S, Resolve
 from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import Policy, configured_policy
 from ..queue.client import QueueClient
+from ..telemetry.cache_metrics import cache_families, fill_cache_figures
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.queue_watch import Fetch, QueueWatch
 from ..telemetry.siblings import shared_folder
@@ -122,6 +123,11 @@ class GatewayNode:
             journal.start()
         for work in (self._load_model, self._follow_policy, self._follow_keys):
             self._tasks.append(asyncio.create_task(work()))
+        self.mesh.telemetry.fill(self._fill_cache_figures)
+        if self._peers.cache_operations is not None:
+            cache_watch = QueueWatch(self._peers.cache_operations.stats, of=cache_families, whose="the cache")
+            self.mesh.telemetry.add(cache_watch.families)
+            self._tasks.append(asyncio.create_task(cache_watch.run()))
         if self._peers.queue_view is not None:
             watch = QueueWatch(self._peers.queue_view)
             self.mesh.telemetry.add(watch.families)
@@ -140,6 +146,10 @@ class GatewayNode:
         await self.mesh.queue.stop()
         self.mesh.engines.stop()
         self.mesh.telemetry.close()
+
+    def _fill_cache_figures(self) -> None:
+        stats = msgspec.to_builtins(self.mesh.cache.stats())
+        fill_cache_figures(self.mesh.telemetry.metrics, stats)
 
     async def _load_model(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..clock import Clock
@@ -42,8 +42,9 @@ class GatewayTelemetry:
         self.writer = LineWriter(request_log) if request_log else None
         self._page = PrometheusPage(self._snapshot, of_process=shared is None)
         self._siblings = (
-            Siblings(shared, f"{os.getpid()}", self.metrics.snapshot) if shared is not None else None
+            Siblings(shared, f"{os.getpid()}", self._own) if shared is not None else None
         )
+        self._fresh: list[Callable[[], None]] = []
         if self._siblings is not None:
             self._siblings.start()
         self._more: list[Snapshot] = []
@@ -70,6 +71,10 @@ class GatewayTelemetry:
         """Show another source's figures on this page too (queue_metrics.py)."""
         self._more.append(snapshot)
 
+    def fill(self, bring_up_to_date: Callable[[], None]) -> None:
+        """Called whenever our own figures are read: for those that are counted elsewhere (cache_metrics.py)."""
+        self._fresh.append(bring_up_to_date)
+
     def render(self) -> bytes:
         """The page for `GET /metrics`."""
         return self._page.render()
@@ -84,8 +89,13 @@ class GatewayTelemetry:
     def _snapshot(self) -> Iterable[FamilySample]:
         if self.writer is not None:
             self.metrics.number(names.LOG_DROPPED).value = self.writer.dropped
-        ours = [self.metrics.snapshot()] if self._siblings is None else self._siblings.families()
+        ours = [self._own()] if self._siblings is None else self._siblings.families()
         return merged([*ours, *(tuple(more()) for more in self._more)])
+
+    def _own(self) -> Sequence[FamilySample]:
+        for bring_up_to_date in self._fresh:
+            bring_up_to_date()
+        return self.metrics.snapshot()
 
     def _ended(self, trace: RequestTrace) -> None:
         self._in_progress.value -= 1

@@ -78,24 +78,35 @@ TOKENS = Metric(
     PREFIX + "tokens_total", "counter", "Tokens of completed requests; cached ones are a part of prompt.",
     ("model", "tenant", "type"),
 )  # fmt: skip
+# fmt: off
 RESPONSE_CACHE = Metric(
-    PREFIX + "response_cache_total",
-    "counter",
-    "Look-ups in the response cache: hit, miss, bypass.",
-    ("verdict",),
+    PREFIX + "response_cache_total", "counter", "Look-ups in the response cache: hit, miss, bypass.", ("verdict",)
+)
+CACHE_HITS = Metric(
+    PREFIX + "response_cache_hits_total", "counter",
+    "Hits: local (this gateway's memory), shared (the store, or another gateway's generation), semantic.", ("kind",),
+)
+CACHE_JOINED = Metric(PREFIX + "response_cache_joined_total", "counter", "Requests that shared a generation under way.")
+CACHE_SAVED_TOKENS = Metric(
+    PREFIX + "response_cache_saved_tokens_total", "counter", "Tokens, prompt and answer, that hits did not cost."
+)
+CACHE_SAVED = Metric(
+    PREFIX + "response_cache_saved_slot_seconds_total", "counter",
+    "Seconds of an engine slot that hits did not take; over the requests that one GPU runs at once: GPU seconds.",
+)
+SEMANTIC_ASKED = Metric(PREFIX + "semantic_cache_asked_total", "counter", "Questions that were compared by meaning.")
+SEMANTIC_LATE = Metric(
+    PREFIX + "semantic_cache_late_total", "counter", "Kept answers that came after the first generated token."
 )
 JOURNAL = Metric(
-    PREFIX + "journal_total",
-    "counter",
+    PREFIX + "journal_total", "counter",
     "Calls for a journalled answer: opened (made for this call), replayed, resumed (its rest), off (not kept).",
     ("verdict",),
 )
 MIGRATIONS = Metric(
-    PREFIX + "migrations_total",
-    "counter",
-    "Choices that went on with another lease: lost or preempted.",
-    ("why",),
+    PREFIX + "migrations_total", "counter", "Choices that went on with another lease: lost or preempted.", ("why",)
 )
+# fmt: on
 CONFIDENCE = Metric(
     PREFIX + "confidence_ratio", "histogram", "Confidence, of answers that asked.", ("model",), SCORE_BOUNDS
 )
@@ -104,7 +115,8 @@ LOG_DROPPED = Metric(
 )
 
 GATEWAY_METRICS = (
-    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, JOURNAL, MIGRATIONS,
+    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, CACHE_HITS,
+    CACHE_JOINED, CACHE_SAVED_TOKENS, CACHE_SAVED, SEMANTIC_ASKED, SEMANTIC_LATE, JOURNAL, MIGRATIONS,
     CONFIDENCE, LOG_DROPPED,
 )  # fmt: skip
 
@@ -194,7 +206,32 @@ QUEUE_METRICS = (
     ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP, ENGINE_DEPTH, ENGINE_MAX_DEPTH,
 )  # fmt: skip
 
-ALL_METRICS = GATEWAY_METRICS + QUEUE_METRICS
+# The Cache's, from its statistics (cache_metrics.py) -------------------------------------------------------
+
+# fmt: off
+CACHE_STORE_UP = Metric(PREFIX + "response_store_up", "gauge", "1 while the response store answers.")
+CACHE_STORED = Metric(PREFIX + "response_store_stored_total", "counter", "Answers that were kept.")
+CACHE_REFUSED = Metric(PREFIX + "response_store_refused_total", "counter", "Not kept: purged meanwhile, too large.")
+CACHE_POISONED = Metric(PREFIX + "response_store_poisoned_total", "counter", "Entries that did not open, and went.")
+CACHE_PURGES_OWED = Metric(PREFIX + "response_store_owed_purges_total", "counter", "Purges confirmed late.")
+SEMANTIC_ENTRIES = Metric(PREFIX + "semantic_cache_entries", "gauge", "Questions that are kept.")
+SEMANTIC_VERIFIED = Metric(
+    PREFIX + "semantic_cache_verified_total", "counter", "Outcomes that were verified: right, wrong.", ("outcome",)
+)
+_WHOSE = ("tenant_tag", "delta")
+SEMANTIC_FALSE = Metric(
+    PREFIX + "semantic_cache_false_hit_ratio", "gauge", "Wrong ones among hits, as audits estimate them.", _WHOSE
+)
+SEMANTIC_FALSE_BOUND = Metric(
+    PREFIX + "semantic_cache_false_hit_bound_ratio", "gauge", "Its upper 95% bound; 1 before any audit.", _WHOSE
+)
+CACHE_METRICS = (
+    CACHE_STORE_UP, CACHE_STORED, CACHE_REFUSED, CACHE_POISONED, CACHE_PURGES_OWED, SEMANTIC_ENTRIES,
+    SEMANTIC_VERIFIED, SEMANTIC_FALSE, SEMANTIC_FALSE_BOUND,
+)
+# fmt: on
+
+ALL_METRICS = GATEWAY_METRICS + QUEUE_METRICS + CACHE_METRICS
 
 RAY_METRICS = ("ray_node_gram_used", "ray_node_gram_available", "ray_node_mem_used", "ray_node_mem_total")
 """What Ray itself exports about its nodes (GPU memory in MB); alert rules and dashboards use it as it is."""

@@ -1,6 +1,6 @@
-"""Keeps the queue's figures fresh for a gateway's metrics page.
+"""Keeps another deployment's figures (the queue's, the cache's) fresh for a gateway's metrics page.
 
-Rules: a loop around queue_metrics.py; knows neither Ray nor the queue, only a callable that fetches
+Rules: a loop around queue_metrics.py or cache_metrics.py; knows neither Ray nor the queue, only a callable that fetches
 snapshots. A queue that is away has no figures: old ones would look like a queue that stands still.
 """
 
@@ -19,13 +19,21 @@ EVERY_S = 2.0
 
 Fetch = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 """The snapshots of all models, as plain data. May raise while the queue is away."""
+Families = Callable[[Any], Sequence[FamilySample]]
+"""Figures of what was fetched."""
 
 
 class QueueWatch:
     """`run` as a task; `families` at each scrape."""
 
-    def __init__(self, fetch: Fetch, every_s: float = EVERY_S) -> None:
-        self._fetch, self._every_s = fetch, every_s
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Any]],
+        every_s: float = EVERY_S,
+        of: Families = queue_families,
+        whose: str = "the queue",
+    ) -> None:
+        self._fetch, self._every_s, self._of, self._whose = fetch, every_s, of, whose
         self._families: Sequence[FamilySample] = ()
         self._away = False
 
@@ -42,10 +50,10 @@ class QueueWatch:
     async def fetch(self) -> None:
         """Fetch once. Never raises: figures are not worth a failure."""
         try:
-            self._families = queue_families(await self._fetch())
+            self._families = self._of(await self._fetch())
             self._away = False
         except Exception as error:
             self._families = ()
             if not self._away:
-                log.warning("the queue's figures are out of reach: %s", error)
+                log.warning("%s's figures are out of reach: %s", self._whose, error)
             self._away = True

@@ -11,7 +11,9 @@ import numpy as np
 from services.cache.embedding import Vectors
 
 DIMENSIONS = 64
-SMALL_WORDS = frozenset(["a", "an", "the", "do", "does", "i", "my", "can", "could", "please", "how", "to", "is", "it", "of", "your", "what"])
+SMALL_WORDS = frozenset(
+    ["a", "an", "the", "do", "does", "i", "my", "can", "could", "please", "how", "to", "is", "it", "of", "your", "what"]
+)
 
 
 class WordsEmbedder:
