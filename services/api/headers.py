@@ -92,7 +92,7 @@ def _cache_wish(cache_control: str) -> CacheWish:
     """
     if not cache_control:
         return "default"
-    directives = {part.strip().lower() for part in cache_control[:1024].split(",")}
+    directives = {part.strip().lower() for part in cache_control.split(",")}
     if "no-store" in directives:
         return "no-store"
     if "no-cache" in directives or "max-age=0" in directives:
