@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from . import gpu_models
 from .bench_gpu_load import quantile
 from .bench_gpu_mesh import GRAPH_SIZES, free_port, gpu_memory, write
 from .bench_gpu_rank import Task
+from .gpu_waves import TURNS, WAVES, Layout
 from .processes import tree
 
 LOG_LINES = {
@@ -39,76 +39,6 @@ LOG_LINES = {
     "graphs_s": r"Graph capturing finished in ([\d.]+) sec",
     "init_engine_s": r"init engine .* took ([\d.]+) s",
     "kv_tokens": r"GPU KV cache size: ([\d,]+) tokens",
-}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One group: `gpus[rank]` are a rank's GPUs. `kv_gb` is of each GPU."""
-
-    name: str
-    gpus: tuple[tuple[int, ...], ...]
-    kv_gb: float = 5.2
-    settings: dict[str, Any] = field(default_factory=dict)
-    model: str = "v2-lite"
-    force: dict[str, Any] = field(default_factory=dict)
-
-
-def ranks(*numbers: int) -> tuple[tuple[int, ...], ...]:
-    return tuple((number,) for number in numbers)
-
-
-EP = {"expert_parallel": "on"}
-FEWER = {"max_num_batched_tokens": 2048}
-BALANCED = {"redundant_experts": 8, "balance_every_steps": 150}
-WAVES: dict[str, list[Layout]] = {
-    "small": [
-        Layout("TP1", ranks(0), 10.3),
-        Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
-        Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
-        Layout("TP1 int4 experts", ranks(3), model="v2-lite-int4", force={"quantization": "moe_wna16"}),
-        Layout("DP2+EP2", ranks(0, 1)),
-    ],
-    "pairs": [
-        Layout("DP2+EP2", ranks(0, 1)),
-        Layout("DP2 experts sliced", ranks(0, 1)),
-        Layout("TP2+EP", ((2, 3),), 10.3, EP),
-        Layout("TP2", ((2, 3),), 10.3),
-    ],
-    "large": [
-        Layout("TP1", ranks(0)),
-        Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
-        Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
-        Layout("DP4+EP4", ranks(0, 1, 2, 3), 7.8),
-    ],
-    "skew": [
-        Layout("DP4+EP4 balanced", ranks(0, 1, 2, 3), 2.7, BALANCED),
-        Layout("DP4+EP4", ranks(0, 1, 2, 3), 2.7),
-        Layout("DP2xTP2+EP", ((0, 1), (2, 3)), settings=EP),
-    ],
-    "v3": [
-        Layout("V3 DP2+EP2", ranks(2, 3), 1.3, FEWER, "v3-cut"),
-        Layout("V3 DP4+EP4", ranks(0, 1, 2, 3), 1.3, FEWER, "v3-cut"),
-    ],
-    "v3-one": [Layout("V3 TP1", ranks(0), 1.3, FEWER, "v3-cut")],
-}
-Turn = tuple[tuple[str, ...], tuple[int, ...], int]
-"""Layouts measured at the same time, concurrencies, and how many different tokens prompts have (0: all)."""
-QUANTISED = ("TP1", "TP1 fp8", "TP1 int8 experts", "TP1 int4 experts")
-TURNS: dict[str, list[Turn]] = {
-    "small": [(QUANTISED, (32, 256), 0), (("DP2+EP2",), (32, 256, 512), 0), (("TP1",), (512,), 0)],
-    "pairs": [
-        (("DP2+EP2", "TP2"), (32, 256, 512), 0),
-        (("DP2 experts sliced", "TP2+EP"), (32, 256, 512), 0),
-    ],
-    "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
-    "skew": [
-        (("DP4+EP4",), (512,), 4),
-        (("DP4+EP4 balanced",), (512,), 4),
-        (("DP2xTP2+EP",), (64, 512), 0),
-    ],
-    "v3": [(("V3 DP4+EP4",), (64, 256, 512, 1024), 0), (("V3 DP2+EP2",), (64, 256, 512), 0)],
-    "v3-one": [(("V3 TP1",), (64, 256), 0)],
 }
 
 

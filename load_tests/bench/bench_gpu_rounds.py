@@ -1,0 +1,145 @@
+"""Rounds of the GPU benchmarks: arms in turns, every line of results written as it comes, and a group that is lost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from .bench_gpu_load import Pool, Report, Task, figures, quantile
+from .bench_gpu_mesh import (
+    KEY,
+    Service,
+    Setup,
+    Together,
+    engines_up,
+    gpu_memory,
+    rounded,
+    write,
+)
+from .bench_gpu_steps import step_means_ms, step_sums
+from .processes import command_line, tree
+
+SWEEP = ((1, 24, 16), (32, 128, 128), (256, 768, 128), (512, 1024, 128))
+"""(concurrency, requests, tokens of an answer). Seeds differ everywhere: a prompt that the mesh saw before would be
+answered from its response cache."""
+PROCESSES = 16
+PORT = 8100
+
+
+def sweep_of(text: str) -> tuple[tuple[int, int, int], ...]:
+    """`1:24:16,32:128:128` as SWEEP."""
+    rows = [tuple(int(part) for part in row.split(":")) for row in text.split(",") if row]
+    return tuple((row[0], row[1], row[2]) for row in rows) or SWEEP
+
+
+def measure(
+    pool: Pool, service: Service | Together, out: Path, *, arm: str, task: Task, **also: object
+) -> Report:
+    """Run one task against one arm and write what came out, CPU per token by part included."""
+    steps = step_sums(service.ports[0]) if task.concurrency == 1 and isinstance(service, Service) else {}
+    before = service.cpu_s()
+    report = pool.run(task)
+    after = service.cpu_s()
+    if task.concurrency == 1 and isinstance(service, Service):
+        also["steps_ms"] = rounded(step_means_ms(steps, step_sums(service.ports[0])), 3)
+    tokens = max(1, report.tokens)
+    cpu = {part: 1e6 * (after[part] - before.get(part, 0.0)) / tokens for part in after}
+    found = figures(report)
+    write(
+        out, arm=arm, concurrency=task.concurrency, **also, **rounded(found), cpu_us_per_token=rounded(cpu, 1),
+        failures=report.failures,
+    )  # fmt: skip
+    return report
+
+
+def forks(wanted: bool) -> dict[str, str]:
+    return {"EXPERTMESH_FORK_ENGINE": "1" if wanted else "0"}
+
+
+def wait_for_engines(mesh: Service, port: int, wanted: int, args: argparse.Namespace) -> None:
+    while engines_up(port) < wanted and time.monotonic() - mesh.began_s < args.ready_s:
+        time.sleep(0.2)
+    after_s = round(time.monotonic() - mesh.began_s, 1)
+    write(args.out, event="engines up", engines=engines_up(port), after_s=after_s, gpu_mib=gpu_memory())
+
+
+def rounds(
+    args: argparse.Namespace, pool: Pool, services: dict[str, Service | Together], label: str = ""
+) -> None:
+    until_s = time.monotonic() + args.seconds
+    tasks = {
+        arm: Task(service.ports, "bench", KEY if arm == "mesh" else "none")
+        for arm, service in services.items()
+    }
+    for arm, service in services.items():
+        task = replace(tasks[arm], concurrency=256, requests=384, answer_tokens=64, seed=900)
+        measure(pool, service, args.out, arm=arm, task=task, phase="warm-up", label=label)
+    for number in range(args.rounds):
+        for concurrency, requests, answer in sweep_of(args.sweep):
+            arms = list(services) if number % 2 == 0 else list(reversed(services))
+            for arm in arms:
+                if time.monotonic() > until_s:
+                    write(args.out, event="out of time", round=number)
+                    return
+                task = replace(
+                    tasks[arm], concurrency=concurrency, requests=requests, answer_tokens=answer,
+                    seed=1000 * number + concurrency,
+                )  # fmt: skip
+                measure(
+                    pool,
+                    services[arm],
+                    args.out,
+                    arm=arm,
+                    task=task,
+                    phase="round",
+                    round=number,
+                    label=label,
+                )
+
+
+def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, how: str, setup: Setup) -> None:
+    """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw."""
+    victim = _victim(mesh, "rank" if how == "kill-rank" else "engine core")
+    pool.start(
+        replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=7000 + sum(how.encode()))
+    )
+    time.sleep(6.0)
+    killed_s = time.monotonic()
+    os.kill(victim, signal.SIGSTOP if how == "stop" else signal.SIGKILL)
+    seen: list[tuple[float, int]] = []
+    back_s = 0.0
+    while time.monotonic() - killed_s < args.back_s:
+        up = engines_up(mesh.ports[0])
+        if not seen or seen[-1][1] != up:
+            seen.append((round(time.monotonic() - killed_s, 2), up))
+        if up >= setup.engines and any(count < setup.engines for _, count in seen):
+            back_s = time.monotonic() - killed_s
+            break
+        time.sleep(0.1)
+    time.sleep(3.0)
+    pool.stop()
+    report = pool.collect()
+    alive = [a for a in report.answers if a.sent_s < killed_s < a.last_s]
+    struck = [a for a in alive if a.pause_end_s - a.pause_s <= killed_s + 0.05 and a.pause_end_s > killed_s]
+    pauses = sorted(1e3 * answer.pause_s for answer in struck)
+    moved = [pause for pause in pauses if pause > 3 * statistics.median(report.gaps_s) * 1e3]
+    write(
+        args.out, phase="loss", how=how, victim=victim, requests=len(report.answers), failures=report.failures,
+        streams_alive=len(alive), paused=len(moved),
+        pause_p50_ms=round(quantile(moved, 0.5), 1), pause_max_ms=round(max(moved, default=0.0), 1),
+        engines_up=seen, back_after_s=round(back_s, 1),
+        pause_max_of_all_ms=round(1e3 * max((a.pause_s for a in report.answers), default=0.0), 1),
+    )  # fmt: skip
+
+
+def _victim(mesh: Service, part: str) -> int:
+    pids = sorted(mesh.parts().get(part, []))
+    if not pids:
+        lines = {pid: command_line(pid)[:80] for pid in tree(mesh.pid)}
+        raise RuntimeError(f"no {part} among {lines}")
+    return pids[-1]

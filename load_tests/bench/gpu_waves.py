@@ -1,0 +1,76 @@
+"""What bench_gpu_layouts.py starts together and measures in turns: values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One group: `gpus[rank]` are a rank's GPUs. `kv_gb` is of each GPU."""
+
+    name: str
+    gpus: tuple[tuple[int, ...], ...]
+    kv_gb: float = 5.2
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = "v2-lite"
+    force: dict[str, Any] = field(default_factory=dict)
+
+
+def ranks(*numbers: int) -> tuple[tuple[int, ...], ...]:
+    return tuple((number,) for number in numbers)
+
+
+EP = {"expert_parallel": "on"}
+FEWER = {"max_num_batched_tokens": 2048}
+BALANCED = {"redundant_experts": 8, "balance_every_steps": 150}
+WAVES: dict[str, list[Layout]] = {
+    "small": [
+        Layout("TP1", ranks(0), 10.3),
+        Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
+        Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
+        Layout("TP1 int4 experts", ranks(3), model="v2-lite-int4", force={"quantization": "moe_wna16"}),
+        Layout("DP2+EP2", ranks(0, 1)),
+    ],
+    "pairs": [
+        Layout("DP2+EP2", ranks(0, 1)),
+        Layout("DP2 experts sliced", ranks(0, 1)),
+        Layout("TP2+EP", ((2, 3),), 10.3, EP),
+        Layout("TP2", ((2, 3),), 10.3),
+    ],
+    "large": [
+        Layout("TP1", ranks(0)),
+        Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
+        Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
+        Layout("DP4+EP4", ranks(0, 1, 2, 3), 7.8),
+    ],
+    "skew": [
+        Layout("DP4+EP4 balanced", ranks(0, 1, 2, 3), 2.7, BALANCED),
+        Layout("DP4+EP4", ranks(0, 1, 2, 3), 2.7),
+        Layout("DP2xTP2+EP", ((0, 1), (2, 3)), settings=EP),
+    ],
+    "v3": [
+        Layout("V3 DP2+EP2", ranks(2, 3), 1.3, FEWER, "v3-cut"),
+        Layout("V3 DP4+EP4", ranks(0, 1, 2, 3), 1.3, FEWER, "v3-cut"),
+    ],
+    "v3-one": [Layout("V3 TP1", ranks(0), 1.3, FEWER, "v3-cut")],
+}
+Turn = tuple[tuple[str, ...], tuple[int, ...], int]
+"""Layouts measured at the same time, concurrencies, and how many different tokens prompts have (0: all)."""
+QUANTISED = ("TP1", "TP1 fp8", "TP1 int8 experts", "TP1 int4 experts")
+TURNS: dict[str, list[Turn]] = {
+    "small": [(QUANTISED, (32, 256), 0), (("DP2+EP2",), (32, 256, 512), 0), (("TP1",), (512,), 0)],
+    "pairs": [
+        (("DP2+EP2", "TP2"), (32, 256, 512), 0),
+        (("DP2 experts sliced", "TP2+EP"), (32, 256, 512), 0),
+    ],
+    "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
+    "skew": [
+        (("DP4+EP4",), (512,), 4),
+        (("DP4+EP4 balanced",), (512,), 4),
+        (("DP2xTP2+EP",), (64, 512), 0),
+    ],
+    "v3": [(("V3 DP4+EP4",), (64, 256, 512, 1024), 0), (("V3 DP2+EP2",), (64, 256, 512), 0)],
+    "v3-one": [(("V3 TP1",), (64, 256), 0)],
+}
