@@ -7,6 +7,7 @@ and starts no task (journal_run.py does).
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class Runs(Protocol):
         ...
 
 
-class Part:
+class Part(ABC):
     """See the module. `_done` has the answer's end when another gateway made it, `_owned` is done when this one
     does."""
 
@@ -57,14 +58,15 @@ class Part:
         self.dirty = False
         self._watched = 0
         self._expected: set[Viewer] = set()
+        self.fenced = False  # another gateway goes on with it, and bills it
         self._linger: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def stop(self, error: MeshError) -> None:
         """End here; the answer pauses where it is, for the next gateway."""
-        raise NotImplementedError
 
-    def _promoted(self, generation: Generation) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _promoted(self, generation: Generation) -> None: ...
 
     def expect(self, viewer: Viewer) -> None:
         """A client waits for what becomes of this answer."""
@@ -164,6 +166,7 @@ class Part:
 
     def journal_lost(self, state: str, error: RequestError | None) -> None:
         if state == "fenced":
+            self.fenced = True
             self.stop(handed_over())
         elif state == "off" and self._owned.done():
             self.show.wait_no_more()

@@ -164,10 +164,10 @@ class Run(Part):
             self.show.finish(tail.shown())
         self.flush()
         try:
-            billed = call.state != "own" or await call.end(encode(tail))
+            billed = not self.fenced and (call.state != "own" or await call.end(encode(tail)))
         except asyncio.CancelledError:  # the gateway stops while the journal is away
-            billed = self.show.tail is not None
-            if not billed:
+            billed = self.show.tail is not None and not self.fenced
+            if self.show.tail is None:
                 raise
         if not billed and self.show.tail is None:
             raise handed_over()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from ..config import QueueConfig
 from ..link.messages import Acquire, Holding
 from ..outcome import Reason
@@ -124,7 +126,13 @@ class Lanes:
         for model, revision in sorted(self._schedulers):
             several = sum(1 for _ in self.revisions(model)) > 1
             name = f"{model}@{revision}" if several else model
-            out.append(snapshot(self._schedulers[model, revision].state, name, now_s))
+            state, table = self._schedulers[model, revision].state, self.desks[model].table
+            out.append(
+                msgspec.structs.replace(
+                    snapshot(state, name, now_s), revision=revision, share=table.share(revision),
+                    ended=state.ends.ended, lost=state.ends.bad,
+                )
+            )  # fmt: skip
         return tuple(out)
 
     # moving -----------------------------------------------------------------------------------------------

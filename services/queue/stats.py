@@ -131,7 +131,8 @@ class TenantView(msgspec.Struct, frozen=True):
 
 
 class QueueSnapshot(msgspec.Struct, frozen=True):
-    """The whole queue of one model."""
+    """The whole queue of one model, or of one revision of it: `share` of all sessions, `ended` streams, `lost` ones
+    among them."""
 
     model: str
     bands: tuple[BandView, ...]
@@ -144,6 +145,10 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
     served_cost_per_s: float
     gateways: int
     ordering: str
+    revision: str = ""
+    share: float = 1.0
+    ended: int = 0
+    lost: int = 0
 
 
 def cumulative(buckets: list[int]) -> tuple[int, ...]:

@@ -129,11 +129,8 @@ QUEUE_WAITING_TOKENS = Metric(
 QUEUE_OLDEST = Metric(PREFIX + "queue_oldest_age_seconds", "gauge", "Age of the oldest.", ("model", "band"))
 QUEUE_RUNNING = Metric(PREFIX + "queue_running_requests", "gauge", "Choices with a lease.", ("model", "band"))
 QUEUE_SATURATION = Metric(
-    PREFIX + "queue_saturation_ratio",
-    "gauge",
-    "Running and waiting over engine slots; 1 is full.",
-    ("model",),
-)
+    PREFIX + "queue_saturation_ratio", "gauge", "Running and waiting over engine slots; 1 is full.", ("model",)
+)  # fmt: skip
 QUEUE_SLOTS = Metric(
     PREFIX + "queue_capacity_slots", "gauge", "Slots of all engines that are up.", ("model",)
 )
@@ -199,11 +196,21 @@ ENGINE_MAX_DEPTH = Metric(
     ("model", "engine"),
 )
 
+REVISION_SHARE = Metric(
+    PREFIX + "revision_share_ratio", "gauge", "Sessions that get this revision of the model.", ("model", "revision")
+)
+REVISION_ENDED = Metric(
+    PREFIX + "revision_ended_total", "counter", "Streams that ended, well or badly.", ("model", "revision")
+)
+REVISION_LOST = Metric(
+    PREFIX + "revision_lost_total", "counter", "Streams that its engines lost or failed.", ("model", "revision")
+)
 QUEUE_METRICS = (
     QUEUE_WAITING, QUEUE_WAITING_TOKENS, QUEUE_OLDEST, QUEUE_RUNNING, QUEUE_SATURATION, QUEUE_SLOTS,
     QUEUE_BORROWED, QUEUE_RESERVED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_RESUMED, QUEUE_REFUSED, TENANT_WAITING,
     TENANT_RUNNING, TENANT_BACKLOG_AGE, TENANT_GRANTED, TENANT_WAIT, TENANT_PREEMPTED, TENANT_REFUSED, ENGINE_UP,
     ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP, ENGINE_DEPTH, ENGINE_MAX_DEPTH,
+    REVISION_SHARE, REVISION_ENDED, REVISION_LOST,
 )  # fmt: skip
 
 # The Cache's, from its statistics (cache_metrics.py) -------------------------------------------------------

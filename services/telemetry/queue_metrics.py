@@ -25,6 +25,12 @@ def queue_families(snapshots: Iterable[Plain]) -> Sequence[FamilySample]:
         metrics.number(names.QUEUE_SATURATION, model).value = snapshot["saturation"]
         metrics.number(names.QUEUE_SLOTS, model).value = snapshot["capacity_slots"]
         metrics.number(names.QUEUE_BORROWED, model).value = snapshot["borrowed_slots"]
+        revision = str(snapshot.get("revision", ""))
+        if revision:
+            whose = model.removesuffix(f"@{revision}"), revision
+            metrics.number(names.REVISION_SHARE, *whose).value = snapshot["share"]
+            metrics.number(names.REVISION_ENDED, *whose).value = snapshot["ended"]
+            metrics.number(names.REVISION_LOST, *whose).value = snapshot["lost"]
         for band in snapshot["bands"]:
             _band(metrics, model, band)
         for tenant in snapshot["tenants"]:

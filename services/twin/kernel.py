@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ set_running_loop: Callable[[asyncio.AbstractEventLoop | None], None] = asyncio.e
 Call = Callable[..., None]
 
 
-class Process:
+class Process(ABC):
     """Something that can be killed, stopped and started again. Subclasses hold the state of one incarnation and
     make it anew in `boot`."""
 
@@ -45,9 +46,9 @@ class Process:
         """Clock port."""
         return self.sim.now_s + 1_700_000_000.0
 
+    @abstractmethod
     def boot(self) -> None:
         """Called when the process starts: fresh state, first timers, first dials."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start, or start again, with nothing remembered."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from services.api import event_ids
-from services.gateway import generation, journal_part
+from services.gateway import generation
 from services.gateway.flow import AskLease, ChoiceFlow
 from services.gateway.viewer import Viewer
 from services.journal import book
@@ -18,10 +18,8 @@ from tests.simulation.planting import Mutant, empty, nothing, without
 
 _ask = ChoiceFlow._ask
 _skips = event_ids.Rest.skips
-_lost = journal_part.Part.journal_lost
 _new_entry = scheduler.new_entry
 _share = plan.share
-_advance = event_ids.Cursor.advance
 
 
 def skip_one_more(self: event_ids.Rest, delta: Any) -> bool:
@@ -48,15 +46,6 @@ def open_for_everybody(self: book.Book[Any], key: bytes, member: Any, *rest: Any
 
 
 _open = book.Book.open
-
-
-def owned_by_anybody(self: book.Book[Any], key: bytes, member: Any) -> Any:
-    return self.get(key)
-
-
-def lost_but_going_on(self: journal_part.Part, state: str, error: Any) -> None:
-    if state != "fenced":
-        _lost(self, state, error)
 
 
 def catches_up_from_here(self: Viewer, head: Any, delta: Any) -> bool:
@@ -109,14 +98,11 @@ JOURNAL_MUTANTS = (
     Mutant("who comes back misses a piece", ((event_ids.Rest, "skips", skip_one_more),), "journal"),
     Mutant("who comes back is shown what is new only", ((Viewer, "_catches_up", catches_up_from_here),), "journal"),
     Mutant("two gateways make one answer", ((book.Book, "open", open_for_everybody),), "journal"),
-    Mutant("anybody may end an answer", ((book.Book, "_owned", owned_by_anybody),
-           (journal_part.Part, "journal_lost", lost_but_going_on)), "journal"),
     Mutant("a dead owner is never replaced", ((book.Book, "tick", empty),), "journal"),
     Mutant("tokens are not told to who follows",
            ((book.Book, "append", without(book.Book.append, Deliver)),), "journal"),
     Mutant("an answer's end is not told to who follows",
            ((book.Book, "end", without(book.Book.end, Done)),), "journal"),
-    Mutant("a fenced owner goes on", ((journal_part.Part, "journal_lost", lost_but_going_on),), "journal"),
 )  # fmt: skip
 
 RELEASE_MUTANTS = (
