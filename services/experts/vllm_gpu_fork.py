@@ -3,9 +3,9 @@
 Rules: the rank's process only, for ranks with one GPU, and only while that process has not touched CUDA, which does not
 survive a fork. Ranks with several GPUs keep vLLM's own processes.
 
-vLLM forks by default, but spawns inside Ray actors: the engine core imports vLLM a second time (23 s on the host of
-docs/benchmarks/2026-11-22-gpu-expert-shards.md), and in a group the coordinator before it. vllm_cpu_fork.py says what a
-fork must not share and closes it first thing.
+vLLM forks by default, but spawns inside Ray actors: the engine core imports vLLM a second time, and in a group the
+coordinator before it, 44 s in all on the host of docs/adr/0008. vllm_cpu_fork.py says what a fork must not share and
+closes it first thing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def install() -> None:
         return
     from vllm.v1.engine import coordinator, utils
 
-    for module in (coordinator, utils):
-        shipped = module.get_mp_context
-        module.get_mp_context = lambda shipped=shipped: _context() or shipped()
+    shipped = utils.get_mp_context
+    utils.get_mp_context = coordinator.get_mp_context = lambda: _context() or shipped()
 
 
 def _context() -> Any:
