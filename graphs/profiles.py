@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -49,6 +49,7 @@ class Options(BaseModel):
     )
     host: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_HOST", "127.0.0.1"))
     redis_url: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REDIS_URL", ""))
+    semantic_model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_SEMANTIC_MODEL", "minilm"))
     keys_file: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
     )
@@ -81,6 +82,7 @@ class SimOptions(Options):
     """`serve run graphs.sim`. `step_s` 0 is unpaced; `engines` are independent simulated replicas."""
 
     engines: int = Field(default=2, ge=1)
+    revision: str = Field(default="", max_length=64, description="what releases call these engines")
     step_s: float = Field(default=0.02, ge=0)
     prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
     max_num_seqs: int = Field(default=256, ge=1)
@@ -91,6 +93,9 @@ class ProdOptions(Options):
 
     model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
     name: str = ""
+    revision: str = Field(
+        default="", max_length=64, description="what releases call these weights; empty: their hash"
+    )
     shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "1")), ge=1)
     groups: int = Field(default=1, ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
@@ -126,6 +131,14 @@ class ProdOptions(Options):
     )
 
 
+class ShardsOptions(ProdOptions):
+    """`serve run --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`: more ranks for
+    the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines."""
+
+    mesh: str = "default"
+    simulated: bool = False
+
+
 class CapacityOptions(BaseModel):
     """`serve run --name capacity --route-prefix /capacity graphs.capacity`, on a head that Terraform made."""
 
@@ -155,9 +168,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
         name="dev",
         gateway=_gateway(options),
         # Two engines keep both cores busy here: the cache is given longer to be scheduled at all.
-        cache=CacheConfig(
-            redis_url=options.redis_url, root_secret=_root_secret(options), store_timeout_s=0.05
-        ),
+        cache=_cache(options, store_timeout_s=0.05),
         queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
@@ -181,11 +192,12 @@ def sim_config(options: SimOptions) -> GraphConfig:
     return GraphConfig(
         name="sim",
         gateway=_gateway(options),
-        cache=CacheConfig(redis_url=options.redis_url, root_secret=_root_secret(options)),
+        cache=_cache(options),
         queue=QueueConfig(ordering=options.ordering),
         experts=ExpertsConfig(
             engine="sim",
             model_name="sim",
+            revision=options.revision,
             groups=options.engines,
             max_num_seqs=options.max_num_seqs,
             max_model_len=131_072,
@@ -211,9 +223,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     return GraphConfig(
         name="prod",
         gateway=_gateway(options, behind_load_balancer=options.by_labels),
-        cache=CacheConfig(
-            redis_url=options.redis_url, root_secret=_root_secret(options), listen_host=_node_address()
-        ),
+        cache=_cache(options, listen_host=_node_address()),
         queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
         experts=experts,
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
@@ -227,6 +237,14 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     )
 
 
+def shards_config(options: ShardsOptions) -> GraphConfig:
+    """As prod, or sim; only the experts of it are started."""
+    if options.simulated:
+        more = SimOptions(engines=options.groups, revision=options.revision, max_num_seqs=options.max_num_seqs)
+        return sim_config(more)
+    return prod_config(options)
+
+
 def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
     """Checked against the model's files and this host's GPUs, before any cluster is touched."""
     folder = Path(options.model)
@@ -238,6 +256,7 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         engine="vllm",
         model_path=options.model,
         model_name=options.name or folder.name,
+        revision=options.revision,
         device="cuda",
         listen_host="",  # the node's own address: gateways may be on other nodes
         shards=options.shards,
@@ -276,6 +295,16 @@ def _num_gpus() -> int:
     found = sum(1 for device in Path("/dev").glob("nvidia*") if device.name[len("nvidia") :].isdecimal())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip()]))
+
+
+def _cache(options: Options, **more: Any) -> CacheConfig:
+    """The response cache; profiles differ in `more`."""
+    return CacheConfig(
+        redis_url=options.redis_url,
+        root_secret=_root_secret(options),
+        semantic_model=options.semantic_model,
+        **more,
+    )
 
 
 def _root_secret(options: Options) -> SecretStr:
