@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench_gateway import cpu_model
+from .hostile_clients import ON_GRPC, ON_HTTP
 from .mesh_processes import KEY, Rig, start
 from .processes import Group, cpu_s
 
@@ -45,16 +46,27 @@ def load(rig: Rig, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def hostile(rig: Rig, clients: int, seconds: float) -> subprocess.Popen[str]:
+def hostile(rig: Rig, clients: int, seconds: float, only: str = "") -> subprocess.Popen[str]:
     """Started, and all connected once."""
     command = [
         sys.executable, "-m", "load_tests.bench.hostile_clients", "--http", str(rig.http_port),
         "--grpc", str(rig.grpc_port), "--clients", str(clients), "--seconds", str(seconds), "--source", HOSTILE_FROM,
+        "--only", only,
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     return process
+
+
+def each_kind(rig: Rig, clients: int, seconds: float) -> None:
+    """What the clients of one kind alone cost the gateway: where a defence is worth its while."""
+    for kind in (*ON_HTTP, *ON_GRPC):
+        crowd = hostile(rig, clients, seconds, kind.__name__)
+        before_s, from_s = cpu_s([rig.gateway_pid]), time.monotonic()
+        told = json.loads(crowd.communicate(timeout=60)[0])[kind.__name__]
+        share = (cpu_s([rig.gateway_pid]) - before_s) / (time.monotonic() - from_s)
+        print(f"{kind.__name__:20} {share:6.3f} of a core, {told}", flush=True)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -103,6 +115,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=50.0, help="short answers a second")
     parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--each", action="store_true", help="the gateway's CPU for each kind of client alone")
     args = parser.parse_args()
     rows: dict[str, dict[str, list[float]]] = {}
     told: dict[str, Any] = {}
@@ -114,6 +127,9 @@ def main() -> None:
             experts={"sim_step_s": 0.02, "max_num_seqs": 256},
             limits={"max_connections_per_address": 2000, "header_timeout_s": 5.0, "body_timeout_s": 5.0},
         )  # fmt: skip
+        if args.each:
+            each_kind(rig, args.clients // len((*ON_HTTP, *ON_GRPC)), args.seconds)
+            return
         good_traffic(rig, args, 0)  # whatever is made at first use
         for number in range(args.rounds):
             # The order changes with the round, so that neither arm is always the one after.

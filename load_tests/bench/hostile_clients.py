@@ -234,6 +234,7 @@ async def hang_on(kind: Client, port: int, host: str, every_s: float, book: Book
 
 async def run(args: argparse.Namespace) -> None:
     kinds = [*((kind, args.http) for kind in ON_HTTP), *((kind, args.grpc) for kind in ON_GRPC)]
+    kinds = [(kind, port) for kind, port in kinds if args.only in ("", kind.__name__)]
     books = {kind.__name__: Book() for kind, _ in kinds}
     tasks: list[asyncio.Future[None]] = []
     for number in range(args.clients):
@@ -272,4 +273,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=1.0)
     parser.add_argument("--source", default="")
+    parser.add_argument("--only", default="", help="one kind of client")
     uvloop.run(run(parser.parse_args()))
