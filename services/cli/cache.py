@@ -69,6 +69,8 @@ def _dev_key() -> str:
 def _show(answer: object, prefix: str = "") -> None:
     if isinstance(answer, dict):
         for name, value in cast("dict[str, object]", answer).items():
+            if isinstance(value, list):
+                value = {str(number): each for number, each in enumerate(cast("list[object]", value))}
             if isinstance(value, dict):
                 _show(cast(object, value), f"{prefix}{name}.")
             else:
