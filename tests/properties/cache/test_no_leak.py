@@ -111,3 +111,26 @@ async def keep(store: MemoryStore, local: ScopedLru[bytes], key: CacheKey, value
 async def look(store: MemoryStore, local: ScopedLru[bytes], key: CacheKey) -> list[bytes | None]:
     entry = local.get(key.wire, 0.0)
     return [(await store.get(key)).value, entry.value if entry else None]
+
+
+def test_ten_thousand_namespaces_of_questions_never_meet_and_every_control_does() -> None:
+    """Questions are compared by meaning inside a namespace only: none is shared across tenants, models, settings or
+    what was said before, and none is an exact key."""
+    rng = random.Random(2027)
+    kept: dict[bytes, Asked] = {}
+    keys: set[bytes] = set()
+
+    def namespace(asked: Asked) -> bytes:
+        tenant, identity, request, prompts, policy = asked
+        return KEYS.namespace(tenant, identity, request, msgspec.msgpack.encode(prompts), policy)
+
+    leaks = controls = 0
+    for _ in range(NUM_PROBES):
+        asked = draw(rng)
+        name = namespace(asked)
+        assert kept.setdefault(name, asked) == asked, "two different settings share a namespace"
+        keys.add(KEYS.key(*asked).wire)
+        leaks += namespace(change(rng, asked)) == name
+        controls += namespace(asked) == name
+    assert (leaks, controls) == (0, NUM_PROBES)
+    assert keys.isdisjoint(kept)
