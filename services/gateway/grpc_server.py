@@ -210,4 +210,8 @@ def server_options(limits: LimitsConfig, reuse_port: bool) -> list[tuple[str, in
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 3),
+        # Who opens calls and resets them (CVE-2023-44487) is asked for a sign of life at each, and cut without one.
+        ("grpc.http2.ping_on_rst_stream_percent", 100),
+        ("grpc.http2.ping_timeout_ms", 5_000),
+        ("grpc.http2.settings_timeout", 5_000),
     ]

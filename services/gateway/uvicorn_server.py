@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ..config import LimitsConfig
-from ..errors import ConfigError
+from .sockets import bind
 from .uvicorn_exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._held:
-            self._held = False
+            self._held, self._deadline_s = False, None
             self._next()
         elif self.on_writable is not None:
             self.on_writable()
@@ -162,6 +161,7 @@ class Connection(HttpToolsProtocol):
             # bytes that it sent ahead. It is not read from either until it has taken what there is.
             self._held = True
             self.flow.pause_reading()
+            self._bound_the_rest()
         else:
             self._next()
 
@@ -196,7 +196,13 @@ class Connection(HttpToolsProtocol):
                 body
             )
             self.transport.write(STATUS_LINE[status] + head + body)
+        self._bound_the_rest()
         self.transport.close()
+
+    def _bound_the_rest(self) -> None:
+        """What is written has so long to be taken: a peer that answers every probe and reads nothing would be waited
+        for without end."""
+        self._deadline_s = self.loop.time() + self.limits.body_timeout_s
 
     def close_when_sent(self, cycle: RequestResponseCycle) -> None:
         """Close after the last response. A client that still sends its body is given a moment to read what we
@@ -206,6 +212,7 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LINGER_S, self.transport.close)
         else:
             self.transport.close()
+        self._bound_the_rest()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["exchange"] = Exchange(self, cycle)  # type: ignore[typeddict-unknown-key]  # for the app
@@ -259,7 +266,11 @@ class HttpServer:
             await asyncio.sleep(SWEEP_EVERY_S)
             now_s = asyncio.get_running_loop().time()
             for connection in self.connections:
-                if connection.overdue(now_s):
+                if not connection.overdue(now_s):
+                    continue
+                if connection.flow.write_paused or connection.transport.is_closing():
+                    connection.transport.abort()
+                else:
                     connection.refuse(408, "the request took too long to arrive", "request_timeout")
 
     async def stop(self, grace_s: float) -> None:
@@ -276,22 +287,3 @@ class HttpServer:
             await asyncio.sleep(0.02)
         for connection in self.connections:
             connection.transport.abort()
-
-
-def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A listening TCP socket. Raises ConfigError that names the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse_port:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(4096)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); free the port or choose another (EXPERTMESH_HTTP_PORT)"
-        ) from error
-    sock.setblocking(False)
-    return sock

@@ -13,7 +13,8 @@ from load_tests.bench.hostile_clients import SMUGGLED
 from services.config import LimitsConfig
 from services.errors import ConfigError
 from services.gateway import uvicorn_server
-from services.gateway.uvicorn_server import Exchange, HttpServer, bind
+from services.gateway.sockets import bind
+from services.gateway.uvicorn_server import Exchange, HttpServer
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -280,3 +281,28 @@ def test_a_refused_body_does_not_cost_the_client_its_answer() -> None:
         assert (await answer(reader))[1] == b"too large"
 
     run(exchange)
+
+
+def test_one_that_never_takes_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection, and what is buffered for it, would otherwise stay for as long as its host answers probes."""
+    monkeypatch.setattr(uvicorn_server, "SWEEP_EVERY_S", 0.01)
+
+    async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        scope["exchange"].respond(200, b"", b"x" * 20_000_000)
+
+    async def main(connection: bytes) -> None:
+        server = HttpServer(app, LimitsConfig(body_timeout_s=0.05))
+        port = await server.start("127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n" + connection + b"\r\n")
+        async with asyncio.timeout(10):
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            while server.connections:
+                await asyncio.sleep(0.01)
+        writer.close()
+        await server.stop(0.1)
+
+    asyncio.run(main(b""))
+    asyncio.run(main(b"connection: close\r\n"))
