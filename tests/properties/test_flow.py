@@ -18,6 +18,7 @@ from services.gateway.flow import (
     AskLease,
     ChoiceFlow,
     CloseStream,
+    DropTicket,
     Effect,
     Failed,
     Finished,
@@ -43,7 +44,10 @@ EVENTS = st.lists(
             st.just(0),
         ),
         st.tuples(
-            st.sampled_from(["cancel", "deadline", "refuse", "stop", "unreached", "fatal"]), st.just(0)
+            st.sampled_from(
+                ["cancel", "deadline", "refuse", "stop", "unreached", "fatal", "yield", "promote"]
+            ),
+            st.just(0),
         ),
     ),
     max_size=40,
@@ -137,6 +141,12 @@ class World:
             self.apply(flow.on_refuse(Refuse(flow.ticket, "queue_full", "full"), now_s))
         elif event == "stop":
             self.apply(flow.on_stop())
+        elif event == "yield":
+            effects = flow.on_yield()
+            assert not (effects and self.seen), "what the client has seen is nobody else's"
+            self.apply(effects)
+        elif event == "promote":
+            self.apply(flow.on_promoted(now_s))
 
 
 @given(EVENTS, st.integers(1, len(ANSWER)))
@@ -165,6 +175,23 @@ def test_two_engines_dead_without_a_token_is_poison() -> None:
         world.step("lost", 0)
     assert isinstance(world.ends[0], Failed)
     assert world.ends[0].error.reason is Reason.POISON_REQUEST
+
+
+def test_who_yields_gives_everything_back_and_asks_again_when_promoted() -> None:
+    world = World()
+    asked = world.flow.ticket
+    assert world.flow.on_yield() == [DropTicket(asked)]
+    world.step("grant", 0)  # it was on its way
+    assert len(world.returned) == 1
+    world.step("promote", 0)
+    world.step("grant", 1)
+    closed, returned = world.flow.on_yield()
+    assert isinstance(closed, CloseStream)
+    assert isinstance(returned, ReturnLease)
+    world.apply([returned])
+    assert world.flow.on_yield() == []
+    world.step("promote", 0)
+    assert world.flow.phase is Phase.WAITING
 
 
 def test_ranks_of_one_group_count_once() -> None:
