@@ -1,0 +1,123 @@
+"""What each graph takes on the command line, typed: `serve run graphs.prod model=/weights shards=4`.
+
+Rules: values and where their defaults come from (an option, then the environment, then a constant), no behaviour.
+profiles.py makes complete configurations of them; every variable is listed in docs/settings.md.
+"""
+
+import os
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.config import AllToAll, Quantization
+
+
+class Options(BaseModel):
+    """What every graph takes on the command line: `serve run graphs.sim http_port=8010`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    http_port: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_HTTP_PORT", "8000")), ge=0, le=65535
+    )
+    grpc_port: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_GRPC_PORT", "9000")), ge=0, le=65535
+    )
+    host: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_HOST", "127.0.0.1"))
+    redis_url: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REDIS_URL", ""))
+    semantic_model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_SEMANTIC_MODEL", "minilm"))
+    keys_file: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
+    )
+    gateways: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_GATEWAYS", "1")), ge=1)
+    request_log: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
+    )
+    blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+    ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
+    tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
+    tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))
+    tls_client_ca: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CLIENT_CA", ""))
+    tls_minimum: Literal["1.2", "1.3"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_TLS_MINIMUM", "1.3"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+    )
+    max_connections_per_address: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", "10000")), ge=1
+    )
+
+
+class DevOptions(Options):
+    """`serve run graphs.dev`. `shards` is the number of expert-parallel ranks."""
+
+    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "2")), ge=1)
+    model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
+
+
+class SimOptions(Options):
+    """`serve run graphs.sim`. `step_s` 0 is unpaced; `engines` are independent simulated replicas."""
+
+    engines: int = Field(default=2, ge=1)
+    revision: str = Field(default="", max_length=64, description="what releases call these engines")
+    step_s: float = Field(default=0.02, ge=0)
+    prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
+    max_num_seqs: int = Field(default=256, ge=1)
+
+
+class ProdOptions(Options):
+    """`serve run graphs.prod model=/weights shards=4 groups=2`. A group holds shards · tensor_parallel GPUs."""
+
+    model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
+    name: str = ""
+    revision: str = Field(
+        default="", max_length=64, description="what releases call these weights; empty: their hash"
+    )
+    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "1")), ge=1)
+    groups: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1)
+    max_model_len: int = Field(default=8192, ge=16)
+    quantization: Quantization = Field(default="", description="made while loading, of unquantised weights")
+    expert_parallel: Literal["auto", "on", "off"] = "auto"
+    redundant_experts: int = Field(
+        default=0, ge=0, description="expert slots of a layer beyond one per expert"
+    )
+    balance_every_steps: int = Field(
+        default=0, ge=0, description="the engine moves experts between GPUs after so many steps; 0: never"
+    )
+    all_to_all: AllToAll = ""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1.0)
+    gpu_kv_cache_gb: float = Field(default=0.0, ge=0, description="0: what gpu_memory_utilization leaves")
+    max_num_batched_tokens: int = Field(default=0, ge=0, description="0: vLLM chooses by the GPU")
+    cuda_graph_sizes: str = Field(
+        default="",
+        pattern=r"^(\d+(,\d+)*)?$",
+        description="batch sizes to capture, as in 1,8,64; empty: vLLM's own",
+    )
+    stuck_after_s: float = Field(
+        default=1.0, gt=0, description="a rank with work and no token for so long is given up"
+    )
+    dummy_weights: bool = Field(
+        default=False, description="random weights, to measure a shape without having it"
+    )
+    remote_gpus: bool = Field(default=False, description="the GPUs are on other nodes of the cluster")
+    by_labels: bool = Field(
+        default=False,
+        description="nodes carry Terraform's expertmesh.io labels: gateways go behind the load balancer",
+    )
+
+
+class ShardsOptions(ProdOptions):
+    """`serve run --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`: more ranks for
+    the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines."""
+
+    mesh: str = "default"
+    simulated: bool = False
+
+
+class CapacityOptions(BaseModel):
+    """`serve run --name capacity --route-prefix /capacity graphs.capacity`, on a head that Terraform made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    facts: str = Field(default="/etc/expertmesh/node.json", description="what user data says about this node")
