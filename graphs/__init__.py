@@ -10,10 +10,12 @@ from .profiles import (
     CapacityOptions,
     DevOptions,
     ProdOptions,
+    ShardsOptions,
     SimOptions,
     capacity_config,
     dev_config,
     prod_config,
+    shards_config,
     sim_config,
 )
 from .topology import mesh
@@ -32,6 +34,14 @@ def sim(options: SimOptions) -> Application:
 def prod(options: ProdOptions) -> Application:
     """A GPU cluster. What is missing on the host is one clear error."""
     return mesh(prod_config(options))
+
+
+def shards(options: ShardsOptions) -> Application:
+    """More expert shards for a mesh that runs: the other side of a release (`expertmesh rollout`)."""
+    from services.experts.deployment import experts_deployment
+
+    config = shards_config(options)
+    return experts_deployment(config).bind(config, options.mesh)
 
 
 def capacity(options: CapacityOptions) -> Application:

@@ -47,7 +47,7 @@ HAND_BACK_S = 3.0
 class ExpertShards:
     """One rank. Serve constructs it; it is ready when a token was generated."""
 
-    async def __init__(self, config: GraphConfig, queue: DeploymentHandle[Any]) -> None:
+    async def __init__(self, config: GraphConfig, queue: DeploymentHandle[Any] | str) -> None:
         self._config = experts = config.experts
         self._queue = queue
         replica_id, gang = _identity()
@@ -96,7 +96,10 @@ class ExpertShards:
             await rank.stop()
 
     async def _find_queue(self) -> tuple[str, bytes]:
-        return await self._queue.endpoint.remote()
+        queue = self._queue
+        if isinstance(queue, str):  # the queue of another application, by that one's name
+            queue = serve.get_deployment_handle("PriorityQueue", app_name=queue)
+        return await queue.endpoint.remote()
 
     def _end_process(self, because: str) -> None:
         async def end() -> None:

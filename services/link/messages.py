@@ -8,10 +8,35 @@ Times that travel are ages and remainders in seconds, never clock readings (serv
 
 from __future__ import annotations
 
-import msgspec
-
-from ..request import GenerateJob, TokenFrame, TokenLogprob
+from ..request import GenerateJob, TokenFrame
 from .base import Message
+from .cache_messages import (
+    CacheAnswer as CacheAnswer,
+)
+from .cache_messages import (
+    CacheFeed as CacheFeed,
+)
+from .cache_messages import (
+    CacheGet as CacheGet,
+)
+from .cache_messages import (
+    CacheHello as CacheHello,
+)
+from .cache_messages import (
+    CacheLeave as CacheLeave,
+)
+from .cache_messages import (
+    CachePurge as CachePurge,
+)
+from .cache_messages import (
+    CachePut as CachePut,
+)
+from .cache_messages import (
+    CacheWant as CacheWant,
+)
+from .cache_messages import (
+    FeedPart as FeedPart,
+)
 from .journal_messages import JournalMessage
 from .semantic_messages import SemanticMessage
 
@@ -230,94 +255,6 @@ class Retire(Message, frozen=True, tag=51):
 
     engine_id: str
     within_s: float
-
-
-# gateway ↔ cache -------------------------------------------------------------------------------------------
-
-
-class CacheGet(Message, frozen=True, tag=60):
-    """Look a key up. With `lead`, a miss makes this gateway the leader of the key's flight.
-
-    `person` is the tag of whoever asks (for deletion); `rank` is the band's rank, so that an urgent request does
-    not wait behind a batch leader; `refresh` asks to generate anew without looking (Cache-Control: no-cache).
-    """
-
-    call_id: int
-    key: bytes
-    lead: bool = True
-    person: bytes = b""
-    rank: int = 0
-    refresh: bool = False
-
-
-class CacheAnswer(Message, frozen=True, tag=61):
-    """`value` is the stored answer (hit); empty with `leader` true: generate it; `leader` false: another gateway
-    generates this key already (its tokens follow in CacheFeeds, its answer in a second CacheAnswer, or a promotion
-    to leader). `ttl_s` is what is left of a hit's life; `person` is the tag of whoever it was made for."""
-
-    call_id: int
-    value: bytes
-    leader: bool
-    ttl_s: float = 0.0
-    person: bytes = b""
-
-
-class CachePut(Message, frozen=True, tag=62):
-    """Store an answer and end the key's flight. `ttl_s` 0 ends the flight without storing. `call_id` is that of
-    the CacheGet that made the sender leader: nobody else may store."""
-
-    key: bytes
-    value: bytes
-    ttl_s: float
-    call_id: int = 0
-
-
-class CachePurge(Message, frozen=True, tag=63):
-    """Drop everything under a purge scope (hex of cache.key's scopes). Broadcast back to every gateway."""
-
-    scope: str
-
-
-class FeedPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What one engine step produced for one choice of a flight's answer: a TokenFrame without its stream."""
-
-    choice: int
-    token_ids: tuple[int, ...]
-    finish: str | None = None
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    cached_tokens: int = 0
-
-
-class CacheFeed(Message, frozen=True, tag=64):
-    """Parts of a flight's answer, in order: from its leader to the cache, and from the cache to a follower."""
-
-    call_id: int
-    parts: tuple[FeedPart, ...]
-
-
-class CacheWant(Message, frozen=True, tag=65):
-    """Cache → leader: somebody follows. Feed every part after the first `have`, from now on at once."""
-
-    call_id: int
-    have: int
-
-
-class CacheLeave(Message, frozen=True, tag=66):
-    """Gateway → cache: this call has no part in its flight any more (a leader is replaced; with a `reason` the
-    flight fails for all, because the request itself is at fault). Cache → follower: the flight is over without an
-    answer; with a `reason` it failed, without one go on alone."""
-
-    call_id: int
-    reason: str = ""
-    message: str = ""
-
-
-class CacheHello(Message, frozen=True, tag=67):
-    """Cache → gateway, first on every link: which cache this is and how many purges it has run. What a gateway
-    kept in its own memory under another (boot, purges) may have been purged while it could not hear: it goes."""
-
-    boot: str
-    purges: int
 
 
 # any ↔ any -------------------------------------------------------------------------------------------------

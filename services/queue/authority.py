@@ -50,7 +50,6 @@ from .lanes import Key, Lanes
 from .limits import ChangeLimits, LimitBook
 from .rollout.desk import Desk
 from .rollout.operations import Operations, Wish
-from .rollout.recycle import Recycling, next_unit
 from .scheduler import Scheduler
 from .stats import QueueSnapshot
 
@@ -72,7 +71,6 @@ class QueueAuthority:
         self._links: set[Link] = set()
         self._lanes = Lanes(config, self._incarnation, self._started_s + config.restart_grace_s)
         self._limits = LimitBook(config, self._take_limits)
-        self._recycling = Recycling()
         self._looked_s = self._started_s
         self._gateways: dict[str, Link] = {}
         self._engines: dict[str, Link] = {}
@@ -254,7 +252,7 @@ class QueueAuthority:
             self._decide(scheduler, Tick(), now_s)
         if now_s - self._looked_s >= self.config.rollout.look_every_s:
             self._look()
-            self._recycle(now_s)
+            self._renew(now_s)
 
     # revisions -------------------------------------------------------------------------------------------
 
@@ -280,15 +278,10 @@ class QueueAuthority:
         for link in self._gateways.values():
             link.send(desk.told())
 
-    def _recycle(self, now_s: float) -> None:
-        config, units = self.config.rollout, self._lanes.units(now_s)
-        self._recycling, name = next_unit(
-            [unit for _, unit in units.values()], self._recycling, now_s,
-            after_s=config.recycle_after_s, back_within_s=config.recycle_back_within_s,
-        )  # fmt: skip
-        if name:
-            log.warning("%s is %.0f s old: it is renewed", name, units[name][1].age_s)
-            self._retire(name, config.recycle_within_s)
+    def _renew(self, now_s: float) -> None:
+        if name := self._lanes.to_renew(now_s):
+            log.warning("%s is old: it is renewed", name)
+            self._retire(name, self.config.rollout.recycle_within_s)
 
     def _retire(self, name: str, within_s: float) -> list[str]:
         """Ask a group, or an engine alone, to drain and end; returns the engines asked. Unknown names have none."""

@@ -19,7 +19,7 @@ from .entry import WAITING, Entry
 from .events import Effect
 from .rollout.desk import Desk
 from .rollout.plan import FINAL, Seen
-from .rollout.recycle import Unit
+from .rollout.recycle import Recycling, Unit, next_unit
 from .scheduler import Scheduler
 from .stats import QueueSnapshot
 from .view import snapshot
@@ -42,6 +42,7 @@ class Lanes:
         self._schedulers: dict[Key, Scheduler] = {}
         self._empty_since_s: dict[Key, float] = {}
         self._made = 0
+        self._recycling = Recycling()
 
     @property
     def all(self) -> list[Scheduler]:
@@ -119,6 +120,15 @@ class Lanes:
                     Unit(name, revision, age_s, unit.serves and engine.up, leaving),
                 )
         return found
+
+    def to_renew(self, now_s: float) -> str:
+        """The worker that is to go now because of its age; "": none."""
+        rollout = self.config.rollout
+        self._recycling, name = next_unit(
+            [unit for _, unit in self.units(now_s).values()], self._recycling, now_s,
+            after_s=rollout.recycle_after_s, back_within_s=rollout.recycle_back_within_s,
+        )  # fmt: skip
+        return name
 
     def snapshots(self, now_s: float) -> tuple[QueueSnapshot, ...]:
         """One picture per lane: named by its model, and by its revision too where there are several."""

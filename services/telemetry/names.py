@@ -183,28 +183,14 @@ ENGINE_KV = Metric(
 )  # fmt: skip
 ENGINE_STEP = Metric(PREFIX + "engine_step_seconds", "gauge", "Mean time of a step.", ("model", "engine"))
 
-ENGINE_DEPTH = Metric(
-    PREFIX + "engine_depth_slots",
-    "gauge",
-    "Leases that the queue has learnt to keep on it.",
-    ("model", "engine"),
-)
-ENGINE_MAX_DEPTH = Metric(
-    PREFIX + "engine_max_depth_slots",
-    "gauge",
-    "Sequences that it says it can run at once.",
-    ("model", "engine"),
-)
-
-REVISION_SHARE = Metric(
-    PREFIX + "revision_share_ratio", "gauge", "Sessions that get this revision of the model.", ("model", "revision")
-)
-REVISION_ENDED = Metric(
-    PREFIX + "revision_ended_total", "counter", "Streams that ended, well or badly.", ("model", "revision")
-)
-REVISION_LOST = Metric(
-    PREFIX + "revision_lost_total", "counter", "Streams that its engines lost or failed.", ("model", "revision")
-)
+# fmt: off
+_ENGINE, _REVISION = ("model", "engine"), ("model", "revision")
+ENGINE_DEPTH = Metric(PREFIX + "engine_depth_slots", "gauge", "Leases that the queue has learnt to keep on it.", _ENGINE)
+ENGINE_MAX_DEPTH = Metric(PREFIX + "engine_max_depth_slots", "gauge", "Sequences that it can run at once, it says.", _ENGINE)
+REVISION_SHARE = Metric(PREFIX + "revision_share_ratio", "gauge", "Sessions that get this revision.", _REVISION)
+REVISION_ENDED = Metric(PREFIX + "revision_ended_total", "counter", "Streams that ended, well or badly.", _REVISION)
+REVISION_LOST = Metric(PREFIX + "revision_lost_total", "counter", "Streams that its engines lost or failed.", _REVISION)
+# fmt: on
 QUEUE_METRICS = (
     QUEUE_WAITING, QUEUE_WAITING_TOKENS, QUEUE_OLDEST, QUEUE_RUNNING, QUEUE_SATURATION, QUEUE_SLOTS,
     QUEUE_BORROWED, QUEUE_RESERVED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_RESUMED, QUEUE_REFUSED, TENANT_WAITING,

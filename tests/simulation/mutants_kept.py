@@ -12,7 +12,7 @@ from services.gateway.flow import AskLease, ChoiceFlow
 from services.gateway.viewer import Viewer
 from services.journal import book
 from services.journal.effects import Deliver, Done
-from services.queue import authority, client, lanes, scheduler
+from services.queue import client, lanes, scheduler
 from services.queue.rollout import desk, plan, recycle
 from tests.simulation.planting import Mutant, empty, nothing, without
 
@@ -116,6 +116,6 @@ RELEASE_MUTANTS = (
     Mutant("what waits without a share stays there", ((lanes.Lanes, "strays", empty),), "releases"),
     Mutant("a release is forgotten with the queue", ((desk.Desk, "adopt", nothing),), "releases"),
     Mutant("what is rolled back keeps a share", ((plan, "share", share_kept),), "releases"),
-    Mutant("the last worker of a revision is renewed", ((authority, "next_unit", renew_the_oldest),), "releases"),
-    Mutant("two workers are renewed at once", ((authority, "next_unit", renew_beside_one_that_leaves),), "releases"),
+    Mutant("the last worker of a revision is renewed", ((lanes, "next_unit", renew_the_oldest),), "releases"),
+    Mutant("two workers are renewed at once", ((lanes, "next_unit", renew_beside_one_that_leaves),), "releases"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ import msgspec
 from ...config_rollout import RolloutConfig
 from ...errors import ConfigError
 from ...link.messages import Revisions
-from . import plan
+from . import plan, soft_state
 from .plan import FINAL, Abort, Look, Pause, Phase, Plan, Promote, Release, Seen
 from .weights import Table, choose, normal
 
@@ -121,7 +121,7 @@ class Desk:
 
     def told(self) -> Revisions:
         """What every gateway is told."""
-        state = plan.pack(self.release) if self.release is not None else b""
+        state = soft_state.pack(self.release) if self.release is not None else b""
         return Revisions(self.model, self.version, self.table.shares, self.table.salt, state)
 
     def adopt(self, message: Revisions, now_s: float) -> None:
@@ -132,7 +132,7 @@ class Desk:
         self.table = Table(message.shares, message.salt)
         self._order += [revision for revision, _ in message.shares if revision not in self._order]
         if message.release:
-            self.release = plan.unpack(message.release, now_s)
+            self.release = soft_state.unpack(message.release, now_s)
         self._changed()
 
     def _changed(self) -> bool:

@@ -284,22 +284,3 @@ def _enter(release: Release, phase: Phase, why: str, now_s: float, new: Seen, ol
         new_before=new.counts,
         old_before=old.counts,
     )
-
-
-def pack(release: Release) -> bytes:
-    """What gateways keep for the next queue: everything but times and counts, which begin anew there."""
-    return _ENCODE((release.plan, release.phase, release.step, release.why, release.paused))
-
-
-def unpack(data: bytes, now_s: float) -> Release | None:
-    """A release as an earlier queue left it; None when that was another version."""
-    try:
-        plan, phase, step, why, paused = _PACKED.decode(data)
-        plan.check()
-    except (msgspec.MsgspecError, ConfigError):
-        return None
-    return Release(plan, phase, now_s, min(step, max(0, len(plan.shares) - 1)), why=why, paused=paused)
-
-
-_ENCODE = msgspec.msgpack.Encoder().encode
-_PACKED = msgspec.msgpack.Decoder(tuple[Plan, Phase, int, str, bool])
