@@ -79,7 +79,7 @@ def main(wishes: argparse.Namespace) -> None:
             history: list[tuple[float, bool]] = []
             ours = learned(questions, vectors, wishes.delta, history=history)
             print(row(what, "learned, as it ships", ours), flush=True)
-            for guarded, name in ((False, "static"), (True, "static behind the guards")):
+            for guarded, name in ((False, "static"), (True, "static behind the guards"))[: wishes.static]:
                 threshold, tally = best_static(questions, vectors, wishes.delta, guarded=guarded)
                 ratio = ours.hits / max(1, tally.hits)
                 print(row(what, f"best {name}: {threshold:.3f} (learned: {ratio:.2f} ×)", tally), flush=True)
@@ -95,6 +95,9 @@ if __name__ == "__main__":
     parser.add_argument("--hard", default="0.25", help="shares of hard negatives, separated by commas")
     parser.add_argument("--num", type=int, default=0)
     parser.add_argument("--delta", type=float, default=0.01)
+    parser.add_argument(
+        "--static", type=int, default=2, help="0: no static arms, 1: the plain one, 2: with guards too"
+    )
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--vectors", type=Path, help="a folder to keep embeddings in")
     main(parser.parse_args())
