@@ -50,12 +50,12 @@ def _plan(trace: Path, pools: str, timing: Path | None, ttft_s: float, tpot_s: f
     import msgspec
 
     from ..errors import ConfigError
-    from ..experts.sim_model import SimTiming
     from ..twin import plan
+    from ..twin.calibrate import Calibrated
 
     try:
         timings = (
-            {} if timing is None else msgspec.json.decode(timing.read_bytes(), type=dict[str, SimTiming])
+            {} if timing is None else msgspec.json.decode(timing.read_bytes(), type=dict[str, Calibrated])
         )
         with trace.open("rb") as lines:
             rows = plan.parse_trace(lines)
@@ -88,6 +88,15 @@ def _table(report: PlanReport) -> str:
         f"{p.cost:9.2f}"
         for p in report.pools
     ]
+    lines.append("")
+    for p in report.pools:
+        told = "not calibrated: the engine's speed is assumed"
+        if p.calibration_samples:
+            told = (
+                f"step times within {p.calibration_mean_error:.1%} on average, {p.calibration_max_error:.1%} at worst, "
+                f"of {p.calibration_samples} measured steps"
+            )
+        lines.append(f"{p.name}: {told}")
     return "\n".join(lines)
 
 
@@ -104,7 +113,7 @@ def calibrate(
 
     from ..errors import ConfigError
     from ..experts.sim_model import SimTiming
-    from ..twin.calibrate import StepSample, calibrate
+    from ..twin.calibrate import StepSample, calibrate, stamped
 
     try:
         lines = [line for line in samples.read_bytes().splitlines() if line.strip()]
@@ -113,7 +122,7 @@ def calibrate(
     except (ConfigError, OSError, msgspec.MsgspecError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    typer.echo(msgspec.json.format(msgspec.json.encode({"default": fit.timing})).decode())
+    typer.echo(msgspec.json.format(msgspec.json.encode({"default": stamped(fit)})).decode())
     typer.echo(
         f"error: mean {fit.mean_error:.1%}, worst {fit.max_error:.1%} over {fit.num_samples} samples",
         err=True,

@@ -24,6 +24,14 @@ class StepSample(msgspec.Struct, frozen=True):
     step_s: float
 
 
+class Calibrated(SimTiming, frozen=True):
+    """A timing that knows how far it is off from the `num_samples` real steps it was fitted to (0: from none)."""
+
+    mean_error: float = 0.0
+    max_error: float = 0.0
+    num_samples: int = 0
+
+
 class Calibration(msgspec.Struct, frozen=True):
     """The fit and how far it is off: mean and largest relative error over the samples."""
 
@@ -55,6 +63,14 @@ def calibrate(samples: Sequence[StepSample], like: SimTiming | None = None) -> C
     )
     errors = [abs(predicted_s(timing, sample) - sample.step_s) / sample.step_s for sample in usable]
     return Calibration(timing, sum(errors) / len(errors), max(errors), len(usable))
+
+
+def stamped(fit: Calibration) -> Calibrated:
+    """The timing with its error, as `--timing` reads it."""
+    return Calibrated(
+        **msgspec.structs.asdict(fit.timing),
+        mean_error=round(fit.mean_error, 4), max_error=round(fit.max_error, 4), num_samples=fit.num_samples,
+    )  # fmt: skip
 
 
 def predicted_s(timing: SimTiming, sample: StepSample) -> float:

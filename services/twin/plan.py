@@ -22,6 +22,7 @@ from ..experts.sim_model import SimTiming
 from ..request import SamplingParams
 from ..sim_tokenizer import encode
 from .cache_node import CacheNode
+from .calibrate import Calibrated
 from .engine_node import EngineNode
 from .gateway_node import BANDS, ROOT_SECRET, GatewayNode
 from .kernel import Simulation
@@ -68,7 +69,8 @@ class Slo(msgspec.Struct, frozen=True):
 
 class PoolReport(msgspec.Struct, frozen=True):
     """`busy_share`: engines were in a step; `filled_share`: of the slots, weighted by time. Cost in the price's
-    currency over the whole run."""
+    currency over the whole run. The calibration's errors are of the engine's step time, over so many real steps (0: the
+    timing was not calibrated)."""
 
     name: str
     engines: int
@@ -77,6 +79,9 @@ class PoolReport(msgspec.Struct, frozen=True):
     tokens: int
     interruptions: int
     cost: float
+    calibration_mean_error: float = 0.0
+    calibration_max_error: float = 0.0
+    calibration_samples: int = 0
 
 
 class BandReport(msgspec.Struct, frozen=True):
@@ -264,6 +269,11 @@ def _pool(
         sum(one.tokens for one in usage),
         interruptions.get(pool.name, 0),
         pool.price_per_hour * len(engines) * duration_s / 3600.0,
+        *(
+            (fit.mean_error, fit.max_error, fit.num_samples)
+            if isinstance(fit := pool.timing, Calibrated)
+            else ()
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.errors import ConfigError
 from services.experts.sim_model import SimTiming
-from services.twin.calibrate import StepSample, calibrate, predicted_s
+from services.twin.calibrate import Calibrated, StepSample, calibrate, predicted_s, stamped
 from services.twin.plan import Slo, TraceRow, parse_pools, parse_trace, percentile, plan
 
 SLOW = SimTiming(step_s=0.05, max_num_seqs=2, prefill_tokens_per_s=2_000, max_model_len=4_096)
@@ -90,3 +90,12 @@ def test_percentiles_are_ranks() -> None:
         and percentile([1.0, 2.0], 0.99) == 2.0
         and percentile([], 0.5) == 0
     )
+
+
+def test_a_plan_tells_how_far_its_engines_are_off() -> None:
+    samples = [StepSample(n, 0, 0.01 + 0.001 * n + 0.001 * (n % 2)) for n in range(1, 20)]
+    timing = stamped(calibrate(samples, SLOW))
+    assert isinstance(timing, Calibrated) and 0 < timing.mean_error < timing.max_error < 0.2
+    fitted, assumed = plan(trace(4, 0.1), parse_pools("a=1@1,b=1@1", {"a": timing, "b": SLOW}), Slo()).pools
+    assert (fitted.calibration_samples, fitted.calibration_mean_error) == (19, timing.mean_error)
+    assert assumed.calibration_samples == 0
