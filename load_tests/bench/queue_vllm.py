@@ -217,6 +217,7 @@ def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
         "late": sum(row.ttft_s < 0 for row in arm.of("vip", arm.warm_s)), "tokens_per_s": arm.rate(arm.warm_s, end_s),
         "wrong": arm.wrong(), "completed": sum(row.outcome == "completed" for row in arm.rows),
         "preempted": len(paused), "preempted_whole": whole,
+        "overdue": sum(r.outcome == "completed" and r.answer_s > BATCH_DEADLINE_S for r in arm.of("batch", 0.0)),
         "preempted_late": sum(row.outcome.startswith("deadline") for row in paused),
     }  # fmt: skip
     return told | ({"refusal_p99_ms": at(refused, 0.99)} if refused else {})
