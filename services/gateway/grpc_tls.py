@@ -35,7 +35,9 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         return _configuration(served)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(served), changed, require_client_authentication=bool(served.client_ca)
+        _configuration(served),
+        changed,  # type: ignore[arg-type]  # None means "as before", which the stub leaves out
+        require_client_authentication=bool(served.client_ca),
     )
 
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
     def _next(self) -> None:
         """The next request that came ahead, or rest: then nothing is kept of the last one (3 KB), unless the head of
         one more is on its way already."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = cast("RequestResponseCycle | None", self.cycle)
         if not self.pipeline and cycle is not None and not cycle.more_body:
             self.cycle = None  # type: ignore[assignment]  # as before the first request
             if self.scope is cycle.scope:
@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn leaves it None until the first request
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn leaves it None until the first request
         return cycle is not None and cycle.response_started and not cycle.response_complete
 
     def refuse(self, status: int, message: str, code: str) -> None:
