@@ -26,10 +26,11 @@ def install() -> None:
     """Engine core and coordinator of this process are forks from now on, where that can be."""
     if os.environ.get(SWITCH) == "0":
         return
+    from vllm.utils.system_utils import get_mp_context
     from vllm.v1.engine import coordinator, utils
 
-    shipped = utils.get_mp_context
-    utils.get_mp_context = coordinator.get_mp_context = lambda: _context() or shipped()
+    for module in (utils, coordinator):  # each has the name from there
+        setattr(module, get_mp_context.__name__, lambda: _context() or get_mp_context())
 
 
 def _context() -> Any:
