@@ -93,6 +93,11 @@ def draw(rng: Random, until_s: float, cast: Cast) -> list[Fault]:
         strategy = rng.choice(("canary", "canary", "blue_green", "rolling"))
         if rng.random() < 0.85:
             script.append(Fault(rng.uniform(0.0, 0.8), "release_start", queue, strategy))
+        if rng.random() < 0.3:  # taken back, and then the queue forgets everything
+            back_s = rng.uniform(0.8, 1.2)
+            script.append(Fault(back_s, "release_abort", queue))
+            script.append(Fault(back_s + 0.2, "queue_kill", queue, "", 0.1))
+            kinds = ("engine_drain", "retire", "repeats", "cut_link")
     for _ in range(rng.choice((0, 1, 1, 2, 3, 4, 6))):
         kind = rng.choice(kinds)
         at_s, for_s = rng.uniform(0.0, until_s), rng.choice((0.05, 0.3, 0.8, 1.5, 2.5))

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from services.api import event_ids
-from services.gateway import generation
 from services.gateway.flow import AskLease, ChoiceFlow
 from services.gateway.viewer import Viewer
 from services.journal import book
@@ -109,8 +108,6 @@ RELEASE_MUTANTS = (
     Mutant("a resumption forgets its revision", ((ChoiceFlow, "_ask", ask_without_revision),), "releases"),
     Mutant("the queue sends an answer on to another revision", ((desk.Desk, "route", route_by_shares),), "releases"),
     Mutant("what waits to go on moves with the others", ((scheduler, "new_entry", new_entry_free),), "releases"),
-    Mutant("followers get another revision's tokens",
-           ((generation.Generation, "leave_flight", nothing),), "releases"),
     Mutant("shares are not looked at",
            ((desk, "choose", choose_the_newest), (client, "choose", choose_the_newest)), "releases"),
     Mutant("what waits without a share stays there", ((lanes.Lanes, "strays", empty),), "releases"),
