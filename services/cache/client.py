@@ -42,7 +42,7 @@ from ..link.messages import (
     FeedPart,
 )
 from ..link.semantic_messages import SemanticFound
-from .calls import PATIENCE, Call, ClientStats, error_of
+from .calls import PATIENCE, PAUSE_S, Call, ClientStats, error_of
 from .gateway_flights import GatewayFlights, SharedFlight
 from .key import CacheKey
 from .local_tier import LocalTier
@@ -66,7 +66,7 @@ class CacheClient:
         self._calls: dict[int, Call] = {}
         self._by_wire: dict[bytes, Call] = {}
         self._ids = itertools.count(1)
-        self._in_vain = 0
+        self._in_vain, self._waits_again_s = 0, 0.0
         self._link: Link | None = None
         self._redial = Redial(resolve, self, name, dead_after_s=DEAD_AFTER_S)
 
@@ -112,7 +112,7 @@ class CacheClient:
         call = Call(next(self._ids), key, seat)
         self._calls[call.call_id] = self._by_wire[key.wire] = call
         self._link.send(CacheGet(call.call_id, key.wire, True, key.person, rank, refresh))
-        if self._in_vain >= PATIENCE:
+        if self._in_vain >= PATIENCE and call.asked_s < self._waits_again_s:
             call.state = "late"
             return self._flights.lead(seat, bypass=True)
         call.wait(self._config.store_timeout_s, self._too_late)
@@ -280,6 +280,7 @@ class CacheClient:
     def _too_late(self, call: Call) -> None:
         call.state = "late"
         self._in_vain += 1
+        self._waits_again_s = asyncio.get_running_loop().time() + PAUSE_S
         call.seat.resolve(self._flights.lead(call.seat, bypass=True))
 
     def _send(self, message: object) -> None:

@@ -7,7 +7,8 @@ knows.
 
 The life of a call (link/semantic_messages.py): its text is embedded and compared; a certain hit is fetched from the
 store and sent; when the gateway says what it generated instead, that is compared with the kept answer (judge.py), the
-outcome is learned, and the new answer becomes an entry. A purge that came in between ends the call: nothing of it is learned.
+outcome is learned, and the new answer becomes an entry. A purge that came in between ends the call: nothing of it is
+learned.
 """
 
 from __future__ import annotations

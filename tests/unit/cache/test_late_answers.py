@@ -170,11 +170,14 @@ def test_a_cache_that_says_nothing_is_soon_not_waited_for_until_it_answers_in_ti
             client = m.gateways[0]
             for number in range(PATIENCE):
                 await late_leader(m, 0, number)
+            client._waits_again_s = float("inf")  # pyright: ignore[reportPrivateUsage]
             asked = client.lookup(key_of(100))
             with pytest.raises(StopIteration) as done:  # not one turn of the loop is waited
                 asked.send(None)
             assert isinstance(done.value.value, Leading)
             assert done.value.value.bypass
+            client._waits_again_s = 0.0  # pyright: ignore[reportPrivateUsage]
+            await late_leader(m, 0, 102)  # the pause is over: one waits again
             client._config = CacheConfig(store_timeout_s=5.0)  # pyright: ignore[reportPrivateUsage]
             store.gate.set()
             await m.until(lambda: client._in_vain == 0)  # pyright: ignore[reportPrivateUsage]
