@@ -192,7 +192,9 @@ class QueueAuthority:
     def _hear_revisions(self, link: Link, message: Revisions, now_s: float) -> None:
         """What an earlier queue decided, from a gateway that was there."""
         if self._lanes.make(message.model, message.shares[0][0] if message.shares else "", now_s) is not None:
-            self._lanes.desks[message.model].adopt(message, now_s)
+            desk = self._lanes.desks[message.model]
+            if desk.adopt(message, now_s):
+                self._announce(desk)
             self._move_strays(now_s)
         self._hear_gateway(link, now_s)
 

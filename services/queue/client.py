@@ -183,9 +183,9 @@ class QueueClient:
         self.reconnects += 1
         if self._limits is not None:
             link.send(self._limits)
-        link.send(Progress((), ()))  # the queue hears who we are, and says what there is
-        for revisions in self._revisions.values():
+        for revisions in self._revisions.values():  # before anything else, or it tells us what it believes
             link.send(revisions)
+        link.send(Progress((), ()))  # the queue hears who we are, and says what there is
         for release in self._owed:  # of a queue that has died since: it ignores what it does not know
             link.send(release)
         self._owed.clear()

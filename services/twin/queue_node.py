@@ -78,7 +78,7 @@ class WatchedAuthority(QueueAuthority):
 class QueueNode(AuthorityNode):
     """A killed queue forgets everything."""
 
-    authority: WatchedAuthority
+    authority: WatchedAuthority  # type: ignore[assignment]  # what it makes itself
 
     def __init__(
         self, sim: Simulation, network: Network, name: str, config: QueueConfig, oracle: Oracle

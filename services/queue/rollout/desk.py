@@ -58,21 +58,25 @@ class Desk:
         return Look(seen.get(release.plan.new, NOTHING), seen.get(release.plan.old, NOTHING))
 
     def _shares(self, seen: Mapping[str, Seen]) -> Table:
-        """By the release, where one has a say; by the number of engines otherwise."""
+        """By the release, where one has a say; by the number of engines otherwise. Whoever gets nothing is named too:
+        answers that began there go on."""
         release = self.release
+        order = [revision for revision in self._order if revision in seen]
+        salt, parts = "", {revision: float(seen[revision].engines) for revision in order}
         if release is not None:
             look, new, old = self._look(release, seen), release.plan.new, release.plan.old
             if release.phase not in FINAL and (look.new.engines or look.old.engines):
                 part = plan.share(release, look.new, look.old)
-                return normal([(new, part), (old, 1.0 - part)], salt=new)
+                salt, parts = new, {new: part, old: 1.0 - part}
+                order = [new, old, *(revision for revision in order if revision not in parts)]
+                return normal([(revision, parts.get(revision, 0.0)) for revision in order], salt)
             refused = old if release.phase is Phase.DONE else new
-            kept = {revision: one for revision, one in seen.items() if revision != refused}
-            if any(one.engines for one in kept.values()):
-                seen = kept
-        order = [revision for revision in self._order if revision in seen]
+            if any(part for revision, part in parts.items() if revision != refused):
+                parts[refused] = 0.0
         if self.config.on_new_revision == "hold":
-            order = [revision for revision in reversed(order) if seen[revision].engines][:1]
-        return normal([(revision, float(seen[revision].engines)) for revision in order])
+            first = next((revision for revision in reversed(order) if parts[revision]), "")
+            parts = {revision: part if revision == first else 0.0 for revision, part in parts.items()}
+        return normal([(revision, parts[revision]) for revision in order], salt)
 
     # operators --------------------------------------------------------------------------------------------
 
@@ -124,16 +128,18 @@ class Desk:
         state = soft_state.pack(self.release) if self.release is not None else b""
         return Revisions(self.model, self.version, self.table.shares, self.table.salt, state)
 
-    def adopt(self, message: Revisions, now_s: float) -> None:
-        """What a gateway was told last, by an earlier queue perhaps: it is taken over where it is newer than ours."""
+    def adopt(self, message: Revisions, now_s: float) -> bool:
+        """What a gateway was told last, by an earlier queue perhaps: it is taken over where it is newer than ours. True:
+        tell all gateways."""
         if message.version <= self.version or not message.shares:
-            return
+            return False
         self.version = message.version
         self.table = Table(message.shares, message.salt)
         self._order += [revision for revision, _ in message.shares if revision not in self._order]
         if message.release:
             self.release = soft_state.unpack(message.release, now_s)
         self._changed()
+        return True
 
     def _changed(self) -> bool:
         release = self.release

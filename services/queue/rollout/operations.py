@@ -45,7 +45,8 @@ class Drain(msgspec.Struct, frozen=True, tag="drain", forbid_unknown_fields=True
     within_s: float = 60.0
 
 
-Wish = Start | Steer | Status | Drain | ChangeLimits
+Asked = Start | Steer | Status | Drain
+Wish = Asked | ChangeLimits
 """ChangeLimits is the authority's own business."""
 
 
@@ -55,7 +56,7 @@ class Operations:
     def __init__(self, lanes: Lanes, retire: Callable[[str, float], list[str]]) -> None:
         self._lanes, self._retire = lanes, retire
 
-    def run(self, wish: Wish, now_s: float) -> dict[str, object]:
+    def run(self, wish: Asked, now_s: float) -> dict[str, object]:
         """Raises ConfigError: unknown model or worker, or it makes no sense now."""
         match wish:
             case Start(plan, model):
