@@ -155,8 +155,8 @@ class CacheConfig(Section):
     compress_over_bytes: int = Field(default=2048, ge=0)
     semantic_model: str = Field(
         default="minilm",
-        description="embeds questions of tenants that opted in: minilm (English), e5 (94 languages), off, or a directory "
-        "of the sentence-transformers kind",
+        description="embeds questions of tenants that opted in: minilm (English), e5 (94 languages), off, or a "
+        "directory of the sentence-transformers kind",
     )
     semantic_max_entries: int = Field(default=20_000, ge=1, description="questions kept, about 4 KB each")
     listen_host: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""The section `queue.rollout` of config.py, which re-exports it: revisions beside one another, workers that are renewed.
+"""The section `queue.rollout` of config.py, which re-exports it: revisions beside one another, workers renewed.
 
 Rules: as config.py. What belongs to one release is in its plan (services/queue/rollout/plan.py), not here.
 """

@@ -9,6 +9,8 @@ which deltas it has is the caller's business.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..errors import MeshError
 from . import event_ids
@@ -24,7 +26,7 @@ from .encode_parts import (
 )
 
 
-class StreamEncoder:
+class StreamEncoder(ABC):
     """Common to both shapes. `head`, then `delta`s, then `tail`; or `error` at any point, last."""
 
     OBJECT = ""
@@ -123,8 +125,8 @@ class StreamEncoder:
     def _opening(self) -> list[bytes]:
         return []
 
-    def _rich(self, delta: Delta) -> dict[str, object]:
-        raise NotImplementedError
+    @abstractmethod
+    def _rich(self, delta: Delta) -> dict[str, object]: ...
 
     def _choice(self, choice: dict[str, object]) -> bytes:
         return b"%b%b]%b" % (self._start, dumps(choice), self._end)

@@ -16,7 +16,7 @@ _MAKE_WITHIN_S = 60.0
 
 
 def make_certificate(folder: Path, address: str) -> tuple[Path, Path]:
-    """Write the certificate and its key for a private address; both appear whole. Raises CalledProcessError, OSError."""
+    """Write the certificate and its key for a private address, each whole. Raises CalledProcessError, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / CERTIFICATE, folder / KEY
     parts = tuple(path.with_name(path.name + ".part") for path in paths)

@@ -31,6 +31,10 @@ LOAD_EVERY_S = 0.1
 FENCE_LINGER_S = 0.2
 """Between fencing and `on_fenced`: time for the last frames to leave, so that nobody waits for a dead link."""
 
+RECENTLY_S = 10.0
+"""After it stood still, a rank tells a queue that it meets within this time that it has no epoch: the queue that fenced
+it meanwhile may be dead, and the next one would take an epoch for valid that gateways know to be fenced."""
+
 PROBE_IDLE_S = 5.0
 """An engine that had no work for this long must prove itself with one token when its health is asked."""
 
@@ -83,6 +87,8 @@ class Rank:
         self._liveness: LivenessState | None = None
         self._drained: asyncio.Event | None = None
         self._worked_s = 0.0
+        self._ticked_s = 0.0
+        self._stood_still_s = float("-inf")
         self._born_s = self._clock.now_s()
         self._lost = ""
         self._stopped = False
@@ -104,7 +110,7 @@ class Rank:
         self.info = info = await self.engine.start()
         sample = self.engine.sample_load()
         self.address = await self._server.start(self._listen_host)
-        now_s = self._worked_s = self._clock.now_s()
+        now_s = self._worked_s = self._ticked_s = self._clock.now_s()
         self._liveness = begin(self._stuck_after_s, LOAD_EVERY_S, now_s, warmup_step_s=sample.step_s)
         self._timer = asyncio.get_running_loop().call_later(LOAD_EVERY_S, self._tick)
         if self._redial is not None:
@@ -122,6 +128,9 @@ class Rank:
     def link_up(self, link: Link) -> None:
         assert self.info is not None
         info = self.info
+        now_s = self._clock.now_s()
+        self._note_standstill(now_s)
+        fenced = now_s - self._stood_still_s < RECENTLY_S
         link.send(
             EngineUp(
                 self.engine_id,
@@ -133,10 +142,10 @@ class Rank:
                 info.max_model_len,
                 self._pool,
                 self._group,
-                self.epoch,
+                0 if fenced else self.epoch,
                 self.key,
                 self._revision or info.revision,
-                self._clock.now_s() - self._born_s,
+                now_s - self._born_s,
             )
         )
         if self._drained is not None or self.stuck:
@@ -161,11 +170,17 @@ class Rank:
 
     # load and liveness --------------------------------------------------------------------------------
 
+    def _note_standstill(self, now_s: float) -> None:
+        if now_s - self._ticked_s > DEAD_AFTER_S:
+            self._stood_still_s = now_s
+        self._ticked_s = now_s
+
     def _tick(self) -> None:
         assert self._liveness is not None
         self._timer = asyncio.get_running_loop().call_later(LOAD_EVERY_S, self._tick)
         sample = self.engine.sample_load()
         now_s = self._clock.now_s()
+        self._note_standstill(now_s)
         if sample.running + sample.waiting:
             self._worked_s = now_s
         was_stuck = self.stuck

@@ -1,7 +1,8 @@
 """An instance of a JSON schema, chosen by a hash: what the simulated model says under guided decoding.
 
 Rules: pure. The text is always valid for the schema, or the schema is refused by naming the keyword that the
-simulation cannot follow; it never answers something invalid (`oneOf` is read as `anyOf`, as xgrammar does). Spaces after the value fill the last token.
+simulation cannot follow; it never answers something invalid (`oneOf` is read as `anyOf`, as xgrammar does). Spaces
+after the value fill the last token.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class StreamTable:
         """Enter `epoch`. The gateways of older streams were told, or are told by this."""
         self.epoch = epoch
         for stream in [s for s in self._streams.values() if s.epoch < epoch]:
+            stream.held = None  # nobody may take a token of a fenced epoch
             self._fail(stream, Reason.ENGINE_LOST, f"fenced: this engine is now in epoch {epoch}")
 
     def fail_all(self, reason: Reason, message: str) -> None:

@@ -149,8 +149,8 @@ def test_a_closed_table_refuses(table: StreamTable) -> None:
     assert heard.sent == [StreamFailed(1, Reason.DRAINING, "this engine drains", True)]
 
 
-def rank(engine: QuietEngine) -> Rank:
-    made = Rank(engine, engine_id="e", key=b"k" * 32, clock=VirtualClock())
+def rank(engine: QuietEngine, clock: VirtualClock | None = None) -> Rank:
+    made = Rank(engine, engine_id="e", key=b"k" * 32, clock=clock or VirtualClock())
     made.info = EngineInfo("m", "r", 8, 1000, 16, 100, 50)
     made.address = "127.0.0.1:1"
     return made
@@ -170,6 +170,18 @@ def test_a_rank_registers_again_with_its_epoch(engine: QuietEngine) -> None:
         ("e", 3, b"k" * 32, "m"),
     ]
     assert not any(isinstance(message, EngineDrain) for message in link.sent)
+
+
+def test_a_rank_that_stood_still_takes_itself_for_fenced(engine: QuietEngine) -> None:
+    """The queue that fenced it may be dead when it wakes, and the next one knows of no fence."""
+    clock, link = VirtualClock(), MemoryLink("queue")
+    made = rank(engine, clock)
+    made.link_message(cast(Link, link), EngineAccepted("e", 3))
+    clock.advance(5.0)  # SIGSTOP: no tick came
+    made.link_up(cast(Link, link))
+    made.link_message(cast(Link, link), EngineAccepted("e", 4))
+    assert [message.epoch for message in link.sent] == [0]
+    assert made.epoch == 4
 
 
 def lumped(interval: int) -> GenerateJob:
@@ -244,3 +256,12 @@ def test_joined_log_probabilities_stay_beside_their_tokens(joining: StreamTable,
         one = (TokenLogprob(-float(place)),)
         engine.sinks[1](TokenFrame(1, (place,), "length" if place == 2 else None, one, 0, place))
     assert [entry.logprob for entry in heard.sent[-1].logprobs] == [-1.0, -2.0]
+
+
+def test_what_a_fenced_stream_held_is_not_sent(joining: StreamTable, engine: QuietEngine) -> None:
+    link, heard = up(joining)
+    joining.link_message(link, Submit(1, 0, lumped(64)))
+    engine.sinks[1](TokenFrame(1, (1,), index=0))
+    engine.sinks[1](TokenFrame(1, (2,), index=1))
+    joining.fence(1)
+    assert [type(message) for message in heard.sent] == [TokenFrame, StreamFailed]
