@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def hash_of(texts: Sequence[str]) -> str:
 def curve(name: str, history: Sequence[tuple[float, bool]]) -> Curve:
     """Predicted against observed shares of wrong answers, by bins of the score."""
     points: list[tuple[float, float, int]] = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = [(score, right) for score, right in history if low < score <= high]
         if len(inside) >= 20:
             predicted = sum(score for score, _ in inside) / len(inside)

@@ -100,7 +100,7 @@ class StreamEncoder(ABC):
         in more than that. After `head`."""
         return None if self._cursor is not None else (self._prefixes[choice], self._text_end)
 
-    def had(self, delta: Delta) -> None:
+    def had(self, delta: Delta) -> None:  # noqa: B027  # most kinds of answer have nothing to count
         """The client has this delta already: it is only counted. Before any other delta."""
 
     def tail(self, tail: AnswerTail) -> bytes:
