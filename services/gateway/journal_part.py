@@ -87,9 +87,13 @@ class Part(ABC):
         if self._expected or self._watched or self._linger is not None or self.show.tail is not None:
             return
         own = self._call is not None and self._call.state == "own"
-        gone = ClientGone(Reason.CLIENT_CANCELLED, "the client went away and did not come back")
         wait_s = self._runs.config.linger_s if own else 0.0
-        self._linger = self._loop.call_later(wait_s, self.stop, gone)
+        self._linger = self._loop.call_later(wait_s, self._left)
+
+    def _left(self) -> None:
+        """Nobody came back. An answer that is complete by now stays until the journal has heard so: it is billed."""
+        if self.show.tail is None:
+            self.stop(ClientGone(Reason.CLIENT_CANCELLED, "the client went away and did not come back"))
 
     def _stay(self) -> None:
         if self._linger is not None:

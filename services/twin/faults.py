@@ -142,8 +142,10 @@ def apply(world: World, fault: Fault) -> None:
         case "journal_kill" | "journal_store_out" | "client_cut" if world.journal is None:
             pass
         case "journal_kill":
+            world.oracle.journal_losses += 1
             world.journal.crash(fault.for_s)
         case "journal_store_out":
+            world.oracle.journal_losses += 1
             world.journal.store.out = True
             sim.at(end_s, None, setattr, world.journal.store, "out", False)
         case "client_cut":

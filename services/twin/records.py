@@ -114,6 +114,7 @@ class Watch:
         self.small_budget = False
         self.revisions: tuple[str, ...] = ("",)
         self.gateway_deaths = 0
+        self.journal_losses = 0
         self.taken_back: str = ""
         self.gateways_stopped = False
         self.slots: dict[str, int] = {}

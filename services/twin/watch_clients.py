@@ -114,6 +114,8 @@ class ClientWatch(Watch):
             Reason.DEADLINE_UNREACHABLE: impatient,
             Reason.POISON_REQUEST: self.num_faults >= 2 and self._looks_poisonous(record),
             Reason.ENGINE_LOST: self.small_budget and self.num_faults >= 1,
+            # Its owner and the journal, or its store, are gone: nobody has what it was.
+            Reason.RESUME_EXPIRED: bool(ask.key) and self.journal_losses > 0 and self.gateway_deaths > 0,
         }
         if not caused.get(error.reason, False):
             raise self.broken(9, f"{ask.request_id} failed without a cause: {error.reason} ({error.message})")
