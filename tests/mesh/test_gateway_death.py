@@ -36,7 +36,7 @@ class Client:
 
     async def read(self, gateway: int, upto: int | None = None, **headers: str) -> dict[str, str]:
         """Read some more events (all when `upto` is None), then hang up. Returns the response's headers."""
-        sent = {"idempotency-key": self.key, **headers}
+        sent = ({"idempotency-key": self.key} if self.key else {}) | headers
         if self.last_id:
             sent["last-event-id"] = self.last_id
         response = await self.mesh.post(self.path, self.body, gateway=gateway, headers=sent)
@@ -324,9 +324,9 @@ def test_a_tenant_may_have_every_stream_journalled_or_none(tmp_path: Path) -> No
                     use = "always" if principal.tenant == "acme" else "never"
                     records[digest] = msgspec.structs.replace(principal, journal=use)
             client = Client(mesh, ask("Always"), "")
-            assert (await client.read(0, 12, **{"idempotency-key": ""}))["x-resumable"] == "true"
+            assert (await client.read(0, 12))["x-resumable"] == "true"
             await mesh.kill_gateway(0)
-            await client.read(1, **{"idempotency-key": ""})
+            await client.read(1)
             assert client.text() == said("Always", TOKENS)
             headers = {"idempotency-key": "k"}
             never = await mesh.post(PATH, ask("Never"), tenant="rival", gateway=1, headers=headers)
