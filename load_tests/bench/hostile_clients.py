@@ -226,9 +226,11 @@ async def hang_on(kind: Client, port: int, host: str, every_s: float, book: Book
             ] += 1
         finally:
             act.cancel()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await act
             writer.transport.abort()
+            await asyncio.wait(
+                [act]
+            )  # does not raise what it ended with, and lets our own cancellation through
+            _ = act.cancelled() or act.exception()
         await asyncio.sleep(every_s)
 
 
