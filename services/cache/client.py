@@ -42,7 +42,7 @@ from ..link.messages import (
     FeedPart,
 )
 from ..link.semantic_messages import SemanticFound
-from .calls import PATIENCE, PAUSE_S, Call, ClientStats, error_of
+from .calls import PATIENCE, PAUSE_S, SILENT_S, Call, ClientStats, error_of
 from .gateway_flights import GatewayFlights, SharedFlight
 from .key import CacheKey
 from .local_tier import LocalTier
@@ -66,7 +66,7 @@ class CacheClient:
         self._calls: dict[int, Call] = {}
         self._by_wire: dict[bytes, Call] = {}
         self._ids = itertools.count(1)
-        self._in_vain, self._waits_again_s = 0, 0.0
+        self._in_vain, self._heard_s, self._asks_again_s = 0, 0.0, 0.0
         self._link: Link | None = None
         self._redial = Redial(resolve, self, name, dead_after_s=DEAD_AFTER_S)
 
@@ -107,16 +107,14 @@ class CacheClient:
         shared = self._flights.join(seat, self._clock.now_s(), rank)
         if shared is not None:
             return shared
-        if self._link is None:
+        loop = asyncio.get_running_loop()
+        if self._link is None or loop.time() < self._asks_again_s:
             return self._flights.lead(seat, bypass=True)
         call = Call(next(self._ids), key, seat)
         self._calls[call.call_id] = self._by_wire[key.wire] = call
         self._link.send(CacheGet(call.call_id, key.wire, True, key.person, rank, refresh))
-        if self._in_vain >= PATIENCE and call.asked_s < self._waits_again_s:
-            call.state = "late"
-            return self._flights.lead(seat, bypass=True)
         call.wait(self._config.store_timeout_s, self._too_late)
-        seat.answer = asyncio.get_running_loop().create_future()
+        seat.answer = loop.create_future()
         try:
             return await seat.answer
         except asyncio.CancelledError:
@@ -182,7 +180,7 @@ class CacheClient:
         match message:
             case CacheHello(boot=boot, purges=purges):
                 self._local.hello(boot, purges)
-                self._link, self._in_vain = link, 0
+                self._link, self._in_vain, self._asks_again_s = link, 0, 0.0
                 self.semantic.linked(link)
             case CachePurge(scope=scope):
                 self._local.purge(bytes.fromhex(scope))
@@ -211,8 +209,7 @@ class CacheClient:
 
     def _answered(self, call: Call, answer: CacheAnswer) -> None:
         call.answered()
-        if asyncio.get_running_loop().time() - call.asked_s <= self._config.store_timeout_s:
-            self._in_vain = 0
+        self._in_vain, self._heard_s, self._asks_again_s = 0, asyncio.get_running_loop().time(), 0.0
         wire, now_s = call.key.wire, self._clock.now_s()
         if answer.value:
             self._drop(call)
@@ -280,7 +277,9 @@ class CacheClient:
     def _too_late(self, call: Call) -> None:
         call.state = "late"
         self._in_vain += 1
-        self._waits_again_s = asyncio.get_running_loop().time() + PAUSE_S
+        now_s = asyncio.get_running_loop().time()
+        if self._in_vain >= PATIENCE and now_s - self._heard_s >= SILENT_S:
+            self._asks_again_s = now_s + PAUSE_S
         call.seat.resolve(self._flights.lead(call.seat, bypass=True))
 
     def _send(self, message: object) -> None:

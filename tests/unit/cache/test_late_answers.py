@@ -168,15 +168,18 @@ def test_a_cache_that_says_nothing_is_soon_not_waited_for_until_it_answers_in_ti
         store = Gated()
         async with mesh(gateways=1, store=store, config=QUICK) as m:
             client = m.gateways[0]
+            client._heard_s = float("-inf")  # pyright: ignore[reportPrivateUsage]
             for number in range(PATIENCE):
+                assert not client._asks_again_s  # pyright: ignore[reportPrivateUsage]
                 await late_leader(m, 0, number)
-            client._waits_again_s = float("inf")  # pyright: ignore[reportPrivateUsage]
+            assert client._asks_again_s  # pyright: ignore[reportPrivateUsage]
+            client._asks_again_s = float("inf")  # pyright: ignore[reportPrivateUsage]
             asked = client.lookup(key_of(100))
             with pytest.raises(StopIteration) as done:  # not one turn of the loop is waited
                 asked.send(None)
             assert isinstance(done.value.value, Leading)
             assert done.value.value.bypass
-            client._waits_again_s = 0.0  # pyright: ignore[reportPrivateUsage]
+            client._asks_again_s = 0.0  # pyright: ignore[reportPrivateUsage]
             await late_leader(m, 0, 102)  # the pause is over: one waits again
             client._config = CacheConfig(store_timeout_s=5.0)  # pyright: ignore[reportPrivateUsage]
             store.gate.set()
