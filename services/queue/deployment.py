@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 
 import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from ..config import GraphConfig, QueueConfig
 from ..errors import ServiceError
@@ -38,11 +40,9 @@ class PriorityQueue:
     """See the module."""
 
     async def __init__(self, config: QueueConfig) -> None:
-        context = ray.get_runtime_context()
-        where = f"{context.get_node_id()} {serve.get_replica_context().app_name} {config.model_dump_json()}"
+        where, owner = _place(config)
         name = f"expertmesh-queue-{hashlib.blake2b(where.encode(), digest_size=12).hexdigest()}"
-        # The raylet is the parent of every worker, and gone when Ray is.
-        self._keeper = Keeper(config, name, os.getppid())
+        self._keeper = Keeper(config, name, owner)
         self._first = asyncio.create_task(self._keeper.ask(Question("silent")))  # starts it, or finds it
 
     async def endpoint(self) -> tuple[str, bytes]:
@@ -66,6 +66,16 @@ class PriorityQueue:
     async def __del__(self) -> None:
         """Serve awaits this when the deployment goes in order; a replica that is killed leaves the queue running."""
         await self._keeper.stop()
+
+
+def _place(config: QueueConfig) -> tuple[str, int]:
+    """What tells this mesh's queue from others on the node, and the process that it ends with."""
+    try:
+        app = serve.get_replica_context().app_name
+    except RayServeException:  # Serve's local testing mode: a queue for each start, as long as we live
+        return secrets.token_hex(16), os.getpid()
+    # The raylet is the parent of every worker, and gone when Ray is.
+    return f"{ray.get_runtime_context().get_node_id()} {app} {config.model_dump_json()}", os.getppid()
 
 
 def queue_deployment(config: GraphConfig) -> serve.Deployment:
