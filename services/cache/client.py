@@ -120,6 +120,8 @@ class CacheClient:
         except asyncio.CancelledError:
             seat.leave()
             raise
+        finally:
+            seat.answer = None  # it holds the seat
 
     # what seats do (SeatOwner) -------------------------------------------------------------------------
 

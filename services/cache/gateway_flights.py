@@ -42,7 +42,6 @@ class GatewayFlights:
         """What becomes of a request. None: it is the only one here and leads, as far as this gateway knows."""
         wire, known = seat.key.wire, self._flights.get(seat.key.wire)
         effects = self._flights.join(wire, seat, now_s, rank=rank, scopes=seat.key.scopes)
-        seat.flight = self._flights.get(wire)
         if known is None:
             return None
         self.joined += 1

@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 
 from ..errors import MeshError
 from ..link.messages import FeedPart
-from .flight import Flight
 from .key import CacheKey
 from .value import CachedAnswer
 
@@ -82,13 +81,12 @@ class Seat:
     """One request's place. A leader's seat takes `attach`, `feed`, then `store`, `fail` or `abandon`; a follower's
     `attach`, then `leave`. `alone`: outside the flight, so that all of these do nothing."""
 
-    __slots__ = ("_events", "_follower", "_owner", "alone", "answer", "flight", "key", "num_delivered")
+    __slots__ = ("_events", "_follower", "_owner", "alone", "answer", "key", "num_delivered")
 
     def __init__(self, owner: SeatOwner, key: CacheKey) -> None:
         self._owner = owner
         self.key = key
         self.alone = False
-        self.flight: Flight[Seat | Remote] | None = None
         self.answer: asyncio.Future[Hit | Leading | Following] | None = None
         self.num_delivered = 0
         self._follower: Follower | None = None

@@ -33,7 +33,9 @@ class _Core(ForkProcess):
         super().run()
 
 
-class _Context(ForkContext):
+class CoreForks(ForkContext):
+    """In place of a multiprocessing context: its processes are engine cores."""
+
     Process = _Core  # type: ignore[assignment]  # a ForkProcess, as promised
 
 
@@ -56,4 +58,4 @@ def install() -> None:
 def _context() -> Any:
     one_core = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "").isdecimal()
     alone = multiprocessing.parent_process() is None  # not inside the engine core itself
-    return _Context() if one_core and alone else None
+    return CoreForks() if one_core and alone else None

@@ -39,4 +39,4 @@ def _context() -> Any:
     if torch.cuda.is_initialized():
         log.warning("this process has touched CUDA: vLLM's processes start anew instead of as forks")
         return None
-    return vllm_cpu_fork._Context()  # pyright: ignore[reportPrivateUsage]
+    return vllm_cpu_fork.CoreForks()

@@ -40,4 +40,8 @@ async def run_canary(mesh: Mesh) -> None:
     work = admit(principal, request, (prompt,), limits, mesh.model.info.max_model_len, mesh.clock.now_s())
     head = AnswerHead(mesh.new_request_id(), mesh.model.info.model, 0)
     trace = mesh.telemetry.silent()
-    await prepare(mesh, work, head, _Silent(), trace).run(CachedFlight("bypass"))
+    generation = prepare(mesh, work, head, _Silent(), trace)
+    try:
+        await generation.run(CachedFlight("bypass"))
+    finally:
+        generation.let_go()

@@ -48,6 +48,7 @@ async def ring_of_each(mesh: LocalMesh, body: dict[str, Any]) -> Counter[str]:
     [
         {"temperature": 1.0},
         {"temperature": 1.0, "stream": True},
+        {"temperature": 0.0},
         {"temperature": 1.0, "n": 2, "logprobs": 1},
     ],
 )
