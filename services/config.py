@@ -117,13 +117,16 @@ class ExpertsConfig(Section):
         default="auto", description="whole experts per GPU, or a slice of each; auto: where shards > 1"
     )
     redundant_experts: int = Field(
-        default=0, ge=0, description="expert slots of a layer beyond one per expert; needs balance_every_steps"
+        default=0,
+        ge=0,
+        description="expert slots of a layer beyond one per expert; needs balance_every_steps",
     )
     balance_every_steps: int = Field(
         default=0, ge=0, description="the engine moves experts between GPUs after so many steps; 0: never"
     )
     all_to_all: AllToAll = Field(
-        default="", description="how tokens reach their experts; empty: gather and scatter, which every GPU host has"
+        default="",
+        description="how tokens reach their experts; empty: gather and scatter, which every GPU host has",
     )
     quantization: Quantization = Field(
         default="", description="made while loading, of unquantised weights; empty: as the weights say"
@@ -194,11 +197,17 @@ class LimitsConfig(Section):
     max_deadline_s: float = Field(default=3600.0, gt=0)
     stream_buffer_bytes: int = Field(default=1024 * 1024, ge=4096)
     header_timeout_s: float = Field(
-        default=10.0, gt=0, description="from the connection, or its last answer's next byte, to the last header"
+        default=10.0,
+        gt=0,
+        description="from the connection, or its last answer's next byte, to the last header",
     )
-    body_timeout_s: float = Field(default=30.0, gt=0, description="from the last header to the end of the body")
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, description="from the last header to the end of the body"
+    )
     idle_timeout_s: float = Field(
-        default=75.0, ge=1, description="a connection without a request; more than the load balancer's own is safe"
+        default=75.0,
+        ge=1,
+        description="a connection without a request; more than the load balancer's own is safe",
     )
     max_connections: int = Field(default=10_000, ge=1, description="open at a time, on each of the two ports")
     max_connections_per_address: int = Field(
@@ -227,17 +236,27 @@ class JournalConfig(Section):
     idempotency key, or when its API key says so (KeyRecord.journal)."""
 
     enabled: bool = True
-    flush_s: float = Field(default=0.1, ge=0, description="tokens travel to the journal in batches of so long")
-    ahead_flush_s: float = Field(
-        default=0.01, ge=0, description="likewise where tokens are journalled before they are shown (sampled ones)"
+    flush_s: float = Field(
+        default=0.1, ge=0, description="tokens travel to the journal in batches of so long"
     )
-    open_timeout_s: float = Field(default=0.1, gt=0, description="then a request is served without its journal")
+    ahead_flush_s: float = Field(
+        default=0.01,
+        ge=0,
+        description="likewise where tokens are journalled before they are shown (sampled ones)",
+    )
+    open_timeout_s: float = Field(
+        default=0.1, gt=0, description="then a request is served without its journal"
+    )
     linger_s: float = Field(default=10.0, ge=0, description="goes on for a client that left, then pauses")
     keep_s: float = Field(default=600.0, gt=0, description="a finished or paused answer can be asked for")
     max_tokens: int = Field(default=32_768, ge=1, description="of one answer, all choices together")
     max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, description="of all answers together")
-    owner_grace_s: float = Field(default=0.5, ge=0, description="a gateway's link may be down before it is replaced")
-    restart_grace_s: float = Field(default=0.3, ge=0, description="no new owners before the old ones could speak up")
+    owner_grace_s: float = Field(
+        default=0.5, ge=0, description="a gateway's link may be down before it is replaced"
+    )
+    restart_grace_s: float = Field(
+        default=0.3, ge=0, description="no new owners before the old ones could speak up"
+    )
 
 
 class GatewayConfig(Section):

@@ -36,12 +36,15 @@ def add(
     permission: Annotated[list[Permission] | None, typer.Option(help="What it may do.")] = None,
     weight: Annotated[float, typer.Option(min=0.001, help="Its share inside a band.")] = 1.0,
     journal: Annotated[
-        Journal, typer.Option(help="Answers that outlive their gateway: those asked for by a key, all, or none.")
+        Journal,
+        typer.Option(help="Answers that outlive their gateway: those asked for by a key, all, or none."),
     ] = Journal.ASKED,
     semantic_cache: Annotated[
         float,
         typer.Option(
-            min=0.0, max=0.5, help="Answer questions by meaning, at most this share of such hits wrong (0.01); 0: off."
+            min=0.0,
+            max=0.5,
+            help="Answer questions by meaning, at most this share of such hits wrong (0.01); 0: off.",
         ),
     ] = 0.0,
     keys_file: KeysFile = DEFAULT_FILE,

@@ -68,7 +68,9 @@ class Journal:
                 raise expired("answers of this size are not kept")
             trace.journal = "off"
             return False
-        if mesh.queue.revisions(mesh.model.info.model) is None:  # who goes on with it must know with what it began
+        if (
+            mesh.queue.revisions(mesh.model.info.model) is None
+        ):  # who goes on with it must know with what it began
             if seen is not None:
                 raise OverloadError(Reason.NOT_READY, "the queue is out of reach", retry_after_s=AWAY_S)
             trace.journal = "off"

@@ -185,7 +185,9 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn leaves it None until the first request
+        cycle = cast(
+            "RequestResponseCycle | None", self.cycle
+        )  # uvicorn leaves it None until the first request
         return cycle is not None and cycle.response_started and not cycle.response_complete
 
     def refuse(self, status: int, message: str, code: str) -> None:

@@ -41,9 +41,7 @@ class GatewayTelemetry:
         self.metrics = Metrics(names.GATEWAY_METRICS)
         self.writer = LineWriter(request_log) if request_log else None
         self._page = PrometheusPage(self._snapshot, of_process=shared is None)
-        self._siblings = (
-            Siblings(shared, f"{os.getpid()}", self._own) if shared is not None else None
-        )
+        self._siblings = Siblings(shared, f"{os.getpid()}", self._own) if shared is not None else None
         self._fresh: list[Callable[[], None]] = []
         if self._siblings is not None:
             self._siblings.start()

@@ -185,8 +185,8 @@ ENGINE_STEP = Metric(PREFIX + "engine_step_seconds", "gauge", "Mean time of a st
 
 # fmt: off
 _ENGINE, _REVISION = ("model", "engine"), ("model", "revision")
-ENGINE_DEPTH = Metric(PREFIX + "engine_depth_slots", "gauge", "Leases that the queue has learnt to keep on it.", _ENGINE)
-ENGINE_MAX_DEPTH = Metric(PREFIX + "engine_max_depth_slots", "gauge", "Sequences that it can run at once, it says.", _ENGINE)
+ENGINE_DEPTH = Metric(PREFIX + "engine_depth_slots", "gauge", "Leases that the queue learnt to keep on it.", _ENGINE)
+ENGINE_MAX_DEPTH = Metric(PREFIX + "engine_max_depth_slots", "gauge", "Sequences it can run at once.", _ENGINE)
 REVISION_SHARE = Metric(PREFIX + "revision_share_ratio", "gauge", "Sessions that get this revision.", _REVISION)
 REVISION_ENDED = Metric(PREFIX + "revision_ended_total", "counter", "Streams that ended, well or badly.", _REVISION)
 REVISION_LOST = Metric(PREFIX + "revision_lost_total", "counter", "Streams that its engines lost or failed.", _REVISION)

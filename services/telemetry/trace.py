@@ -144,7 +144,9 @@ class RequestTrace:
         else:
             last_s, self._last_s = self._last_s, now_s
         if last_s and num_tokens:
-            gap_s = (now_s - last_s) / num_tokens  # several came together: each counts as its share of the wait
+            gap_s = (
+                now_s - last_s
+            ) / num_tokens  # several came together: each counts as its share of the wait
             counts[bisect_left(ITL_BOUNDS_S, gap_s)] += num_tokens
             self.itl_total_s += now_s - last_s
             if gap_s > self.itl_max_s:

@@ -10,8 +10,7 @@ from tests.architecture.sources import HEAVY, ROOT, may_import, names_a_technolo
 
 MAX_LINES = 300
 MIN_PURE_SHARE = 0.6
-LARGER: dict[str, str] = {
-}
+LARGER: dict[str, str] = {}
 """Files over the line, each with its reason; new ones are cut instead."""
 
 IMPORT_WITH_BLOCKER = """

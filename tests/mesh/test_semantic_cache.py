@@ -57,7 +57,9 @@ class MeaningMesh(LocalMesh):
         self.ranks.append(rank)
         return rank
 
-    async def ask(self, text: str, *, tenant: str = "acme", system: str = "Be kind.", **more: Any) -> Response:
+    async def ask(
+        self, text: str, *, tenant: str = "acme", system: str = "Be kind.", **more: Any
+    ) -> Response:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
         body = {"model": "sim", "messages": messages, "max_tokens": 12, "temperature": 0, **more}
         return await self.post("/v1/chat/completions", body, tenant=tenant)
@@ -120,7 +122,9 @@ def test_a_paraphrase_hits_after_verification_and_needs_no_engine(tmp_path: Path
             assert (verdict, kind) == ("hit", "semantic")
             assert text_of(answer) == text_of(known)
             assert answer["usage"]["completion_tokens"] == 12
-            assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == answer["usage"]["prompt_tokens"]
+            assert (
+                answer["usage"]["prompt_tokens_details"]["cached_tokens"] == answer["usage"]["prompt_tokens"]
+            )
             streamed = await mesh.ask("How can I cancel an order", stream=True)
             events = [event async for event in streamed.events()]
             assert streamed.headers["x-cache-kind"] == "semantic"
@@ -159,7 +163,9 @@ def test_another_tenant_another_setting_another_system_prompt_never_hit(tmp_path
                 assert len(text_of(answer)) > 0
                 await mesh.until_learned()
             mesh.ranks[0].engine.wedge()
-            assert (await mesh.told("How do I cancel the order"))[:2] == ("hit", "semantic"), "the paired control"
+            assert (await mesh.told("How do I cancel the order"))[:2] == ("hit", "semantic"), (
+                "the paired control"
+            )
 
     asyncio.run(main())
 

@@ -129,8 +129,8 @@ class Desk:
         return Revisions(self.model, self.version, self.table.shares, self.table.salt, state)
 
     def adopt(self, message: Revisions, now_s: float) -> bool:
-        """What a gateway was told last, by an earlier queue perhaps: it is taken over where it is newer than ours. True:
-        tell all gateways."""
+        """What a gateway was told last, by an earlier queue perhaps: taken over where it is newer than ours. True: tell
+        all gateways."""
         if message.version <= self.version or not message.shares:
             return False
         self.version = message.version

@@ -35,9 +35,7 @@ def request(kind: Any, **fields: Any) -> InferenceRequest:
     return InferenceRequest(kind=kind, model="m", sampling=SamplingParams(5), n=2, **fields)
 
 
-def events(
-    encoder: encode.StreamEncoder, deltas: list[Delta] = DELTAS, head: AnswerHead = HEAD
-) -> list[str]:
+def events(encoder: encode.StreamEncoder, deltas: list[Delta] = DELTAS, head: AnswerHead = HEAD) -> list[str]:
     data = encoder.head(head) + b"".join(map(encoder.delta, deltas)) + encoder.tail(TAIL)
     assert data.endswith(b"\n\n")
     return data.decode().removesuffix("\n\n").split("\n\n")

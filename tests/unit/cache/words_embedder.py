@@ -12,7 +12,25 @@ from services.cache.embedding import Vectors
 
 DIMENSIONS = 64
 SMALL_WORDS = frozenset(
-    ["a", "an", "the", "do", "does", "i", "my", "can", "could", "please", "how", "to", "is", "it", "of", "your", "what"]
+    [
+        "a",
+        "an",
+        "the",
+        "do",
+        "does",
+        "i",
+        "my",
+        "can",
+        "could",
+        "please",
+        "how",
+        "to",
+        "is",
+        "it",
+        "of",
+        "your",
+        "what",
+    ]
 )
 
 

@@ -89,7 +89,9 @@ def test_a_crash_fails_every_stream_and_all_that_follow() -> None:
         engine.crash()
         engine.submit(3, job(b"late", 50), streams[2])
         for stream in streams:
-            assert stream.error is not None and stream.error.retryable and stream.error.reason == "engine_lost"
+            assert (
+                stream.error is not None and stream.error.retryable and stream.error.reason == "engine_lost"
+            )
 
     asyncio.run(main())
 
