@@ -24,6 +24,9 @@ from pathlib import Path
 from ..experts import linux_processes
 
 PATIENCE_S = 30
+AGAIN_S = 1.0
+"""A KeyboardInterrupt may be lost where Python cannot raise it, inside an import hook for one: it is raised again until
+somebody has it (`heard`)."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -46,9 +49,11 @@ def _child(function: Callable[[], int], guard_pid: int) -> int:
 
     def interrupt(number: int, _frame: object) -> None:
         asked.append(number)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)  # also where a background job inherited it ignored
+    signal.signal(signal.SIGALRM, interrupt)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGINT)  # a guard that is killed outright still ends us in order
     if os.getppid() != guard_pid:
         return 1
@@ -56,6 +61,7 @@ def _child(function: Callable[[], int], guard_pid: int) -> int:
     try:
         code = function()
     except BaseException as error:
+        heard()
         # Once we were asked to end, whatever a library makes of the interrupt is the end that was asked for.
         if asked:
             code = 0
@@ -67,6 +73,11 @@ def _child(function: Callable[[], int], guard_pid: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return code
+
+
+def heard() -> None:
+    """The function ends: an interrupt on the way out would only leave things undone."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class _Guard:

@@ -141,12 +141,16 @@ def _silence() -> Generator[None]:
 
 @contextmanager
 def _progress(say: Say) -> Generator[None]:
-    """Says when a deployment changes its state, until the block ends."""
-    done = threading.Event()
+    """Says when a deployment changes its state, until the block ends; where it ended well, once more then."""
+    done, well = threading.Event(), threading.Event()
 
     def watch() -> None:
         seen: dict[str, str] = {}
-        while not done.wait(LOOK_EVERY_S):
+        last = False
+        while not last:
+            last = done.wait(LOOK_EVERY_S)
+            if last and not well.is_set():
+                return
             application = serve.status().applications.get(APP_NAME)
             for name, one in (application.deployments if application else {}).items():
                 states = cast(Mapping[str, int], one.replica_states)  # annotated as an enum, plain strings
@@ -160,6 +164,7 @@ def _progress(say: Say) -> Generator[None]:
     thread.start()
     try:
         yield
+        well.set()
     finally:
         done.set()
         thread.join(timeout=5)

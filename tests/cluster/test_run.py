@@ -59,19 +59,25 @@ def test_wrong_settings_are_refused_by_name(
 )
 def test_it_leaves_nothing_when_ended_half_way(tmp_path: Path, moment: str, how: signal.Signals) -> None:
     stack = Stack(tmp_path, "expertmesh", "run", "--graph", "sim")
-    stack.wait_said(moment)
-    assert stack.stop(how) == 0, stack.output
-    assert stack.pids() == []
+    try:
+        stack.wait_said(moment)
+        assert stack.stop(how) == 0, stack.output
+        assert stack.pids() == []
+    finally:
+        stack.stop()
 
 
 @pytest.mark.parametrize("victim", ["the guard", "the runner"])
 def test_it_leaves_nothing_when_killed_outright(tmp_path: Path, victim: str) -> None:
     stack = Stack(tmp_path, "expertmesh", "run", "--graph", "sim")
-    stack.wait_said("Ray is up")
-    runner = next(pid for pid in stack.pids("expertmesh run") if pid != stack.process.pid)
-    os.kill(stack.process.pid if victim == "the guard" else runner, signal.SIGKILL)
-    wait_for(lambda: stack.pids() == [], "the end of every process", 60)
-    stack.process.wait(10)
+    try:
+        stack.wait_said("Ray is up")
+        runner = next(pid for pid in stack.pids("expertmesh run") if pid != stack.process.pid)
+        os.kill(stack.process.pid if victim == "the guard" else runner, signal.SIGKILL)
+        wait_for(lambda: stack.pids() == [], "the end of every process", 60)
+        stack.process.wait(10)
+    finally:
+        stack.stop()
 
 
 def test_it_ends_only_what_it_started(tmp_path: Path) -> None:
