@@ -110,7 +110,11 @@ def one_provider(program: Path, env: Mapping[str, str]) -> Iterator[str]:
         yield next(match[1] for match in said if match)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def copy_tree(target: Path) -> Path:
