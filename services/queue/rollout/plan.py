@@ -183,23 +183,30 @@ def _awaiting(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
     return release
 
 
-def _stepping(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
-    plan = release.plan
+def _judged(release: Release, new: Seen, old: Seen, now_s: float) -> tuple[Release, Kind | None]:
+    """The verdict where the release may go on; None where it may not, with what becomes of it."""
     if not new.engines:
-        return _doubt(release, "its engines are gone", now_s)
+        return _doubt(release, "its engines are gone", now_s), None
     verdict = _verdict(release, new, old)
     if verdict.kind is Kind.BAD:
-        return _return(release, verdict.why, now_s)
+        return _return(release, verdict.why, now_s), None
     if verdict.kind is Kind.UNSURE:
-        return _doubt(release, verdict.why, now_s)
-    release = msgspec.structs.replace(release, doubt_s=-1.0, why=verdict.why)
+        return _doubt(release, verdict.why, now_s), None
+    return msgspec.structs.replace(release, doubt_s=-1.0, why=verdict.why), verdict.kind
+
+
+def _stepping(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
+    plan = release.plan
+    release, kind = _judged(release, new, old, now_s)
+    if kind is None:
+        return release
     if not plan.shares:  # rolling: over when the last old engine is gone
         return (
             release
             if old.engines or old.streams
             else _enter(release, Phase.DONE, "all replaced", now_s, new, old)
         )
-    if verdict.kind is not Kind.GOOD or release.paused or now_s - release.since_s < plan.hold_s:
+    if kind is not Kind.GOOD or release.paused or now_s - release.since_s < plan.hold_s:
         return release
     step = release.step + 1
     if step < len(plan.shares) and not _has_room(plan, plan.shares[step], new, old):
@@ -210,14 +217,9 @@ def _stepping(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
 
 
 def _baking(release: Release, new: Seen, old: Seen, now_s: float) -> Release:
-    if not new.engines:
-        return _doubt(release, "its engines are gone", now_s)
-    verdict = _verdict(release, new, old)
-    if verdict.kind is Kind.BAD:
-        return _return(release, verdict.why, now_s)
-    if verdict.kind is Kind.UNSURE:
-        return _doubt(release, verdict.why, now_s)
-    release = msgspec.structs.replace(release, doubt_s=-1.0, why=verdict.why)
+    release, kind = _judged(release, new, old, now_s)
+    if kind is None:
+        return release
     if release.paused or now_s - release.since_s < release.plan.bake_s:
         return release
     return _enter(release, Phase.LEAVING, "the old revision finishes its streams", now_s, new, old)

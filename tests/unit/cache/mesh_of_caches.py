@@ -111,17 +111,24 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh(
-    gateways: int = 2, store: ResponseStore | None = None, config: CacheConfig = CONFIG
-) -> AsyncIterator[Mesh]:
-    made = Mesh(store, gateways, config)
+async def running(made: Mesh) -> AsyncIterator[None]:
+    """Its links are up; everything is stopped at the end."""
     made.address = await made.authority.start()
     for gateway in made.gateways:
         gateway.start()
     await made.linked()
     try:
-        yield made
+        yield
     finally:
         for gateway in made.gateways:
             await gateway.stop()
         await made.authority.stop()
+
+
+@asynccontextmanager
+async def mesh(
+    gateways: int = 2, store: ResponseStore | None = None, config: CacheConfig = CONFIG
+) -> AsyncIterator[Mesh]:
+    made = Mesh(store, gateways, config)
+    async with running(made):
+        yield made

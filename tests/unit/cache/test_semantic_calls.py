@@ -19,7 +19,7 @@ from services.cache.semantic_authority import SemanticStats
 from services.cache.value import CachedAnswer, CachedChoice
 from services.config import CacheConfig
 from services.request import InferenceRequest, SamplingParams, pack_ids
-from tests.unit.cache.mesh_of_caches import KEYS, Mesh
+from tests.unit.cache.mesh_of_caches import KEYS, Mesh, running
 from tests.unit.cache.words_embedder import WordsEmbedder
 
 DELTA = 0.2
@@ -111,16 +111,8 @@ class Desk(Mesh):
 @asynccontextmanager
 async def desk() -> AsyncIterator[Desk]:
     made = Desk()
-    made.address = await made.authority.start()
-    for gateway in made.gateways:
-        gateway.start()
-    await made.linked()
-    try:
+    async with running(made):
         yield made
-    finally:
-        for gateway in made.gateways:
-            await gateway.stop()
-        await made.authority.stop()
 
 
 def test_a_paraphrase_hits_once_enough_was_verified_and_saves_what_it_says() -> None:
