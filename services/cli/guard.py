@@ -32,7 +32,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(function: Callable[[], int]) -> int:
-    """The function's exit code; 128 + signal when the child was killed by one."""
+    """The function's exit code, 0 once it was asked to end and did; 128 + signal when the child was killed by one."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -105,6 +105,8 @@ class _Guard:
             left = [one for one in self._descendants() if one.alive]
         linux_processes.end((), self._segments)
         code = os.waitstatus_to_exitcode(status)
+        if self._asked and code >= 0:  # a library may end the process that is ending: it is still the end asked for
+            return 0
         return code if code >= 0 else 128 - code
 
     def _ask(self, number: int, _frame: object) -> None:

@@ -69,7 +69,19 @@ def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Generator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        if not any(thread.is_alive() for thread in _inside_ray):  # Ray ends the process that asks it anything now
+            ray.shutdown()
+
+
+_inside_ray: list[threading.Thread] = []
+
+
+def _aside(name: str, function: Callable[[], object]) -> threading.Thread:
+    """The function, which asks Ray things, in a thread of its own; one that does not come back is left to the guard."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    _inside_ray.append(thread)
+    thread.start()
+    return thread
 
 
 def _start(folder: Path, *, num_cpus: int, verbose: bool) -> None:
@@ -114,9 +126,7 @@ def end(say: Say) -> None:
     """Take the mesh down: replicas get `END_WITHIN_S` to finish, what is left ends with Ray itself."""
     say("stopping the mesh")
     with _silence():  # Ray reports the controller's own end as a failure
-        thread = threading.Thread(target=serve.shutdown, name="shutdown", daemon=True)
-        thread.start()
-        thread.join(END_WITHIN_S)
+        _aside("shutdown", serve.shutdown).join(END_WITHIN_S)
 
 
 @contextmanager
@@ -160,8 +170,7 @@ def _progress(say: Say) -> Generator[None]:
                     seen[name] = text
                     say(text)
 
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
+    thread = _aside("progress", watch)
     try:
         yield
         well.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 GUARDED = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from services.cli import guard
 
@@ -27,8 +27,13 @@ def work() -> int:
         raise ValueError("broken")
     if mode == "exit":
         raise SystemExit(3)
-    while True:
-        time.sleep(600)
+    try:
+        while True:
+            time.sleep(600)
+    except KeyboardInterrupt:
+        if mode == "a library's own end":
+            os._exit(1)
+        raise
 
 sys.exit(guard.run(work))
 """
@@ -71,5 +76,13 @@ def test_a_signal_is_an_orderly_end(tmp_path: Path, number: signal.Signals) -> N
     process = start(tmp_path, "wait")
     wait_up(tmp_path)
     process.send_signal(number)
+    assert process.wait(30) == 0
+    assert left(tmp_path) == []
+
+
+def test_a_library_that_ends_the_process_on_its_way_out_changes_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, "a library's own end")
+    wait_up(tmp_path)
+    process.send_signal(signal.SIGHUP)
     assert process.wait(30) == 0
     assert left(tmp_path) == []
