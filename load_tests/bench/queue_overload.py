@@ -43,6 +43,8 @@ class Row:
         self.right = bool(cells[5])
         self.preempted = bool(cells[6])
         self.tokens = int(cells[7])
+        self.client_late_s = float(cells[8])
+        self.queued_s = float(cells[9])
 
 
 class Run:

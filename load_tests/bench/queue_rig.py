@@ -102,6 +102,8 @@ class Stream:
             job, template, arrived_s=planned_s, deadline_s=deadline_s, next_id=NEXT, budget=gateway.budget
         )
         self.asked_s = self.first_s = self.end_s = 0.0
+        self.began_s = time.monotonic()
+        self.opened_s = 0.0
         self.outcome = ""
         self.apply(self.flow.start(time.monotonic()))
 
@@ -113,6 +115,7 @@ class Stream:
                     self.asked_s = time.monotonic()
                     gateway.queue.acquire(acquire, self)
                 case OpenStream(grant, submit):
+                    self.opened_s = self.opened_s or time.monotonic()
                     gateway.engines.open(grant, submit, self)
                 case CloseStream(engine_id, stream_id):
                     gateway.engines.close(engine_id, stream_id)
@@ -254,7 +257,8 @@ class Gateway:
             rows.append((
                 s.kind, round(s.planned_s - self.start_s, 5), round(s.first_s - s.planned_s, 6) if s.first_s else -1,
                 round(s.end_s - s.asked_s, 6) if s.end_s else -1, s.outcome or "open", right, s in self.preempted,
-                len(s.flow.emitted),
+                len(s.flow.emitted), round(s.began_s - s.planned_s, 6),
+                round(s.opened_s - s.began_s, 6) if s.opened_s else -1,
             ))  # fmt: skip
         last = max((i for i, n in enumerate(self.tokens) if n), default=0)
         return {"rows": rows, "tokens_per_100ms": self.tokens[: last + 1]}

@@ -31,6 +31,7 @@ from services.config import ExpertsConfig
 from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient
 
+from .processes import cpu_s, tree
 from .queue_overload import Row, Run
 
 VIP_SHARE = 0.15
@@ -137,14 +138,17 @@ class Arm(Run):
     def __init__(self, stage: Stage, direct: str, classes: list[dict[str, object]], seconds: float) -> None:
         super().__init__({"engine_silent_s": 5.0}, classes, seconds)
         self.stage, self.direct = stage, direct
+        self.cpu_s: dict[str, float] = {}
+        """CPU seconds of each part within the window: the queue, the client with its gateway, the engine's processes."""
 
-    def play_on(self, warm_s: float) -> Arm:
+    def play_on(self, warm_s: float, window_s: float) -> Arm:
         self.directory = str(self.stage.folder)
         for name in ("start", "g0.ready", "queue.json"):
             Path(self.directory, name).unlink(missing_ok=True)
         try:
+            parts: dict[str, list[int]] = {}
             if not self.direct:
-                self.start("queue", self.queue)
+                parts["queue"] = [self.start("queue", self.queue).pid]
                 self.wait_for("queue.json")
                 time.sleep(2.5)  # the engine finds it within its backoff
             plan: dict[str, object] = {
@@ -153,7 +157,13 @@ class Arm(Run):
             }  # fmt: skip
             gateway = self.start("gateway", plan)
             self.wait_for("g0.ready")
-            self.begin()
+            host = self.stage.engine.pid
+            parts |= {"gateway": [gateway.pid], "rank": [host], "engine": [p for p in tree(host) if p != host]}
+            start_s = self.begin()
+            time.sleep(max(0.0, start_s + warm_s - time.monotonic()))
+            before = {part: cpu_s(pids) for part, pids in parts.items()}
+            time.sleep(max(0.0, start_s + warm_s + window_s - time.monotonic()))
+            self.cpu_s = {part: cpu_s(pids) - before[part] for part, pids in parts.items()}
             self.take(gateway)
         finally:
             for process in self.processes:
@@ -190,12 +200,12 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float) -> Arm:
             load("storm", "batch", 10.0, end_s, STORM_PATIENCE_S, warm_s),
             load("after", "batch", 0.1, end_s + CALM_S, 30.0, end_s),
         ]
-        return Arm(stage, direct, classes, end_s + CALM_S + 5.0).play_on(warm_s)
+        return Arm(stage, direct, classes, end_s + CALM_S + 5.0).play_on(warm_s, window_s)
     classes = [load("vip", "vip", VIP_SHARE, end_s, 30.0)]
     if overload:
         classes.append(load("batch", "batch", overload, end_s, BATCH_DEADLINE_S))
     drain_s = BATCH_DEADLINE_S + 4.0 if name.startswith("mesh") else 3.0
-    return Arm(stage, direct, classes, end_s + drain_s).play_on(warm_s)
+    return Arm(stage, direct, classes, end_s + drain_s).play_on(warm_s, window_s)
 
 
 def refusal_ms(rows: list[Row]) -> list[float]:

@@ -105,7 +105,7 @@ class _Guard:
             left = [one for one in self._descendants() if one.alive]
         linux_processes.end((), self._segments)
         code = os.waitstatus_to_exitcode(status)
-        if self._asked and code >= 0:  # a library may end the process that is ending: it is still the end asked for
+        if self._asked and code >= 0:  # also where a library ended it on its way out
             return 0
         return code if code >= 0 else 128 - code
 

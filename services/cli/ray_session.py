@@ -69,7 +69,8 @@ def cluster(folder: Path, *, num_cpus: int, verbose: bool) -> Generator[None]:
     try:
         yield
     finally:
-        if not any(thread.is_alive() for thread in _inside_ray):  # Ray ends the process that asks it anything now
+        # A thread that asks Ray anything after this would make Ray end our process.
+        if not any(thread.is_alive() for thread in _inside_ray):
             ray.shutdown()
 
 
