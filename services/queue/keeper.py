@@ -10,8 +10,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,6 +20,7 @@ import msgspec
 
 from ..config import QueueConfig
 from ..errors import ConfigError, ServiceError
+from ..link.unix_frames import connect, peer, read_frame, write_frame
 from ..outcome import Reason
 
 log = logging.getLogger(__name__)
@@ -29,9 +28,6 @@ log = logging.getLogger(__name__)
 ANSWER_WITHIN_S = 5.0
 RETRY_AFTER_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """A process that is being killed still takes connections for some milliseconds."""
-MAX_FRAME_BYTES = 1 << 24
-_LENGTH = struct.Struct("<I")
-_CREDENTIALS = struct.Struct("iii")
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -46,38 +42,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     value: Any = None
     refused: str = ""
-
-
-async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """Raises EOFError (IncompleteReadError is one) at the end, OSError."""
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > MAX_FRAME_BYTES:
-        raise EOFError(f"a frame of {length} bytes")
-    return await reader.readexactly(length)
-
-
-def write_frame(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(_LENGTH.pack(len(data)) + data)
-
-
-def abstract_socket() -> socket.socket:
-    """Made by hand: uvloop's connections take no name that begins with a zero byte."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    return sock
-
-
-def same_user(sock: socket.socket) -> bool:
-    """Whether the other end is a process of our user: an abstract socket has no file whose mode would say so."""
-    return peer(sock)[1] == os.getuid()
-
-
-def peer(sock: socket.socket) -> tuple[int, int]:
-    """Process id and user id of the other end."""
-    pid, uid, _ = _CREDENTIALS.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    )
-    return pid, uid
 
 
 class Keeper:
@@ -120,20 +84,9 @@ class Keeper:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         with suppress(ConnectionRefusedError):
-            return await self._open()
+            return await connect(self._name)
         await asyncio.to_thread(self._start)
-        return await self._open()
-
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        sock = abstract_socket()
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, f"\0{self._name}")
-            if not same_user(sock):
-                raise OSError("the queue's name is taken by another user")
-            return await asyncio.open_unix_connection(sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        return await connect(self._name)
 
     def _start(self) -> None:
         """Blocks until it listens. A process that loses the race for the name ends by itself, and is not needed."""

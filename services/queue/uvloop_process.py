@@ -20,8 +20,9 @@ import uvloop
 
 from ..config import QueueConfig
 from ..errors import ConfigError
+from ..link.unix_frames import abstract_socket, read_frame, same_user, write_frame
 from .authority import QueueAuthority
-from .keeper import Answer, Question, abstract_socket, read_frame, same_user, write_frame
+from .keeper import Answer, Question
 from .rollout.operations import Wish
 
 log = logging.getLogger(__name__)
