@@ -6,7 +6,7 @@ Rules: as config.py. Terraform checks the same bounds at plan time; a node's fac
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,12 +83,34 @@ class DrainConfig(BaseModel):
 
 
 class ScaleConfig(BaseModel):
-    """How fast pools grow and shrink. Growing is at once, shrinking waits."""
+    """How many nodes demand is worth, and how fast pools grow and shrink: growing is at once, shrinking waits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    target_load: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="of a node's room; the rest is for the minutes that a new one takes",
+    )
+    tolerance: float = Field(
+        default=0.1, ge=0, lt=1, description="a need so near to the size changes nothing"
+    )
+    patience_s: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {"batch": 60.0},
+        description="by band: what waits asks for machines once the oldest has waited so long; at once where not named",
+    )
+    vip_bands: tuple[str, ...] = Field(default=("vip",), description="whose demand goes to pools of tier vip")
+    room_memory_s: float = Field(
+        default=60.0, gt=0, description="how slowly a node is believed to hold less than it did"
+    )
+    demand_patience_s: float = Field(
+        default=60.0, ge=0, description="the queue may be silent for so long; then pools keep their sizes"
+    )
     spot_patience_s: float = Field(default=90.0, ge=0)
-    scale_in_hold_s: float = Field(default=600.0, ge=0)
+    scale_in_hold_s: float = Field(
+        default=600.0, ge=0, description="a pool shrinks to the most that it needed within so long"
+    )
     max_drains_at_once: int = Field(default=1, ge=1)
 
 
@@ -100,6 +122,9 @@ class CapacityConfig(BaseModel):
     region: str | None = None
     node_events_queue_url: str | None = None
     period_s: float = Field(default=5.0, gt=0, le=60)
+    mesh: str = Field(
+        default="default", min_length=1, description="the Serve application whose queue is asked"
+    )
     pools: dict[str, PoolConfig] = Field(default_factory=dict)
     drain: DrainConfig = Field(default_factory=DrainConfig)
     scale: ScaleConfig = Field(default_factory=ScaleConfig)

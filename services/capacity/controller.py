@@ -7,7 +7,7 @@ are accepted, so that a controller that dies in between reads it again (rule 3 o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from services.capacity import drain, pool_plan
@@ -40,8 +40,19 @@ class MeshDrain(Protocol):
         ...
 
 
+class Demand(Protocol):
+    """Who says how many nodes are wanted (`queue_demand`)."""
+
+    def __call__(
+        self, pools: Mapping[str, PoolConfig], views: Mapping[str, PoolView], /
+    ) -> Mapping[str, int]:
+        """Nodes by pool, of pools as their groups allow and as they stand. Pools without an entry keep their size.
+        Must not raise."""
+        ...
+
+
 class Controller:
-    """All pools of one installation. `demand()` gives the nodes wanted by pool."""
+    """All pools of one installation."""
 
     def __init__(
         self,
@@ -50,7 +61,7 @@ class Controller:
         queue: NoticeQueue | None,
         mesh: MeshDrain,
         clock: Clock,
-        demand: Callable[[], Mapping[str, int]],
+        demand: Demand,
     ) -> None:
         self._config, self._nodes, self._queue, self._mesh, self._clock, self._demand = (
             config,
@@ -67,6 +78,7 @@ class Controller:
             str, frozenset[str]
         ] = {}  # node -> nodes that served when its replacement was asked for
         self.failures: list[str] = []
+        self.views: Mapping[str, PoolView] = {}
 
     @property
     def state(self) -> drain.State:
@@ -122,6 +134,11 @@ class Controller:
                     self._replacing.pop(instance_id)
                     self._tell(drain.ReplacementReady(instance_id))
 
+    @property
+    def lent(self) -> Mapping[str, int]:
+        """Nodes that the fallback runs in a spot pool's place, by pool."""
+        return {name: kept.lent for name, kept in self._memory.pools.items() if kept.lent}
+
     def _resize(self, views: Mapping[str, PoolView]) -> None:
         """Nodes that we drain count as leaving, though Auto Scaling still calls them in service."""
         going = {
@@ -131,8 +148,9 @@ class Controller:
             name: _without(views[p.asg], going) for name, p in self._config.pools.items() if p.asg in views
         }
         pools = {name: _as_allowed(p, views.get(p.asg)) for name, p in self._config.pools.items()}
+        self.views = seen
         self._memory, actions = pool_plan.plan(
-            self._memory, pools, seen, self._demand(), self._clock.now_s(), self._config.scale
+            self._memory, pools, seen, self._demand(pools, seen), self._clock.now_s(), self._config.scale
         )
         for action in actions:
             if isinstance(action, pool_plan.GiveUp):

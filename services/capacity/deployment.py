@@ -1,7 +1,7 @@
 """The control loop as a Ray Serve deployment: one replica, on the head.
 
 Here, and only here, the capacity service meets Ray: which node has which cloud id (a label that bootstrap sets),
-whether anything of ours still runs on it, and the drain itself through `ray_drain`.
+whether anything of ours still runs on it, the drain itself through `ray_drain`, and the handle to the queue.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import Any, cast
 import ray
 from ray import serve
 from ray._private.state import actors as known_actors
+from ray.util.metrics import Gauge
 
 from ..clock import SystemClock
 from ..config import CapacityConfig
 from .controller import Controller, MeshDrainError
+from .figures import NODES_METRIC, NODES_TEXT, pool_figures
 from .nodes import Nodes, NoticeQueue
+from .queue_demand import QueueDemand
 from .ray_drain import DrainRefused, RayDrain
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 INSTANCE_LABEL = "expertmesh.io/instance-id"
 STUCK_PERIODS = 12
 """A loop that did not come round for so many periods is replaced."""
+ANSWER_WITHIN_S = 2.0
+"""The queue answers in milliseconds, or is away; a notice must not wait for it."""
 
 
 class RayMesh:
@@ -90,6 +95,12 @@ def build_ports(config: CapacityConfig) -> tuple[Nodes, NoticeQueue | None]:
     return Ec2Nodes(config.region), queue
 
 
+def ask_queue(mesh: str) -> object:
+    """The snapshots of the queue of that application. Blocks; raises what Serve raises."""
+    handle = serve.get_deployment_handle("PriorityQueue", app_name=mesh)
+    return handle.snapshot.remote().result(timeout_s=ANSWER_WITHIN_S)
+
+
 @serve.deployment(
     name="Capacity",
     num_replicas=1,
@@ -104,30 +115,42 @@ class Capacity:
     def __init__(self, config: CapacityConfig) -> None:
         self._config = config
         self._clock = SystemClock()
-        self._demand: dict[str, int] = {}
+        self._demand = QueueDemand(config, lambda: ask_queue(config.mesh), self._clock)
+        self._gauge = Gauge(NODES_METRIC, description=NODES_TEXT, tag_keys=("pool", "state"))
         nodes, queue = build_ports(config)
         address = ray.get_runtime_context().gcs_address
         environment = {k: v for k, v in os.environ.items() if k.startswith("RAY_AUTH_")}
         mesh = RayMesh(RayDrain(address, environment))
-        self._controller = Controller(config, nodes, queue, mesh, self._clock, lambda: self._demand)
+        self._controller = Controller(config, nodes, queue, mesh, self._clock, self._demand)
         self._came_round_s = self._clock.now_s()
         self._stop = threading.Event()
         threading.Thread(target=self._loop, name="capacity", daemon=True).start()
 
     def want(self, nodes_by_pool: Mapping[str, int]) -> None:
-        """The nodes wanted by pool, from now on (the scaling policy calls this)."""
-        unknown = set(nodes_by_pool) - set(self._config.pools)
-        if unknown:
-            raise ValueError(f"no pool named {', '.join(sorted(unknown))}")
-        self._demand = dict(nodes_by_pool)
+        """At least so many nodes from now on, whatever the queue holds: ahead of a peak that is known to come. Pools
+        that are not named have no such minimum any more. Raises ValueError for an unknown pool."""
+        self._demand.want(nodes_by_pool)
 
     def status(self) -> dict[str, Any]:
-        """What is on its way out, and what failed in the last round."""
+        """The pools in figures, what is on its way out, and what failed in the last round."""
         nodes = {
             key: {"phase": node.phase.name.lower(), "deadline_s": node.deadline_s}
             for key, node in self._controller.state.nodes.items()
         }
-        return {"nodes": nodes, "failures": list(self._controller.failures), "demand": dict(self._demand)}
+        return {
+            "pools": self._figures(),
+            "nodes": nodes,
+            "failures": self._failures(),
+            "at_least": dict(self._demand.least),
+        }
+
+    def _figures(self) -> dict[str, dict[str, int]]:
+        return pool_figures(
+            self._controller.views, self._demand.wanted, self._controller.lent, self._demand.models
+        )
+
+    def _failures(self) -> list[str]:
+        return [*self._controller.failures, *([self._demand.failure] if self._demand.failure else [])]
 
     def check_health(self) -> None:
         silent_s = self._clock.now_s() - self._came_round_s
@@ -143,8 +166,11 @@ class Capacity:
             except Exception:  # a bug in one round must not end the loop; it shows in the log and the status
                 log.exception("a round of the capacity loop failed")
             self._came_round_s = self._clock.now_s()
-            for failure in self._controller.failures:
+            for failure in self._failures():
                 log.warning("capacity: %s", failure)
+            for pool, states in self._figures().items():
+                for state, nodes in states.items():
+                    self._gauge.set(nodes, {"pool": pool, "state": state})
 
     def __del__(self) -> None:
         self._stop.set()

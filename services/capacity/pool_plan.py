@@ -1,15 +1,15 @@
 """How many nodes each pool should have: plan(memory, views, demand, now_s) -> (memory, actions). Pure.
 
 Belongs here: floors, whole groups, spot that stays short, and when to shrink. Must not know: how demand was
-forecast (`scaling`), how a node is drained (`drain`), AWS.
+measured (`demand`), how a node is drained (`drain`), AWS.
 
 The rules, each a property in tests/properties/capacity:
  1. No pool is set below its floor or above its ceiling, and always to whole expert groups.
  2. Growing is at once. Spot that stays short of its target for `spot_patience_s` raises its fallback pool by
     what is missing; the fallback is given back when spot has been whole for `scale_in_hold_s`.
  3. Shrinking never sets a smaller size: it names nodes, which are drained and then terminated with decrement.
- 4. A pool shrinks only after its need has been smaller for `scale_in_hold_s`, a few nodes at a time
-    (`max_drains_at_once`, or one whole expert group), and never the head.
+ 4. A pool shrinks only to the most that it needed within `scale_in_hold_s`, once it has been watched for so long, a
+    few nodes at a time (`max_drains_at_once`, or one whole expert group), and never the head.
  5. The same views and demand again give no further action.
  6. A pool that nobody speaks for keeps the size that it has; a fallback pool has what it lends.
 """
@@ -43,12 +43,22 @@ Action = SetDesired | GiveUp
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """So many nodes were needed until then."""
+
+    until_s: float
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolMemory:
-    """What must be remembered of a pool between two looks; times on the caller's clock."""
+    """What must be remembered of a pool between two looks; times on the caller's clock. `needs` falls: what was
+    followed by a larger need does not matter."""
 
     short_since_s: float | None = None
     whole_since_s: float | None = None
-    surplus_since_s: float | None = None
+    watched_since_s: float | None = None
+    needs: tuple[Need, ...] = ()
     lent: int = 0  # nodes that the fallback runs in this pool's place
 
 
@@ -117,20 +127,27 @@ def _resize(
     # Nodes that are on their way out still count in the group's size until they are terminated with
     # decrement: wanting more means wanting more beside them.
     staying = view.desired - len(view.leaving)
+    since_s = now_s if kept.watched_since_s is None else kept.watched_since_s
+    needs = _window(kept.needs, target, now_s, policy.scale_in_hold_s)
+    kept = replace(kept, watched_since_s=since_s, needs=needs)
     if target > staying:
         size = min(target + len(view.leaving), pool.ceiling)
-        grow: list[Action] = [SetDesired(view.asg, size)] if size > view.desired else []
-        return replace(kept, surplus_since_s=None), grow
-    surplus = staying - target
-    if surplus == 0 or pool.tier is Tier.HEAD:
-        return replace(kept, surplus_since_s=None), []
-    since_s = now_s if kept.surplus_since_s is None else kept.surplus_since_s
-    kept = replace(kept, surplus_since_s=since_s)
+        return kept, [SetDesired(view.asg, size)] if size > view.desired else []
+    surplus = staying - needs[0].nodes
+    if surplus <= 0 or pool.tier is Tier.HEAD or now_s - since_s < policy.scale_in_hold_s:
+        return kept, []
     at_once = max(policy.max_drains_at_once // pool.group_nodes, 1) * pool.group_nodes
     room = at_once - len(view.leaving)
     count = min(surplus, room) // pool.group_nodes * pool.group_nodes
-    if now_s - since_s < policy.scale_in_hold_s or count <= 0:
+    if count <= 0:
         return kept, []
     # The newest first: they hold the least warmed cache. Groups go whole: launch order keeps them together.
     victims = view.serving[-count:]
     return kept, [GiveUp(instance_id) for instance_id in victims] if len(victims) == count else []
+
+
+def _window(needs: tuple[Need, ...], target: int, now_s: float, hold_s: float) -> tuple[Need, ...]:
+    """Rule 4: the needs of the last `hold_s`, the largest first. The last one said held until now."""
+    if needs:
+        needs = (*needs[:-1], replace(needs[-1], until_s=now_s))
+    return (*(n for n in needs if n.nodes > target and now_s - n.until_s < hold_s), Need(now_s, target))

@@ -43,6 +43,9 @@ MEET_POLL_S = 0.1
 HAND_BACK_S = 3.0
 """Streams of a node that leaves are handed back so long before its end."""
 
+INSTANCE_LABEL, TIER_LABEL = "expertmesh.io/instance-id", "expertmesh.io/tier"
+SHARED_POOL = "default"
+
 
 class ExpertShards:
     """One rank. Serve constructs it; it is ready when a token was generated."""
@@ -51,6 +54,7 @@ class ExpertShards:
         self._config = experts = config.experts
         self._queue = queue
         replica_id, gang = _identity()
+        node, pool = _machine()
         # An empty listen_host means: this node's own address towards the cluster.
         self._host = experts.listen_host or ray.util.get_node_ip_address()
         place = RankPlace(cores=_all_cores(experts))
@@ -62,7 +66,9 @@ class ExpertShards:
             make_engine(experts, place),
             engine_id=replica_id,
             resolve_queue=self._find_queue,
+            pool=pool,
             group=gang.gang_id if gang is not None else "",
+            node=node,
             listen_host=self._host,
             stuck_after_s=experts.stuck_after_s,
             on_fenced=self._end_process,
@@ -151,6 +157,17 @@ def _identity() -> tuple[str, GangContext | None]:
     except RayServeException:
         return "", None
     return context.replica_id.unique_id, context.gang_context
+
+
+def _machine() -> tuple[str, str]:
+    """This node as the cloud calls it (bootstrap's label; else Ray's name), and whose engines run on it: those of a
+    machine that is reserved for a band are that band's own."""
+    if not ray.is_initialized():
+        return "", SHARED_POOL  # Serve's local testing mode
+    context = ray.get_runtime_context()
+    labels = context.get_node_labels()
+    tier = str(labels.get(TIER_LABEL, ""))
+    return str(labels.get(INSTANCE_LABEL) or context.get_node_id()), tier if tier == "vip" else SHARED_POOL
 
 
 def _actor_options(experts: ExpertsConfig) -> dict[str, object]:

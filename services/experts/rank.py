@@ -42,8 +42,8 @@ PROBE_IDLE_S = 5.0
 class Rank:
     """Serves one engine. `resolve_queue` None: no queue (a bare engine for tests and benches).
 
-    `revision` names what is served ("": the weights, as the engine calls them). `on_retired` is called when the queue
-    asked this rank to go and it has drained.
+    `revision` names what is served ("": the weights, as the engine calls them), `node` the machine. `on_retired` is
+    called when the queue asked this rank to go and it has drained.
 
     `on_fenced` is called once, shortly after this rank gave its streams back because its engine does not live; what
     it does (end the process) is the owner's business.
@@ -66,6 +66,7 @@ class Rank:
         on_fenced: Callable[[str], None] | None = None,
         on_retired: Callable[[], None] | None = None,
         revision: str = "",
+        node: str = "",
         clock: Clock | None = None,
     ) -> None:
         self.engine = engine
@@ -74,7 +75,7 @@ class Rank:
         self.address = ""
         self.info: EngineInfo | None = None
         self.streams = StreamTable(engine, self._on_empty)
-        self._pool, self._group = pool, group
+        self._pool, self._group, self._node = pool, group, node
         self._listen_host = listen_host
         self._stuck_after_s = stuck_after_s
         self._on_fenced, self._on_retired = on_fenced, on_retired
@@ -146,6 +147,7 @@ class Rank:
                 self.key,
                 self._revision or info.revision,
                 now_s - self._born_s,
+                self._node,
             )
         )
         if self._drained is not None or self.stuck:

@@ -202,7 +202,8 @@ class EngineUp(Message, frozen=True, tag=40):
     """An engine is ready to take streams; sent again after a queue restart. Answered by EngineAccepted.
 
     `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant).
-    `revision` names what it serves: answers of one revision are never continued by another. `age_s`: of its process."""
+    `revision` names what it serves: answers of one revision are never continued by another. `age_s`: of its process.
+    `node`: the machine that it runs on, as the cloud calls it."""
 
     engine_id: str
     address: str
@@ -217,6 +218,7 @@ class EngineUp(Message, frozen=True, tag=40):
     key: bytes = b""
     revision: str = ""
     age_s: float = 0.0
+    node: str = ""
 
 
 class EngineLoad(Message, frozen=True, tag=41):

@@ -30,7 +30,7 @@ class EngineState:
     def __init__(self, message: EngineUp, epoch: int, order: int, now_s: float) -> None:
         self.engine_id = message.engine_id
         self.address, self.key = message.address, message.key
-        self.pool = message.pool
+        self.pool, self.node = message.pool, message.node
         self.group, self.revision = message.group, message.revision
         self.born_s = now_s - message.age_s
         self.max_model_len = message.max_model_len

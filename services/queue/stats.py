@@ -94,7 +94,8 @@ class BandView(msgspec.Struct, frozen=True):
 
 
 class EngineView(msgspec.Struct, frozen=True):
-    """One engine now. `depth` is the learnt one, `lookahead` the part of it that waits inside for less than a step."""
+    """One engine now. `depth` is the learnt one, `lookahead` the part of it that waits inside for less than a step.
+    `node`: its machine, as the cloud calls it."""
 
     engine_id: str
     pool: str
@@ -109,6 +110,7 @@ class EngineView(msgspec.Struct, frozen=True):
     kv_reserved_tokens: int
     kv_tokens: int
     step_s: float
+    node: str = ""
 
 
 class TenantView(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
         engines=tuple(
             EngineView(
                 e.engine_id, e.pool, e.epoch, e.up, e.draining, e.capacity, e.model.lookahead, e.model.max_num_seqs,
-                e.used, e.foreign, e.kv_reserved, e.kv_tokens, e.model.fit.mean_step_s,
+                e.used, e.foreign, e.kv_reserved, e.kv_tokens, e.model.fit.mean_step_s, e.node,
             )
             for e in state.fleet.engines.values()
         ),

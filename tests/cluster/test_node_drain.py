@@ -125,7 +125,7 @@ class Site:
         pool = {"asg": "spot", "tier": "spot", "min_size": 0, "max_size": 8, "on_demand_percentage": 0}
         config = CapacityConfig.model_validate({"pools": {"spot": pool}})
         self.controller = Controller(
-            config, self.machines, self.queue, self.mesh, SystemClock(), dict[str, int]
+            config, self.machines, self.queue, self.mesh, SystemClock(), lambda pools, views: {}
         )
 
     def engines_on(self) -> list[str]:

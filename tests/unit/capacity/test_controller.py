@@ -60,7 +60,7 @@ class World:
         self.nodes.add_group("f", 0, 6)
         self.demand = dict(demand)
         self.controller = Controller(
-            self.config, self.nodes, self.queue, self.mesh, self.clock, lambda: self.demand
+            self.config, self.nodes, self.queue, self.mesh, self.clock, lambda pools, views: self.demand
         )
 
     def step(self, after_s: float = 5.0) -> None:
