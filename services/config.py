@@ -135,6 +135,9 @@ class ExpertsConfig(Section):
         default="safetensors", description="dummy: random weights, to measure a shape without having it"
     )
     pin_cores: bool = True
+    fork_server: str = Field(
+        default="", description="the process that has imported vLLM for CPU ranks; empty: one per node"
+    )
     sim_prefill_tokens_per_s: float = Field(default=100_000.0, gt=0)
     sim_step_s: float = Field(default=0.02, ge=0)
     sim_step_per_seq_s: float = Field(default=0.0, ge=0)

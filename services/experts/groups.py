@@ -171,6 +171,14 @@ def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
     return env
 
 
+def fork_server_environment() -> dict[str, str]:
+    """Variables of the process that imports vLLM for the CPU ranks of a node; each adds its own `environment`."""
+    config = ExpertsConfig(engine="vllm", device="cpu", enforce_eager=True)
+    shared = environment(config, RankPlace(cores=(0,)))
+    del shared["VLLM_CPU_OMP_THREADS_BIND"]
+    return shared
+
+
 def _number(model: Mapping[str, object], key: str, default: int) -> int:
     value = model.get(key)
     return value if isinstance(value, int) else default
