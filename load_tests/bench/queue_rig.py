@@ -142,8 +142,7 @@ class Stream:
         self.gateway.preempted.add(self)
         self.apply(self.flow.on_preempt(lease_id, time.monotonic()))
 
-    def on_frame(self, frame: TokenFrame) -> None:
-        now_s = time.monotonic()
+    def on_frame(self, frame: TokenFrame, now_s: float) -> None:
         ids = self.flow.accept(frame)
         if ids is None:
             self.apply(self.flow.on_lost(now_s))

@@ -158,7 +158,11 @@ class Arm(Run):
             gateway = self.start("gateway", plan)
             self.wait_for("g0.ready")
             host = self.stage.engine.pid
-            parts |= {"gateway": [gateway.pid], "rank": [host], "engine": [p for p in tree(host) if p != host]}
+            parts |= {
+                "gateway": [gateway.pid],
+                "rank": [host],
+                "engine": [p for p in tree(host) if p != host],
+            }
             start_s = self.begin()
             time.sleep(max(0.0, start_s + warm_s - time.monotonic()))
             before = {part: cpu_s(pids) for part, pids in parts.items()}

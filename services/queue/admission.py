@@ -44,6 +44,49 @@ def check_fields(message: Acquire) -> Verdict:
     return None
 
 
+_FINE_PER_S = 4
+_COARSE = 64
+
+
+class CostByDeadline:
+    """Expected cost of one tenant's waiting requests by the quarter of a second in which their deadlines lie, so that
+    the cost before a deadline is a sum of some dozens, however many wait and however far their deadlines lie apart."""
+
+    __slots__ = ("_coarse", "_fine")
+
+    def __init__(self) -> None:
+        self._fine: dict[int, list[float]] = {}
+        self._coarse: dict[int, list[float]] = {}
+
+    def add(self, deadline_s: float, cost: float, change: int) -> None:
+        """One request more (+1) or less (-1)."""
+        fine = int(deadline_s * _FINE_PER_S)
+        for table, key in ((self._fine, fine), (self._coarse, fine // _COARSE)):
+            row = table.setdefault(key, [0, 0.0])
+            row[0] += change
+            row[1] += change * cost
+            if not row[0]:
+                del table[key]
+
+    def before(self, deadline_s: float) -> float:
+        """Cost of those whose deadlines lie in earlier quarters of a second."""
+        fine = int(deadline_s * _FINE_PER_S)
+        coarse = fine // _COARSE
+        cost = sum(row[1] for key, row in self._coarse.items() if key < coarse)
+        near = (self._fine.get(key) for key in range(coarse * _COARSE, fine))
+        return cost + sum(row[1] for row in near if row is not None)
+
+
+class TenantBacklog:
+    """What one tenant has waiting. `bands`: per band, since work of a lower one is before nobody."""
+
+    __slots__ = ("bands", "count", "tokens")
+
+    def __init__(self) -> None:
+        self.count = self.tokens = 0
+        self.bands: dict[int, CostByDeadline] = {}
+
+
 class Backlog:
     """What waits, by count and tokens: per band, per tenant, in all."""
 
@@ -54,12 +97,18 @@ class Backlog:
         self.total = 0
         self.total_tokens = 0
         self.total_cost = 0.0
-        self.by_tenant: dict[str, list[float]] = {}
-        """Tenant → [count, tokens, cost, latest deadline seen]; only tenants that wait."""
+        self.by_tenant: dict[str, TenantBacklog] = {}
+        """Only tenants that wait."""
 
     def cost_ahead(self, band: int) -> float:
         """Expected cost of everything that waits in this band and above."""
         return sum(self.cost[: band + 1]) if band >= 0 else 0.0
+
+    def own_before(self, band: int, tenant: str, deadline_s: float) -> float:
+        """Expected cost of what the tenant has waiting in this band with earlier deadlines."""
+        row = self.by_tenant.get(tenant)
+        in_band = row.bands.get(band) if row is not None else None
+        return in_band.before(deadline_s) if in_band is not None else 0.0
 
     def add(self, band: int, tenant: str, tokens: int, cost: float, deadline_s: float) -> None:
         self.count[band] += 1
@@ -70,14 +119,15 @@ class Backlog:
         self.total_cost += cost
         row = self.by_tenant.get(tenant)
         if row is None:
-            self.by_tenant[tenant] = [1, tokens, cost, deadline_s]
-        else:
-            row[0] += 1
-            row[1] += tokens
-            row[2] += cost
-            row[3] = max(row[3], deadline_s)
+            row = self.by_tenant[tenant] = TenantBacklog()
+        row.count += 1
+        row.tokens += tokens
+        in_band = row.bands.get(band)
+        if in_band is None:
+            in_band = row.bands[band] = CostByDeadline()
+        in_band.add(deadline_s, cost, +1)
 
-    def remove(self, band: int, tenant: str, tokens: int, cost: float) -> None:
+    def remove(self, band: int, tenant: str, tokens: int, cost: float, deadline_s: float) -> None:
         self.count[band] -= 1
         self.tokens[band] -= tokens
         self.cost[band] -= cost
@@ -85,12 +135,12 @@ class Backlog:
         self.total_tokens -= tokens
         self.total_cost = self.total_cost - cost if self.total else 0.0  # no drift from rounding
         row = self.by_tenant[tenant]
-        if row[0] == 1:
+        if row.count == 1:
             del self.by_tenant[tenant]
         else:
-            row[0] -= 1
-            row[1] -= tokens
-            row[2] -= cost
+            row.count -= 1
+            row.tokens -= tokens
+            row.bands[band].add(deadline_s, cost, -1)
 
 
 def check_bounds(
@@ -98,9 +148,9 @@ def check_bounds(
 ) -> Verdict:
     """The bounds of one tenant and of one band. The bound of the whole queue sheds instead (`over_total`)."""
     row = backlog.by_tenant.get(tenant)
-    if row is not None and row[0] >= config.max_tenant_queued:
+    if row is not None and row.count >= config.max_tenant_queued:
         return Reason.QUEUE_FULL, f"{config.max_tenant_queued} requests of this tenant wait already"
-    if row is not None and row[1] + tokens > config.max_tenant_queued_tokens:
+    if row is not None and row.tokens + tokens > config.max_tenant_queued_tokens:
         return Reason.QUEUE_FULL, f"{config.max_tenant_queued_tokens} tokens of this tenant wait already"
     if backlog.count[index] >= band.max_queued:
         return Reason.QUEUE_FULL, f"{band.max_queued} requests of band {band.name} wait already"

@@ -1,10 +1,12 @@
-"""Deadlines while waiting: when they pass, and what can no longer be met.
+"""Deadlines while waiting: when an answer must begin to be complete in time, and when that moment has passed.
 
-Rules: turns ages and remainders into times of this queue's clock once, on arrival; estimates waits; refuses nobody
-itself. Estimates for refusal are lower bounds (nobody is refused who had a chance), those for `Retry-After` are means.
+Rules: estimates waits and remembers who is to be looked at when; refuses nobody itself. Estimates for refusal are lower
+bounds (nobody is refused who had a chance), those for `Retry-After` are means.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from .entry import Entry
 from .wheel import TimerWheel
@@ -14,6 +16,9 @@ MAX_RETRY_S = 600.0
 MIN_RETRY_S = 0.1
 TRUSTED_WINDOWS = 8
 """Busy half-seconds after which the best rate seen says something about the best there is."""
+BEST_OF = 4
+"""Half-seconds over which the best rate is taken: over one alone it was twice the mean, because prompts are charged when
+they are granted and tokens when they are told, and twice as much was let in as could be done."""
 
 
 class ServiceRate:
@@ -25,6 +30,7 @@ class ServiceRate:
         self._windows = 0
         self._slots = 0
         self._best_per_slot = 0.0
+        self._lately: deque[tuple[float, float]] = deque(maxlen=BEST_OF)
         self.per_s = 0.0
 
     def served(self, cost: float) -> None:
@@ -50,7 +56,11 @@ class ServiceRate:
         keep = max(0.0, 1.0 - span_s / RATE_MEMORY_S) if self.per_s else 0.0
         self.per_s = keep * self.per_s + (1.0 - keep) * rate
         self._windows += 1
-        self._best_per_slot = max(rate / self._slots if self._slots else 0.0, self._best_per_slot * 0.99)
+        self._lately.append((self._cost, span_s * self._slots))
+        slots_s = sum(row[1] for row in self._lately)
+        if slots_s and len(self._lately) == BEST_OF:
+            lately = sum(row[0] for row in self._lately) / slots_s
+            self._best_per_slot = max(lately, self._best_per_slot * 0.99)
         self._since_s, self._cost = now_s, 0.0
 
     def least_wait_s(self, cost: float) -> float:
@@ -66,19 +76,20 @@ class ServiceRate:
 
 
 class DeadlineWatch:
-    """Waiting entries by deadline."""
+    """Waiting entries by the time at which they are to be looked at: when their answers, as far as could be told then,
+    can no longer be complete by their deadlines."""
 
     def __init__(self) -> None:
         self._wheel: TimerWheel[Entry] = TimerWheel()
 
-    def add(self, entry: Entry) -> None:
-        entry.deadline_slot = self._wheel.add(entry.deadline_s, entry)
+    def add(self, entry: Entry, when_s: float) -> None:
+        entry.deadline_slot = self._wheel.add(min(when_s, entry.deadline_s), entry)
 
     def remove(self, entry: Entry) -> None:
         self._wheel.remove(entry.deadline_slot, entry)
 
     def expired(self, now_s: float, budget: int) -> list[Entry]:
-        """Entries whose deadline has passed, at most `budget`, forgotten here."""
+        """Entries whose time has come, at most `budget`, forgotten here."""
         return self._wheel.due(now_s, budget)
 
     def items(self) -> list[Entry]:

@@ -9,10 +9,10 @@ Rules: no clock, no messages of its own (state.py's moves make them). The questi
 
 from __future__ import annotations
 
-from ..outcome import Reason
 from .bands import Band
 from .engines import EngineState
 from .entry import PARKED, Entry
+from .intake import refuse_late
 from .routing.filters import not_avoided
 from .routing.picker import pick, suits
 from .state import QueueState
@@ -20,6 +20,7 @@ from .state import QueueState
 MAX_PARKED = 8
 MAX_PARKED_FULL = 2
 MAX_VICTIMS = 16
+MAX_LATE = 64
 """Bounds on one decision's work; with nothing free, few may try to call something back."""
 
 
@@ -27,7 +28,8 @@ def dispatch(state: QueueState, now_s: float) -> bool:
     """Grant what can be granted. Returns True when some request had to step aside (nothing free suited it)."""
     bands, fleet = state.bands, state.fleet
     parked: list[Entry] = []
-    while bands.waiting and len(parked) < MAX_PARKED:
+    num_late = 0
+    while bands.waiting and len(parked) < MAX_PARKED and num_late < MAX_LATE:
         free = fleet.any_free()
         entry = _below_reserve(state)
         calls_back = entry is not None or not free
@@ -37,11 +39,11 @@ def dispatch(state: QueueState, now_s: float) -> bool:
             if free or not _favour_light(state, now_s):
                 break
             continue
-        if entry.deadline_s <= now_s:
-            state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+        if refuse_late(state, entry, now_s, room_s=_room_s(state, entry, now_s)):
+            num_late += 1
             continue
         urgent = calls_back or bands.all[entry.band].config.pauses_lower
-        engine = _urgent_place(state, entry, free) if urgent else _patient_place(state, entry)
+        engine = _urgent_place(state, entry, free, now_s) if urgent else _patient_place(state, entry)
         if engine is None:
             bands.leave(entry, PARKED)
             parked.append(entry)
@@ -54,12 +56,17 @@ def dispatch(state: QueueState, now_s: float) -> bool:
     return bool(parked)
 
 
-def _urgent_place(state: QueueState, entry: Entry, free: bool) -> EngineState | None:
+def _room_s(state: QueueState, entry: Entry, now_s: float) -> float:
+    """While others of its band wait for the same slot, an answer that could be paused should survive a pause."""
+    return state.outlook.pause_room_s(entry, now_s) if state.backlog.count[entry.band] > 1 else 0.0
+
+
+def _urgent_place(state: QueueState, entry: Entry, free: bool, now_s: float) -> EngineState | None:
     """For who may call slots back: room to begin at once if any can be had, room to wait inside otherwise."""
     engine = _place(state, entry, at_once=True) if free else None
     if engine is not None:
         return engine
-    victims = _victims(state, entry)
+    victims = _victims(state, entry, now_s)
     engine = _reclaim(state, entry, victims, at_once=True)
     if engine is None and free:
         engine = _place(state, entry, at_once=False)
@@ -109,7 +116,7 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
         if not slots.light or len(slots.rows) == 1:
             continue
         swap = slots.swap(band.own, state.pools.recent(band.index), state.mean_cost)
-        if swap is None or swap[0].deadline_s <= now_s:
+        if swap is None or state.outlook.too_late(swap[0], now_s):
             continue
         engine = _reclaim(state, swap[0], swap[1], at_once=True) or _reclaim(state, swap[0], swap[1][:1])
         if engine is not None:
@@ -151,9 +158,11 @@ def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None
     return pick(entry, state.fleet.engines.values(), state.pool_of, state.prefixes, at_once)
 
 
-def _victims(state: QueueState, entry: Entry) -> list[Entry]:
-    """Whom `entry` may pause, those on replicas of its own pool first."""
+def _victims(state: QueueState, entry: Entry, now_s: float) -> list[Entry]:
+    """Whom `entry` may pause, those on replicas of its own pool first, and those that will miss their deadlines for it
+    last."""
     victims = state.pools.victims(entry.band, MAX_VICTIMS)
+    victims.sort(key=lambda v: not state.outlook.survives_pause(v, now_s))
     name = state.configs[entry.band].name
     if any(v.engine is not None and v.engine.pool == name for v in victims):
         victims.sort(key=lambda v: v.engine is None or v.engine.pool != name)

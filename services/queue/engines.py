@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..link.messages import EngineLoad, EngineUp
+from .finish import Pace
 from .saturation import DepthModel
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class EngineState:
         self.kv_reserved = 0
         self.capacity = self.model.depth
         self._peak = 0
+        self._pace = Pace()
+        self._running = 0
 
     # room ----------------------------------------------------------------------------------------------
 
@@ -86,11 +89,20 @@ class EngineState:
         self.used -= 1
         self.kv_reserved -= entry.wanted_tokens
 
+    def token_s(self, now_s: float) -> float:
+        """Seconds per token that one stream more would have at the least; 0 on an engine that idles, or of which
+        nothing is known."""
+        return self._pace.token_s(self.model.fit, self.used + 1, now_s) if self.used > 0 else 0.0
+
     # reports -------------------------------------------------------------------------------------------
 
     def load(self, message: EngineLoad, now_s: float) -> None:
-        """Take a report in: learn the depth, and count streams that run there without a lease of ours (after a
+        """Take a report in: learn depth and pace, and count streams that run there without a lease of ours (after a
         restart of the queue, until their gateways have told us)."""
+        if self._running and message.running:
+            made = message.tokens_total - self.tokens_total
+            self._pace.report((self._running + message.running) / 2, now_s - self.silent_since_s, made, now_s)
+        self._running = message.running
         self.silent_since_s = now_s
         share = message.kv_free_tokens / self.kv_tokens if self.kv_tokens else 1.0
         self.model.report(message.running, message.waiting, share, message.step_s, self._peak)

@@ -116,6 +116,10 @@ class Fleet:
                 return True
         return False
 
+    def token_s(self, now_s: float) -> float:
+        """Seconds per token of the engine that is fastest now; 0 where one idles, or nothing is known."""
+        return min((engine.token_s(now_s) for engine in self.engines.values() if engine.up), default=0.0)
+
     def slots(self, pool_of: dict[str, int], num_bands: int) -> tuple[int, list[int]]:
         """Slots of shared engines, and per band those of engines in its own pool."""
         shared, own = 0, [0] * num_bands

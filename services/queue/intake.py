@@ -12,6 +12,8 @@ from .admission import check_bounds, over_total
 from .entry import Entry
 from .state import QueueState
 
+LATE = "the answer can no longer be complete by its deadline"
+
 
 def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_s: float) -> Entry:
     """The entry of a valid message: times turned into this queue's clock, costs estimated."""
@@ -27,11 +29,32 @@ def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_
         message.preemptible and state.configs[band].preemptible,
         message.emitted_tokens > 0 or message.registered, message.prefix, message.avoid,
         message.pinned or message.emitted_tokens > 0,
-        counts=state.tenants.of(message.tenant, band),
+        counts=state.tenants.of(message.tenant, band), asked_s=now_s,
     )  # fmt: skip
     if message.age_s > 0.0:
         entry.level = state.bands.level_at(entry, now_s)
     return entry
+
+
+def too_late(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
+    """Why it is of no use to wait even for a moment (reason, text, cost before it), or None."""
+    if not state.outlook.too_late(entry, now_s):
+        return None
+    return Reason.DEADLINE_UNREACHABLE, LATE, state.backlog.cost_ahead(entry.band)
+
+
+def refuse_late(state: QueueState, entry: Entry, now_s: float, room_s: float = 0.0) -> bool:
+    """Evict a waiting request whose answer cannot be complete in time any more, `room_s` to spare; False: it can."""
+    if entry.deadline_s <= now_s:
+        state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+    elif state.outlook.too_late(entry, now_s, room_s):
+        retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(entry.band))
+        state.refuse(entry, Reason.DEADLINE_UNREACHABLE, LATE, retry_after_s)
+    else:
+        return False
+    if entry.emitted_tokens:
+        state.outlook.pauses.seen(now_s - entry.asked_s, now_s)
+    return True
 
 
 def no_room(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
@@ -42,13 +65,10 @@ def no_room(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str,
     )
     if verdict is not None:
         return verdict[0], verdict[1], backlog.cost_ahead(band)
-    if state.rate.least_wait_s(backlog.total_cost) > entry.deadline_s - now_s:
-        row = backlog.by_tenant.get(entry.tenant)
-        certain = row[2] if row is not None and entry.deadline_s >= row[3] else 0.0
-        certain += backlog.cost_ahead(band - 1)
-        if state.rate.least_wait_s(certain) > entry.deadline_s - now_s and not state.pools.below_reserve(
-            band
-        ):
+    if state.outlook.too_late(entry, now_s, state.rate.least_wait_s(backlog.total_cost)):
+        certain = backlog.own_before(band, entry.tenant, entry.deadline_s) + backlog.cost_ahead(band - 1)
+        least_wait_s = state.rate.least_wait_s(certain)
+        if state.outlook.too_late(entry, now_s, least_wait_s) and not state.pools.below_reserve(band):
             text = "the work ahead takes longer than the deadline allows"
             return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
     while over_total(state.config, backlog, entry.wanted_tokens):

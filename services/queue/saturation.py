@@ -39,8 +39,8 @@ class StepTimeFit:
         self._bb = self._bb * DECAY + batch * batch
         self._bs = self._bs * DECAY + batch * step_s
 
-    def knee(self) -> float | None:
-        """Batch size at which elasticity falls to MIN_ELASTICITY; None while the data cannot tell."""
+    def _line(self) -> tuple[float, float] | None:
+        """a and c of s(b) = a + c·b, both positive; None while the data cannot tell."""
         if self._n < 10.0:
             return None
         mean_b, mean_s = self._b / self._n, self._s / self._n
@@ -49,9 +49,19 @@ class StepTimeFit:
             return None
         slope = (self._bs / self._n - mean_b * mean_s) / variance
         fixed = mean_s - slope * mean_b
-        if slope <= 0.0 or fixed <= 0.0:
-            return None
-        return fixed * (1.0 / MIN_ELASTICITY - 1.0) / slope
+        return (fixed, slope) if slope > 0.0 and fixed > 0.0 else None
+
+    def knee(self) -> float | None:
+        """Batch size at which elasticity falls to MIN_ELASTICITY; None while the data cannot tell."""
+        line = self._line()
+        return line[0] * (1.0 / MIN_ELASTICITY - 1.0) / line[1] if line is not None else None
+
+    def at(self, batch: int) -> float:
+        """Step time to expect at a batch size; the mean while the data cannot tell, infinite without any."""
+        line = self._line()
+        if line is not None:
+            return line[0] + line[1] * batch
+        return self.mean_step_s or float("inf")
 
     @property
     def mean_step_s(self) -> float:

@@ -44,9 +44,10 @@ from .events import (
     Tick,
     ToGateway,
 )
-from .intake import new_entry, no_room
+from .intake import new_entry, no_room, refuse_late, too_late
 from .state import QueueState
 
+RECHECK_S = 0.05
 TICK_BUDGET = 512
 DECISION_BUDGET = 4
 """Timers handled per tick and per other decision: bounds one decision's time, whatever comes due at once."""
@@ -135,12 +136,15 @@ class Scheduler(EngineMoves):
         entry = new_entry(state, gateway, message, band, now_s)
         state.counts[band].registered += 1
         entry.counts.registered += 1
-        if not entry.protected and (refusal := no_room(state, entry, now_s)) is not None:
+        refusal = too_late(state, entry, now_s)
+        if refusal is None and not entry.protected:
+            refusal = no_room(state, entry, now_s)
+        if refusal is not None:
             reason, text, cost = refusal
             state.count_refusal(entry, reason)
             state.tell(entry, Refuse(entry.ticket, reason, text, state.rate.retry_after_s(cost)))
             return
-        state.enqueue(entry)
+        state.enqueue(entry, now_s)
 
     def _cancel(self, gateway: str, message: CancelTicket, now_s: float) -> None:
         entry = self.state.gateways.get(gateway, {}).get(message.ticket)
@@ -159,11 +163,15 @@ class Scheduler(EngineMoves):
             return
         self._count_output(entry, message.output_tokens - entry.output_tokens, now_s)
         state.ends.end(message.outcome)
+        tokens = entry.emitted_tokens + entry.output_tokens
         if message.outcome == "completed":
             state.counts[entry.band].completed += 1
-            state.learn_output(entry.emitted_tokens + entry.output_tokens)
+            state.learn_output(tokens)
+            state.outlook.learn(entry, tokens, whole=True, now_s=now_s)
         elif message.outcome == "cancelled":
             state.counts[entry.band].cancelled += 1
+        if message.outcome in ("cancelled", "evicted"):
+            state.outlook.learn(entry, tokens, whole=False, now_s=now_s)
         if entry.engine is not None and entry.state == LEASED:
             entry.engine.model.lease_ended(now_s - entry.granted_s)
         engine = entry.engine
@@ -175,6 +183,7 @@ class Scheduler(EngineMoves):
         if tokens > 0:
             if not entry.output_tokens and not entry.emitted_tokens:
                 self.state.ends.token(now_s - entry.granted_s)
+                self.state.outlook.prefill.first_token(now_s - entry.granted_s, entry.prompt_tokens)
             entry.output_tokens += tokens
             self.state.charge(entry, self.state.prices.output_token * tokens)
 
@@ -235,6 +244,7 @@ class Scheduler(EngineMoves):
             state.resize()
         state.rate.tick(now_s, state.bands.waiting > 0, state.pools.capacity)
         state.tenants.look(state.slots, now_s)
+        state.outlook.look(now_s)
         limbo = state.fleet.limbo
         for engine_id in [name for name, entries in limbo.items() if all(e.state != LEASED for e in entries)]:
             del limbo[engine_id]
@@ -244,7 +254,10 @@ class Scheduler(EngineMoves):
         state = self.state
         late = state.deadlines.expired(now_s, budget)
         for entry in late:
-            state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+            if not refuse_late(
+                state, entry, now_s
+            ):  # engines are faster, or answers shorter, than when it came
+                state.deadlines.add(entry, max(now_s + RECHECK_S, state.outlook.begin_by_s(entry, now_s)))
         num_aged = state.bands.age(now_s, budget)
         num_due, over = state.leases.expired(now_s, budget)
         for entry in over:

@@ -20,6 +20,7 @@ from .fairness import Prices
 from .fleet import Fleet
 from .leases import LeaseBook
 from .light import TenantSlots
+from .outlook import Outlook
 from .pools import Pools
 from .rollout.counts import EndCounts
 from .routing.prefix import PrefixIndex
@@ -45,6 +46,7 @@ class QueueState:
         self.rate = ServiceRate()
         self.leases = LeaseBook(config.lease_ttl_s, incarnation << 20)
         self.fleet = Fleet(incarnation)
+        self.outlook = Outlook(self.fleet, len(self.configs))
         self.prefixes = PrefixIndex()
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
         self.gateways: dict[str, dict[int, Entry]] = {}
@@ -90,19 +92,19 @@ class QueueState:
 
     # waiting -------------------------------------------------------------------------------------------
 
-    def enqueue(self, entry: Entry) -> None:
+    def enqueue(self, entry: Entry, now_s: float) -> None:
         """A request begins to wait."""
         self.gateways[entry.gateway][entry.ticket] = entry
         self.bands.add(entry)
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
-        self.deadlines.add(entry)
+        self.deadlines.add(entry, self.outlook.begin_by_s(entry, now_s))
         self.slots[entry.band].wait(entry, +1)
         self.resuming += entry.pinned
         self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
 
     def unqueue(self, entry: Entry) -> None:
         """The entry left its lane (which knows already)."""
-        self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost)
+        self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.remove(entry)
         self.slots[entry.band].wait(entry, -1)
         self.resuming -= entry.pinned
@@ -137,6 +139,7 @@ class QueueState:
             self.prefixes.learn(entry.prefix, engine.bit)
         if entry.emitted_tokens:  # the prompt was paid for before the preemption or loss
             self.counts[entry.band].resumed += 1
+            self.outlook.pauses.seen(now_s - entry.asked_s, now_s)
         else:
             self.charge(entry, self.prices.input_token * entry.prompt_tokens)
         self.counts[entry.band].waited(entry.wait_s)
@@ -218,7 +221,7 @@ class QueueState:
         assert not any(entry.state in (GONE, PARKED) for entry in entries)
         assert len(waiting) == self.bands.waiting == self.backlog.total == len(self.deadlines.items())
         assert sum(self.backlog.count) == self.backlog.total
-        assert sum(row[0] for row in self.backlog.by_tenant.values()) == self.backlog.total
+        assert sum(row.count for row in self.backlog.by_tenant.values()) == self.backlog.total
         assert len({entry.lease_id for entry in held}) == len(held), "two leases with one id"
         on_engines = sum(len(engine.leases) for engine in self.fleet.engines.values())
         in_limbo = sum(1 for rest in self.fleet.limbo.values() for e in rest if e.state == LEASED)

@@ -57,7 +57,7 @@ def test_a_tenant_with_millions_of_tiny_requests_fills_only_its_own_bound() -> N
     for ticket in range(1, 5001):
         reply = answer(scheduler, asking(ticket, tenant="greedy", prompt_tokens=1, max_tokens=1))
         refused += isinstance(reply, Refuse) and reply.reason == Reason.QUEUE_FULL
-    assert scheduler.state.backlog.by_tenant["greedy"][0] == 500
+    assert scheduler.state.backlog.by_tenant["greedy"].count == 500
     assert refused == 5000 - 500 - scheduler.state.fleet.engines["e0"].used
     assert not isinstance(answer(scheduler, asking(9999, tenant="modest")), Refuse)
 

@@ -1,0 +1,147 @@
+"""How long answers are at least: learnt per band and tenant, from those that ended and from those that were cut.
+
+Rules: token counts in, a lower bound out; knows no engines and no deadlines (finish.py does), refuses nobody.
+
+A client asks for at most `max_tokens` and mostly gets less, so the learnt lengths bound what is expected. The bound
+is low on purpose: nine answers in ten are longer. An answer that was cut (deadline, client gone, preempted for good)
+says only that it would have been at least so long; leaving it out, or counting it as ended, would teach that answers
+are short exactly where they are too long for their deadlines. Hence Kaplan and Meier's estimator ("Nonparametric
+Estimation from Incomplete Observations", 1958), over tokens and over the share of `max_tokens` that was used: the
+greater of both bounds holds, so that tenants whose answers fill what they ask for are known as well as those whose
+answers have a length of their own.
+
+What was learnt is forgotten: by half after MEMORY answers, and altogether FRESH_S after the last. A bound that
+refuses everybody would otherwise never be put right.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+SHORTER = 0.1
+"""Part of the answers that are shorter than the bound."""
+ENOUGH = 20.0
+MEMORY = 400.0
+FRESH_S = 60.0
+MAX_TENANTS = 512
+LOOK_EVERY = 8
+_LENGTHS = 4 * 23
+_SHARES = 20
+
+
+def bucket(tokens: int) -> int:
+    """Four buckets per doubling; exact below 8."""
+    if tokens < 8:
+        return max(0, tokens)
+    octave = tokens.bit_length() - 3
+    return min(_LENGTHS - 1, 4 * octave + (tokens >> octave))
+
+
+def floor_of(index: int) -> int:
+    """The least count of tokens that falls into a bucket."""
+    return index if index < 8 else (4 + index % 4) << (index // 4 - 1)
+
+
+class Survival:
+    """Ends and cuts per bucket, and the bucket that all but SHORTER of what ends reach."""
+
+    __slots__ = ("_cut", "_ended")
+
+    def __init__(self, num_buckets: int) -> None:
+        self._ended = [0.0] * num_buckets
+        self._cut = [0.0] * num_buckets
+
+    def add(self, index: int, whole: bool) -> None:
+        (self._ended if whole else self._cut)[index] += 1.0
+
+    def forget_half(self) -> None:
+        self._ended = [count / 2 for count in self._ended]
+        self._cut = [count / 2 for count in self._cut]
+
+    def least(self) -> int:
+        """Index of the bucket; 0 without data."""
+        left, alive, last = sum(self._ended) + sum(self._cut), 1.0, 0
+        for index, (ended, cut) in enumerate(zip(self._ended, self._cut, strict=True)):
+            if left < 0.5:
+                break
+            if ended or cut:
+                last = index
+                alive *= 1.0 - ended / left
+                if alive < 1.0 - SHORTER + 1e-9:
+                    return index
+                left -= ended + cut
+        return last
+
+
+class Lengths:
+    """The answers of one band, or of one tenant in it."""
+
+    __slots__ = ("_by_share", "_by_tokens", "_count", "_unseen", "heard_s", "least_share", "least_tokens")
+
+    def __init__(self) -> None:
+        self._by_tokens, self._by_share = Survival(_LENGTHS), Survival(_SHARES + 1)
+        self._count = 0.0
+        self._unseen = 0
+        self.heard_s = float("-inf")
+        self.least_tokens = 0
+        self.least_share = 0.0
+
+    def learn(self, tokens: int, max_tokens: int, whole: bool, now_s: float) -> None:
+        """An answer ended with `tokens`, or was cut there."""
+        self._by_tokens.add(bucket(tokens), whole)
+        self._by_share.add(min(_SHARES, _SHARES * tokens // max(1, max_tokens)), whole)
+        self._count += 1.0
+        if self._count >= MEMORY:
+            self._by_tokens.forget_half()
+            self._by_share.forget_half()
+            self._count /= 2
+        self.heard_s = now_s
+        self._unseen += 1
+        if self._unseen >= LOOK_EVERY and self._count >= ENOUGH:
+            self._unseen = 0
+            self.least_tokens = floor_of(self._by_tokens.least())
+            self.least_share = self._by_share.least() / _SHARES
+
+    def bound(self, max_tokens: int, now_s: float) -> int:
+        """Tokens that an answer has at least, nine times in ten; 1 while nothing is known."""
+        if now_s - self.heard_s > FRESH_S:
+            return 1
+        return max(1, min(max_tokens, max(self.least_tokens, int(self.least_share * max_tokens))))
+
+    @property
+    def known(self) -> bool:
+        """Whether enough answers were seen."""
+        return self.least_tokens > 0
+
+
+class LengthBook:
+    """All bands, and the MAX_TENANTS tenants in them whose answers ended last."""
+
+    def __init__(self, num_bands: int) -> None:
+        self._bands = [Lengths() for _ in range(num_bands)]
+        self._tenants: OrderedDict[tuple[str, int], Lengths] = OrderedDict()
+
+    def learn(
+        self, tenant: str, band: int, tokens: int, max_tokens: int, *, whole: bool, now_s: float
+    ) -> None:
+        """An answer of the tenant ended (`whole`) or was cut after `tokens`."""
+        self._bands[band].learn(tokens, max_tokens, whole, now_s)
+        key = tenant, band
+        row = self._tenants.get(key)
+        if row is None:
+            row = self._tenants[key] = Lengths()
+            if len(self._tenants) > MAX_TENANTS:
+                self._tenants.popitem(last=False)
+        self._tenants.move_to_end(key)
+        row.learn(tokens, max_tokens, whole, now_s)
+
+    def bound(self, tenant: str, band: int, max_tokens: int, now_s: float) -> int:
+        """Tokens that the tenant's next answer has at least, as far as can be known; 1 or more. A tenant of which too
+        little is known is taken for one like all of its band."""
+        row = self._tenants.get((tenant, band))
+        if row is None or not row.known or now_s - row.heard_s > FRESH_S:
+            row = self._bands[band]
+        return row.bound(max_tokens, now_s)
+
+    def __len__(self) -> int:
+        return len(self._tenants)

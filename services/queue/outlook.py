@@ -1,0 +1,91 @@
+"""Whether an answer can still be complete by its deadline, as far as the queue can know.
+
+Rules: puts lengths (lengths.py), paces (finish.py) and pauses together; refuses nobody itself. The answer is "too late"
+only for what cannot make it even if it begins now, is short for its kind, and runs at the best pace of the moment:
+
+    now + prefill + least tokens left × seconds per token  >  deadline
+
+An engine that idles makes every estimate 0: trying costs nobody anything, and is how wrong knowledge is put right.
+"""
+
+from __future__ import annotations
+
+from .entry import Entry
+from .finish import PrefillPace
+from .fleet import Fleet
+from .lengths import LengthBook
+
+KEEP = 0.9
+FRESH_S = 60.0
+FIRST_PAUSE_S = 0.25
+MOST_OF_PATIENCE = 0.25
+"""Room for a pause takes at most this part of the time that a request has in all."""
+
+
+class Pauses:
+    """How long preempted work waits to go on: mean and mean deviation, as TCP does it for round trips (RFC 6298)."""
+
+    def __init__(self) -> None:
+        self._mean_s = FIRST_PAUSE_S
+        self._deviation_s = FIRST_PAUSE_S / 4
+        self._seen_s = float("-inf")
+
+    def seen(self, pause_s: float, now_s: float) -> None:
+        """One ended, or was waited for in vain."""
+        self._deviation_s = KEEP * self._deviation_s + (1.0 - KEEP) * abs(pause_s - self._mean_s)
+        self._mean_s = KEEP * self._mean_s + (1.0 - KEEP) * pause_s
+        self._seen_s = now_s
+
+    def room_s(self, now_s: float) -> float:
+        """What a pause takes at worst, nearly; 0 where nobody was paused lately."""
+        return self._mean_s + 4.0 * self._deviation_s if now_s - self._seen_s < FRESH_S else 0.0
+
+
+class Outlook:
+    """See the module."""
+
+    def __init__(self, fleet: Fleet, num_bands: int) -> None:
+        self._fleet = fleet
+        self.lengths = LengthBook(num_bands)
+        self.prefill = PrefillPace()
+        self.pauses = Pauses()
+        self._token_s = 0.0
+
+    def look(self, now_s: float) -> None:
+        """Call on every tick: what engines make of a token now."""
+        self._token_s = self._fleet.token_s(now_s)
+
+    def learn(self, entry: Entry, tokens: int, *, whole: bool, now_s: float) -> None:
+        """The answer is over: whole, or cut after `tokens`."""
+        self.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, whole=whole, now_s=now_s)
+
+    def least_s(self, entry: Entry, token_s: float, now_s: float) -> float:
+        """Seconds that the rest of the answer takes at least once it begins, or goes on."""
+        if token_s <= 0.0:
+            return 0.0
+        done = entry.emitted_tokens + entry.output_tokens
+        left = self.lengths.bound(entry.tenant, entry.band, entry.max_tokens, now_s) - done
+        return max(1, left) * token_s + self.prefill.token_s * (entry.prompt_tokens + done)
+
+    def begin_by_s(self, entry: Entry, now_s: float) -> float:
+        """When the answer must have begun, as far as can be told now."""
+        return entry.deadline_s - self.least_s(entry, self._token_s, now_s)
+
+    def too_late(self, entry: Entry, now_s: float, wait_s: float = 0.0) -> bool:
+        """Whether it cannot be complete in time any more if it begins `wait_s` from now."""
+        if now_s + wait_s + self.least_s(entry, self._token_s, now_s) <= entry.deadline_s:
+            return False
+        token_s = self._fleet.token_s(now_s)  # the last look may be a tick old, and this refuses somebody
+        return now_s + wait_s + self.least_s(entry, token_s, now_s) > entry.deadline_s
+
+    def pause_room_s(self, entry: Entry, now_s: float) -> float:
+        """How much more time than it needs an answer should have, so that a pause does not kill it; 0 for what cannot
+        be paused, or is not fresh: who was paused is spared where others can be."""
+        if not entry.preemptible or entry.emitted_tokens:
+            return 0.0
+        return min(self.pauses.room_s(now_s), MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s))
+
+    def survives_pause(self, entry: Entry, now_s: float) -> bool:
+        """Whether a running answer, paused now, would still be complete in time."""
+        room_s = self.pauses.room_s(now_s) or FIRST_PAUSE_S
+        return now_s + room_s + self.least_s(entry, self._token_s, now_s) <= entry.deadline_s

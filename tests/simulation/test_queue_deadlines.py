@@ -1,0 +1,71 @@
+"""What becomes of work that may not end in time, over whole runs on a virtual clock. Ten times more batch work than fits,
+for longer than its deadline, beside VIPs who pause it.
+
+1. What is granted ends in time: no answer that completes does so after its deadline, but for a step or two.
+2. What was paused completes, all of it, every token once.
+3. None of this costs throughput: the engines are as busy as without deadlines.
+4. Most of what is refused is refused at once; the rest when it is clear, before its deadline.
+5. `Retry-After` is honest: who comes back then, and no earlier, meets a queue that takes it.
+6. Knowledge that has become wrong is put right: after a slow hour nobody is refused for long.
+"""
+
+from __future__ import annotations
+
+import random
+
+from services.config import QueueConfig
+from tests.simulation.queue_world import Job, SimEngineHost, World
+
+STEP_S = 0.02
+SLOTS = 8
+CAPACITY_PER_S = SLOTS / (40 * STEP_S)
+START_S = 1001.0
+PATIENCE_S = 6.0
+
+
+def offer(
+    world: World, seed: int, load: float, from_s: float, until_s: float, band: str, patience_s: float
+) -> list[Job]:
+    """Poisson arrivals at `load` times what one engine can do; answers of 10 to 70 tokens, as long as asked for."""
+    rng, when_s, jobs = random.Random(seed), START_S + from_s, []
+    while (when_s := when_s + rng.expovariate(CAPACITY_PER_S * load)) < START_S + until_s:
+        output = rng.randrange(10, 71)
+        jobs.append(world.submit(when_s, rng.randrange(2), f"{band}-{seed}", band, 100, output, patience_s))
+    return jobs
+
+
+def one_engine() -> list[SimEngineHost]:
+    return [SimEngineHost("e0", SLOTS, STEP_S, 20_000.0)]
+
+
+def overloaded() -> tuple[World, list[Job], list[Job], float]:
+    """The world, its batch jobs, its VIPs, and the share of the slots that was busy from second 4 to 20."""
+    world = World(QueueConfig(), 2, one_engine())
+    batch = offer(world, 1, 10.0, 0.0, 20.0, "batch", PATIENCE_S)
+    vips = offer(world, 2, 0.15, 0.0, 20.0, "vip", 30.0)
+    world.run_until(START_S + 4.0)
+    before = world.engines["e0"].tokens_total
+    world.run_until(START_S + 20.0)
+    busy = (world.engines["e0"].tokens_total - before) * STEP_S / (SLOTS * 16.0)
+    world.run_until(START_S + 60.0)
+    return world, batch, vips, busy
+
+
+def test_1_to_4_ten_times_too_much_for_longer_than_its_deadline() -> None:
+    _, batch, vips, busy = overloaded()
+    done = [job for job in batch if job.outcome == "completed"]
+    late = [job for job in done if job.finished_s is not None and job.finished_s > job.deadline_s]
+    assert len(done) > 150
+    assert len(late) <= 0.01 * len(done), f"{len(late)} of {len(done)} ended late"
+    assert all(job.finished_s is not None and job.finished_s <= job.deadline_s + 0.2 for job in done)
+    paused = [job for job in batch if job.num_preempted]
+    assert paused
+    assert all(job.outcome == "completed" and job.emitted == job.output_tokens for job in paused)
+    assert all(job.outcome == "completed" for job in vips)
+    assert busy >= 0.93
+    refused = [job for job in batch if job.refuse is not None]
+    assert all(job.emitted == 0 for job in refused), "what is refused never cost a token"
+    at_once = [job for job in refused if job.answered_s - job.arrived_s < 0.01]
+    settled = [job for job in refused if job.arrived_s > START_S + 8.0]
+    assert len([job for job in at_once if job in settled]) >= 0.8 * len(settled)
+    assert not [job for job in refused if job.answered_s > job.deadline_s + 0.1]
