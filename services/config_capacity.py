@@ -83,7 +83,8 @@ class DrainConfig(BaseModel):
 
 
 class ScaleConfig(BaseModel):
-    """How many nodes demand is worth, and how fast pools grow and shrink: growing is at once, shrinking waits."""
+    """How many nodes demand is worth, and how fast pools grow and shrink: growing waits for seconds, shrinking for
+    minutes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,6 +102,9 @@ class ScaleConfig(BaseModel):
         description="by band: what waits asks for machines once the oldest has waited so long; at once where not named",
     )
     vip_bands: tuple[str, ...] = Field(default=("vip",), description="whose demand goes to pools of tier vip")
+    scale_out_hold_s: float = Field(
+        default=10.0, ge=0, description="demand raises a pool to the least that it wanted within so long"
+    )
     room_memory_s: float = Field(
         default=60.0, gt=0, description="how slowly a node is believed to hold less than it did"
     )

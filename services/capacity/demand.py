@@ -18,6 +18,8 @@ in tests/properties/capacity/test_demand_properties.py:
     pool count as room of the spot pool that they stand in for.
  5. A model that no engine of a pool has served yet is worth one expert group there, or what is there already; until
     a VIP has engines of its own, its demand counts at the spot pools too.
+ 6. More nodes than a pool has are wanted only as far as they were wanted all through `scale_out_hold_s`: the depth of
+    an engine that just began, or the burst of a second, is no reason for machines that take minutes to come.
 """
 
 from __future__ import annotations
@@ -77,9 +79,10 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What nodes hold, by model and pool."""
+    """What nodes hold, by model and pool; and what was wanted of late, by time."""
 
     rooms: Mapping[tuple[str, str], Room] = field(default_factory=lambda: MappingProxyType({}))
+    wishes: tuple[tuple[float, Mapping[str, int]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,12 @@ def plan(
         here = {model: load.times(shares[model].get(name, 0.0)) for model, load in left.items()}
         nodes, fresh = _nodes(name, here, rooms)
         wanted[name] = _whole(nodes, fresh, sizes[name], pools[name], policy)
-    return Memory(MappingProxyType(rooms)), wanted
+    # The oldest wish that is kept held at the beginning of the window.
+    late = [n for n, (at_s, _) in enumerate(memory.wishes) if at_s <= now_s - policy.scale_out_hold_s]
+    wishes = (*memory.wishes[late[-1] if late else 0 :], (now_s, MappingProxyType(wanted)))
+    held = {name: min(then.get(name, 0) for _, then in wishes) for name in wanted}
+    calm = {name: min(nodes, max(sizes[name], held[name])) for name, nodes in wanted.items()}
+    return Memory(MappingProxyType(rooms), wishes), calm
 
 
 def _loads(model: ModelDemand, policy: ScaleConfig) -> tuple[Load, Load]:

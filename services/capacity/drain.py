@@ -8,10 +8,13 @@ The rules, each a property in tests/properties/capacity:
     remaining - reserve), in this order, and never waits for a replacement.
  2. A rebalance asks for a replacement first; the node serves until the replacement is ready, then it is
     cordoned and drained without a deadline. No replacement within its patience: the node goes on serving.
- 3. What was said twice (metadata and queue, or a redelivery) is done once; only an earlier deadline is news.
- 4. A deadline never moves later.
- 5. Each lifecycle hook is answered exactly once: when its node has drained, or at the deadline.
- 6. After its farewell a node is forgotten only when it is gone; until then no late message revives it.
+ 3. A node that its pool gives up drains within drain_seconds: Serve ends a replica on a draining node when another
+    one has taken its place or the deadline is near, and a pool that shrinks has no place for another one. For the
+    same reason a drain without a deadline that lasts longer than its patience gets one.
+ 4. What was said twice (metadata and queue, or a redelivery) is done once; only an earlier deadline is news.
+ 5. A deadline never moves later.
+ 6. Each lifecycle hook is answered exactly once: when its node has drained, or at the deadline.
+ 7. After its farewell a node is forgotten only when it is gone; until then no late message revives it.
 """
 
 from __future__ import annotations
@@ -158,9 +161,8 @@ def decide(state: State, event: Event, now_s: float, policy: DrainConfig) -> tup
         case Noticed(notice, remaining_s):
             node, effects = _noticed(node, notice, remaining_s, now_s, policy)
         case ScaleIn():
-            node, effects = _begin(
-                replace(node, terminate_when_drained=True), key, None, now_s, preempted=False
-            )
+            node = replace(node, terminate_when_drained=True)
+            node, effects = _begin(node, key, policy.drain_seconds, now_s, preempted=False)
         case ReplacementReady():
             waiting = node.phase is Phase.AWAITING_REPLACEMENT
             node, effects = _begin(node, key, None, now_s, preempted=True) if waiting else (node, ())
@@ -212,7 +214,7 @@ def _begin(
             MigrateStreams(key, within_s),
             DrainNode(key, within_s, preempted),
         )
-    node = replace(node, phase=Phase.DRAINING, deadline_s=deadline_s)
+    node = replace(node, phase=Phase.DRAINING, deadline_s=deadline_s, asked_s=now_s)
     if within_s is None:
         return node, (Cordon(key), DrainNode(key, None, preempted))
     return node, (Cordon(key), MigrateStreams(key, within_s), DrainNode(key, within_s, preempted))
@@ -240,10 +242,13 @@ def _tick(state: State, now_s: float, policy: DrainConfig) -> tuple[State, tuple
         if node.phase is Phase.DRAINING and node.deadline_s is not None and now_s >= node.deadline_s:
             nodes[key], more = _drained(node, key)
             effects += more
-        elif (
-            node.phase is Phase.AWAITING_REPLACEMENT and now_s - node.asked_s >= policy.replacement_patience_s
-        ):
+        elif now_s - node.asked_s < policy.replacement_patience_s:
+            continue
+        elif node.phase is Phase.AWAITING_REPLACEMENT:
             nodes[key] = replace(node, phase=Phase.SERVING)
+        elif node.phase is Phase.DRAINING and node.deadline_s is None:
+            nodes[key], more = _begin(node, key, policy.drain_seconds, now_s, preempted=False)
+            effects += more
     return (State(MappingProxyType(nodes)), tuple(effects)) if nodes != dict(state.nodes) else (state, ())
 
 

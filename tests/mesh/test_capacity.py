@@ -134,10 +134,10 @@ def test_machines_come_with_the_load_and_go_by_drain(tmp_path: Path) -> None:
             await mesh.ranks[0].drain(0.0)  # the mesh starts with an engine that is on no machine of ours
             assert [len(site.serving(asg)) for asg in ("s", "f", "v")] == [1, 0, 0]
             load.set("standard", 30)  # of eight streams a machine, 0.7 full: more than four machines
-            await site.until(lambda: len(site.serving("s")) == 4)
+            await site.until(lambda: len(site.serving("s")) == 4, after_s=5.0)
             assert site.serving("v") == ()
             load.set("vip", 3)
-            await site.until(lambda: len(site.serving("v")) == 1)
+            await site.until(lambda: len(site.serving("v")) == 1, after_s=5.0)
             (vip,) = site.serving("v")
             await site.until(lambda: len(site.engines[vip].streams) > 0)
             load.set("vip", 0)

@@ -1,10 +1,11 @@
 """Invariants of `drain` and `pool_plan` (the numbers are those of the files' rules).
 
 drain 1  An interruption of a serving node acts in the same step: cordon, migrate, drain, in this order.
-drain 3  Repeating any event at once adds nothing.
-drain 4  The deadlines given to Ray for a node never move later.
-drain 5  Each hook is answered at most once, and by its deadline exactly once.
-drain 6  After a node has drained, no message but its hook's and Gone has an effect.
+drain 3  A node that is given up has a deadline, and no drain lasts for ever.
+drain 4  Repeating any event at once adds nothing.
+drain 5  The deadlines given to Ray for a node never move later.
+drain 6  Each hook is answered at most once, and by its deadline exactly once.
+drain 7  After a node has drained, no message but its hook's and Gone has an effect.
 plan 1   Sizes are whole groups between floor and ceiling.
 plan 3   A size is only ever raised; shrinking names serving nodes, each at most once a step.
 plan 5   Looking again at once, after the cloud did what was asked, asks for nothing more.
@@ -56,7 +57,7 @@ def test_drain_rules(history: list[tuple[float, d.Event]]) -> None:
         for effect in effects:
             if isinstance(effect, d.DrainNode) and effect.within_s is not None:
                 ends_s = now_s + effect.within_s
-                assert ends_s <= deadlines.get(effect.instance_id, float("inf")) + 1e-6  # 4
+                assert ends_s <= deadlines.get(effect.instance_id, float("inf")) + 1e-6  # 5
                 assert 0 <= effect.within_s <= POLICY.drain_seconds
                 deadlines[effect.instance_id] = ends_s
             if isinstance(effect, d.AnswerHook):
@@ -66,17 +67,18 @@ def test_drain_rules(history: list[tuple[float, d.Event]]) -> None:
             if phase < d.Phase.DRAINING:
                 assert [type(e) for e in effects] == [d.Cordon, d.MigrateStreams, d.DrainNode]  # 1
             if phase is d.Phase.DRAINED:
-                assert effects == ()  # 6
+                assert effects == ()  # 7
         if isinstance(event, d.Noticed) and event.notice.hook is not None:
             asked[(event.notice.instance_id, event.notice.hook)] = None
         again, more = d.decide(state, event, now_s, POLICY)
-        assert more == () and again == state  # 3
-    for _ in range(2):  # long after, everything that was waited for has been answered
-        now_s += POLICY.drain_seconds
+        assert more == () and again == state  # 4
+    for gap_s in (POLICY.replacement_patience_s, POLICY.drain_seconds, POLICY.drain_seconds):
+        now_s += gap_s  # long after, everything that was waited for has been answered
         state, effects = d.decide(state, d.Tick(), now_s, POLICY)
         answered += [(e.instance_id, e.hook) for e in effects if isinstance(e, d.AnswerHook)]
+    assert not [n for n in state.nodes.values() if n.phase is d.Phase.DRAINING]  # 3
     current = {(i, n.hook) for i, n in state.nodes.items() if n.hook is not None and n.deadline_s is not None}
-    assert current <= set(answered)  # 5
+    assert current <= set(answered)  # 6
 
 
 @settings(max_examples=60)

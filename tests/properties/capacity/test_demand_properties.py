@@ -5,6 +5,7 @@ demand 2  A room that shrinks for a moment changes the nodes wanted by less than
 demand 3  More demand never wants fewer nodes; no demand wants none; within tolerance the size stays.
 demand 4  VIPs' demand that fits the VIP pools wants no spot node, other bands' never a VIP node; nothing is lost.
 demand 5  A model without engines wants one group, and asking again wants no more.
+demand 6  What exceeds the size was wanted all through the hold; a wish below the size is not held.
 both      Whatever demand does, sizes stay between floor and ceiling (pool_plan 1); nothing is given up below the most
           that was needed within the hold (4: no flapping); without demand every pool ends at its floor.
 """
@@ -232,3 +233,23 @@ def test_sizes_follow_demand_without_flapping(history: list[tuple[int, int, floa
     assert {name: view.desired for name, view in site.views.items()} == {
         name: pool.floor for name, pool in POOLS.items()
     }  # both
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(counts, st.floats(0.1, 12, allow_nan=False)), min_size=2, max_size=12),
+    st.integers(0, 9),
+)
+def test_growth_was_wanted_all_through_the_hold(history: list[tuple[int, float]], there: int) -> None:
+    views = views_of(there, 0)
+    engines = engines_on(views_of(1))  # what a node holds is known throughout
+    memory, now_s, raw = Memory(), 0.0, list[tuple[float, int]]()
+    for standard, gap_s in history:
+        now_s += gap_s
+        models = demand_of(engines, standard)
+        raw.append((now_s, wanted(models, views)["spot"]))
+        memory, got = plan(memory, POOLS, views, models, now_s, POLICY)
+        within = [nodes for at_s, nodes in raw if at_s > now_s - POLICY.scale_out_hold_s]
+        assert got["spot"] <= max(there, min(within))  # 6
+        assert got["spot"] == raw[-1][1] or got["spot"] >= there  # 6: only growth is held
+        assert len(memory.wishes) <= len(within) + 1

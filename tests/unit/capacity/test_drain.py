@@ -62,11 +62,18 @@ def test_an_interruption_overtakes_a_rebalance() -> None:
 
 
 def test_an_interruption_gives_a_quiet_drain_a_deadline() -> None:
-    _, said = run((0.0, d.ScaleIn(I)), (5.0, d.Noticed(INTERRUPTION, 60.0)))
-    assert said == [
-        (d.Cordon(I), d.DrainNode(I, None, False)),
+    rebalance = d.Noticed(Notice(Signal.REBALANCE, I), None)
+    _, said = run((0.0, rebalance), (3.0, d.ReplacementReady(I)), (5.0, d.Noticed(INTERRUPTION, 60.0)))
+    assert said[1:] == [
+        (d.Cordon(I), d.DrainNode(I, None, True)),
         (d.MigrateStreams(I, 50.0), d.DrainNode(I, 50.0, True)),
     ]
+
+
+def test_a_quiet_drain_does_not_last_for_ever() -> None:
+    rebalance = d.Noticed(Notice(Signal.REBALANCE, I), None)
+    _, said = run((0.0, rebalance), (3.0, d.ReplacementReady(I)), (902.0, d.Tick()), (903.0, d.Tick()))
+    assert said[2:] == [(), (d.MigrateStreams(I, 105.0), d.DrainNode(I, 105.0, False))]
 
 
 def test_the_hook_is_answered_when_the_node_has_drained() -> None:
@@ -100,7 +107,10 @@ def test_a_hook_that_comes_after_the_drain_is_answered_at_once() -> None:
 
 
 def test_scaling_in_ends_with_a_termination() -> None:
-    state, said = run((0.0, d.ScaleIn(I)), (400.0, d.Drained(I)), (430.0, d.Gone(I)))
+    state, said = run((0.0, d.ScaleIn(I)), (40.0, d.Drained(I)), (70.0, d.Gone(I)))
+    assert said[0][-1] == d.DrainNode(I, 105.0, False), (
+        "nobody takes its engines' place: only a deadline ends them"
+    )
     assert said[1] == (d.Terminate(I),)
     assert not state.nodes
 
