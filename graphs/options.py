@@ -105,6 +105,15 @@ class ProdOptions(Options):
         default=False,
         description="nodes carry Terraform's expertmesh.io labels: gateways go behind the load balancer",
     )
+    drain_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="streams of a replica that goes finish within this, or move; by default 30, and with by_labels what "
+        "Terraform's drain.graceful_shutdown_timeout_s leaves",
+    )
+    facts: str = Field(
+        default="/etc/expertmesh/node.json", description="with by_labels: what user data says about this node"
+    )
 
 
 class ShardsOptions(ProdOptions):

@@ -28,8 +28,9 @@ from services.config import (
     QueueConfig,
     TlsConfig,
 )
+from services.config_capacity import DrainConfig
 from services.errors import ConfigError
-from services.experts import groups, weight_files
+from services.experts import drain_rule, groups, weight_files
 from services.gateway import json_key_store
 from services.gateway.tls import TlsFiles
 
@@ -75,6 +76,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             dtype="float32",
             enforce_eager=True,
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
+            fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),
         postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
         journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
@@ -107,7 +109,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     """GPUs, weights and a Redis are required. Raises ConfigError naming the first that is missing."""
     if not options.model:
         raise ConfigError("no weights: say where they are, `serve run graphs.prod model=/path/to/weights`")
-    experts = _gpu_experts(options)
+    experts = _drained(_gpu_experts(options), options)
     if not options.redis_url:
         raise ConfigError("no Redis: set redis_url=redis://… or EXPERTMESH_REDIS_URL")
     if not Path(options.keys_file).is_file():
@@ -179,6 +181,24 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         weight_files.check(folder)
     if not options.remote_gpus:
         groups.check_gpus(experts, _num_gpus())
+    return experts
+
+
+def _drained(experts: ExpertsConfig, options: ProdOptions) -> ExpertsConfig:
+    """With `drain_s`, checked against what a drain of Terraform's nodes leaves, as this node was told it. Raises
+    ConfigError when a replica could outlive its node."""
+    if not options.by_labels:
+        return experts.model_copy(update={} if options.drain_s is None else {"drain_s": options.drain_s})
+    drain, facts = DrainConfig(), Path(options.facts)
+    if facts.is_file():
+        try:
+            drain = NodeFacts.model_validate_json(facts.read_bytes()).capacity().drain
+        except ValueError as error:
+            raise ConfigError(f"{facts} does not say what this node is: {error}") from error
+    drain_s = drain.graceful_shutdown_timeout_s - drain_rule.SHUTDOWN_MARGIN_S
+    drain_s = max(0.0, drain_s) if options.drain_s is None else options.drain_s
+    experts = experts.model_copy(update={"drain_s": drain_s})
+    drain_rule.check(experts, drain)
     return experts
 
 

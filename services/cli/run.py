@@ -25,6 +25,7 @@ from . import StartFailed, dev_key, guard, ports, screen
 
 STATE_DIR = Path(".expertmesh")
 READY_WITHIN_S = 300.0
+FORK_SERVER = "EXPERTMESH_FORK_SERVER"
 FIRST_LIGHT = "EXPERTMESH_READY_FILE"
 """A file that gets the base URL once the mesh is ready, for scripts and tests."""
 
@@ -89,6 +90,7 @@ def _mesh(wish: Wish, folder: Path) -> None:
         model = wish.options.get("model") or os.environ.get("EXPERTMESH_MODEL", "")
         if variant := model_store.embedded_variant(model):
             model_store.prepare(say=say, variant=variant)
+        _import_vllm_beside(folder, wish.verbose)
     with ExitStack() as stack:
         try:
             _serve(wish, folder, key, stack)
@@ -140,6 +142,16 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         Path(ready_file).write_text(base_url)
     while True:
         time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
+
+
+def _import_vllm_beside(folder: Path, verbose: bool) -> None:
+    """While Ray starts: the process of which the ranks will be forks needs as long as Ray does. The guard ends it."""
+    from ..experts import remote_rank
+
+    _set_environment(verbose)
+    name = os.environ[FORK_SERVER] = f"expertmesh-ranks-{secrets.token_hex(12)}"
+    with (folder / "ranks.log").open("wb") as output:
+        remote_rank.start_server(name, os.getpid(), output)
 
 
 def _num_cpus(options: object) -> int:

@@ -11,10 +11,12 @@ dead process at once, and three failed health checks only after three periods.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import math
 import os
+import secrets
 import socket
 import time
 from typing import Any
@@ -31,10 +33,13 @@ from ray.serve.handle import DeploymentHandle
 
 from ..config import ExpertsConfig, GraphConfig
 from ..errors import ConfigError
+from . import drain_rule, remote_rank
+from .commission import Commission
+from .commission import rank as commissioned
 from .engine import ModelCard
-from .factory import make_engine
 from .groups import RankPlace, bundle, split_cores
 from .rank import Rank
+from .remote_rank import RemoteRank
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +67,22 @@ class ExpertShards:
             host, port = await _meet(gang.gang_id, gang.rank, self._host)
             cores = split_cores(place.cores, gang.world_size)[gang.rank] if place.cores else ()
             place = RankPlace(gang.rank, gang.world_size, host, port, cores)
-        self._rank = Rank(
-            make_engine(experts, place),
-            engine_id=replica_id,
-            resolve_queue=self._find_queue,
-            pool=pool,
-            group=gang.gang_id if gang is not None else "",
-            node=node,
-            listen_host=self._host,
-            stuck_after_s=experts.stuck_after_s,
-            on_fenced=self._end_process,
-            on_retired=lambda: self._end_process("it was asked to retire, and has drained"),
-            revision=experts.revision,
+        commission = Commission(
+            experts.model_dump_json().encode(),
+            place,
+            replica_id,
+            self._host,
+            gang.gang_id if gang is not None else "",
+            pool,
+            node,
         )
+        self._rank: Rank | RemoteRank
+        if remote_rank.wanted(experts):
+            self._rank = RemoteRank(
+                commission, *_fork_server(experts), resolve_queue=self._find_queue, on_lost=self._end_process
+            )
+        else:
+            self._rank = commissioned(commission, self._find_queue, self._end_process)
         await self._rank.start()
 
     async def endpoint(self) -> tuple[str, bytes]:
@@ -125,7 +133,7 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
         "max_ongoing_requests": 1000,
         "health_check_period_s": 1.0,
         "health_check_timeout_s": 30.0,
-        "graceful_shutdown_timeout_s": experts.drain_s + 10.0,
+        "graceful_shutdown_timeout_s": drain_rule.graceful_shutdown_timeout_s(experts),
         "ray_actor_options": {**_actor_options(experts), "label_selector": config.placement.experts or None},
     }
     if experts.engine == "vllm" and experts.shards > 1:
@@ -168,6 +176,14 @@ def _machine() -> tuple[str, str]:
     labels = context.get_node_labels()
     tier = str(labels.get(TIER_LABEL, ""))
     return str(labels.get(INSTANCE_LABEL) or context.get_node_id()), tier if tier == "vip" else SHARED_POOL
+
+
+def _fork_server(experts: ExpertsConfig) -> tuple[str, int]:
+    """The name of this node's fork server, and the process with which one that is started here ends."""
+    if not ray.is_initialized():
+        return secrets.token_hex(16), os.getpid()  # Serve's local testing mode
+    node = hashlib.blake2b(ray.get_runtime_context().get_node_id().encode(), digest_size=12).hexdigest()
+    return experts.fork_server or f"expertmesh-ranks-{node}", os.getppid()  # the raylet: gone when Ray is
 
 
 def _actor_options(experts: ExpertsConfig) -> dict[str, object]:

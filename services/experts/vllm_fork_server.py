@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..link.unix_frames import same_user
@@ -28,10 +29,18 @@ log = logging.getLogger(__name__)
 
 COMM = "expert-rank"
 """What `ps` and `top` call a rank."""
-PRELOAD = ("services.experts.vllm_engine",)
+PRELOAD = (
+    "services.experts.vllm_engine",
+    "vllm.model_executor.model_loader",
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.models.mixtral",
+    "vllm.utils.cpu_triton_utils",
+    "vllm.v1.worker.cpu_worker",
+)
+"""What every rank imports, and the embedded model's class."""
 
 
-def main(name: str, owner: int) -> int:
+def main(name: str, owner: int, preload: Sequence[str] = PRELOAD) -> int:
     """Serve until OWNER ends. Returns the exit code."""
     alive = os.pidfd_open(owner)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -43,7 +52,7 @@ def main(name: str, owner: int) -> int:
     print("listening", flush=True)
     os.close(1)
     os.open(os.devnull, os.O_WRONLY)
-    for module in PRELOAD:
+    for module in preload:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is shared stays shared: a collection in a child would write to every page of it
