@@ -125,8 +125,16 @@ class ShardsOptions(ProdOptions):
 
 
 class CapacityOptions(BaseModel):
-    """`serve run --name capacity --route-prefix /capacity graphs.capacity`, on a head that Terraform made."""
+    """`serve run --name capacity --route-prefix /capacity graphs.capacity`, on a head that Terraform made. How pools
+    follow demand is said here and not in Terraform: a changed value there would replace the head."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     facts: str = Field(default="/etc/expertmesh/node.json", description="what user data says about this node")
+    mesh: str = Field(default="default", description="the application whose queue says what is needed")
+    target_load: float = Field(default=0.7, gt=0, le=1, description="of what a node's engines can hold")
+    scale_out_hold_s: float = Field(default=10.0, ge=0, description="growth must be wanted for so long")
+    scale_in_hold_s: float = Field(
+        default=600.0, ge=0, description="a pool shrinks to the most that it needed within so long"
+    )
+    max_drains_at_once: int = Field(default=1, ge=1, description="nodes of a pool that shrinks")

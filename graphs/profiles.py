@@ -28,7 +28,7 @@ from services.config import (
     QueueConfig,
     TlsConfig,
 )
-from services.config_capacity import DrainConfig
+from services.config_capacity import DrainConfig, ScaleConfig
 from services.errors import ConfigError
 from services.experts import drain_rule, groups, weight_files
 from services.gateway import json_key_store
@@ -50,7 +50,13 @@ def capacity_config(options: CapacityOptions) -> CapacityConfig:
         raise ConfigError(f"{options.facts} does not say what this node is: {error}") from error
     if not facts.is_head:
         raise ConfigError(f"this node is of tier {facts.tier}; the pool controller runs on the head")
-    return facts.capacity()
+    scale = ScaleConfig(
+        target_load=options.target_load,
+        scale_out_hold_s=options.scale_out_hold_s,
+        scale_in_hold_s=options.scale_in_hold_s,
+        max_drains_at_once=options.max_drains_at_once,
+    )
+    return facts.capacity().model_copy(update={"mesh": options.mesh, "scale": scale})
 
 
 def dev_config(options: DevOptions) -> GraphConfig:

@@ -9,7 +9,7 @@ import pytest
 
 import graphs
 from graphs.profiles import CapacityOptions, capacity_config
-from services.config_capacity import Tier
+from services.config_capacity import ScaleConfig, Tier
 from services.errors import ConfigError
 
 FACTS = {
@@ -38,6 +38,13 @@ def test_pools_and_queue_come_from_the_facts(tmp_path: Path) -> None:
     config = capacity_config(told(tmp_path))
     assert config.pools["spot"].tier is Tier.SPOT and config.pools["spot"].asg == "mesh-spot"
     assert (config.region, config.node_events_queue_url) == ("eu-central-1", "https://sqs.invalid/q")
+
+
+def test_how_pools_follow_demand_is_said_on_the_command_line(tmp_path: Path) -> None:
+    options = told(tmp_path).model_copy(update={"mesh": "blue", "target_load": 0.5, "scale_in_hold_s": 60.0})
+    config = capacity_config(options)
+    assert (config.mesh, config.scale.target_load, config.scale.scale_in_hold_s) == ("blue", 0.5, 60.0)
+    assert capacity_config(told(tmp_path)).scale == ScaleConfig()
 
 
 def test_it_is_bound_to_the_head(tmp_path: Path) -> None:
