@@ -258,8 +258,8 @@ class CacheClient:
 
     def _want(self, call: Call, have: int) -> None:
         flight = self._flights.get(call.key.wire)
-        if call.state == "following" or flight is None:
-            return
+        if call.state == "following" or flight is None or call.wanted:
+            return  # wanted before: what the Cache lacks is on its way, and would come twice
         call.wanted = True  # also while asking: a follower may come before the store has answered
         if flight.parts is None:  # too long to catch up with: let the other gateway generate
             self._send(CacheLeave(call.call_id))

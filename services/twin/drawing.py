@@ -47,10 +47,13 @@ def revisions(rng: Random) -> list[tuple[str, float]]:
     return old + [(NEW, rng.choice((0.0, 0.4, 1.2)))] * rng.choice((1, 1, 2))
 
 
-def kept(rng: Random, ask: Ask) -> Ask:
-    """Most have a key, and a client that comes back; those neither leave for good nor lose patience."""
+def kept(rng: Random, ask: Ask, *, long: bool = False) -> Ask:
+    """Most have a key, and a client that comes back; those neither leave for good nor lose patience. `long`: answers
+    that are still being made when a gateway that was cut off is back."""
     if rng.random() < 0.3:
         return ask
+    if long and ask.sampling.max_tokens > 4:
+        ask = msgspec.structs.replace(ask, sampling=msgspec.structs.replace(ask.sampling, max_tokens=60))
     return msgspec.structs.replace(ask, key=f"k{ask.number}", cancel_s=None, patience_s=2 * LONG_PATIENCE_S)
 
 

@@ -61,12 +61,14 @@ RELEASE_KINDS: tuple[Kind, ...] = (
 
 
 class Cast(msgspec.Struct, frozen=True):
-    """Who is there. `journal`: answers outlive their gateways; `releases`: engines of two revisions."""
+    """Who is there. `journal`: answers outlive their gateways, and with `cut_off` one loses sight of it; `releases`:
+    engines of two revisions."""
 
     engines: list[str]
     gateways: list[str]
     queue: str = "queue"
     journal: bool = False
+    cut_off: bool = False
     releases: bool = False
 
 
@@ -98,6 +100,10 @@ def draw(rng: Random, until_s: float, cast: Cast) -> list[Fault]:
             script.append(Fault(back_s, "release_abort", queue))
             script.append(Fault(back_s + 0.2, "queue_kill", queue, "", 0.1))
             kinds = ("engine_drain", "retire", "repeats", "cut_link")
+    if cast.cut_off:  # somebody else takes its answers over while it goes on with them, and then it is back
+        at_s, for_s = rng.uniform(0.1, 1.0), rng.choice((1.3, 1.8))
+        script.append(Fault(at_s, "partition", rng.choice(gateways), "journal", for_s))
+        kinds = ("client_cut", "cut_link", "engine_kill", "repeats")
     for _ in range(rng.choice((0, 1, 1, 2, 3, 4, 6))):
         kind = rng.choice(kinds)
         at_s, for_s = rng.uniform(0.0, until_s), rng.choice((0.05, 0.3, 0.8, 1.5, 2.5))

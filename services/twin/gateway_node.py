@@ -60,6 +60,11 @@ class GatewayNode(Process):
     def link_name(self) -> str:
         return f"{self.name}.{self.incarnation}"
 
+    @property
+    def num_answers(self) -> int:
+        """Journalled answers that this gateway still has a part in."""
+        return len(self.journal._runs) if self.journal is not None else 0  # pyright: ignore[reportPrivateUsage]
+
     def boot(self) -> None:
         config = CacheConfig(root_secret=ROOT_SECRET)  # type: ignore[arg-type]  # pydantic makes it a SecretStr
         self.mux = EngineMux(self.link_name, self._dial)
@@ -86,6 +91,7 @@ class GatewayNode(Process):
         self.mesh.serve_model(Model(info, SimTokenizer()))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._calls: dict[str, TwinCall] = {}
+        self._wished: dict[str, str] = {}  # the revision that a request's key names
         self.client.start()
         self.cache.start()
 
@@ -123,6 +129,7 @@ class GatewayNode(Process):
 
     def acquire(self, acquire: Acquire, holder: Choice) -> None:
         self.oracle.asked(acquire, len(holder.flow.emitted))
+        self._wished.setdefault(acquire.request_id, acquire.revision)
         self.client.acquire(acquire, holder)
 
     def cancel(self, ticket: int) -> None:
@@ -145,7 +152,8 @@ class GatewayNode(Process):
 
     def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:
         self.oracle.opened(self.link_name, receiver.index, grant, submit, id(receiver))
-        self.mux.open(grant, submit, _Watched(self, receiver, submit))
+        wished = self._wished.get(submit.job.request_id, "")
+        self.mux.open(grant, submit, _Watched(self, receiver, submit, wished))
 
     def close(self, engine_id: str, stream_id: int) -> None:
         self.oracle.closed(self.link_name, stream_id)
@@ -190,12 +198,14 @@ class GatewayNode(Process):
 class _Watched:
     """A mux receiver with the oracle looking on."""
 
-    def __init__(self, node: GatewayNode, choice: Choice, submit: Submit) -> None:
-        self._node, self._choice, self._submit = node, choice, submit
+    def __init__(self, node: GatewayNode, choice: Choice, submit: Submit, wished: str) -> None:
+        self._node, self._choice, self._submit, self._wished = node, choice, submit, wished
 
     def on_frame(self, frame: TokenFrame) -> None:
         grant, node = self._choice.flow.grant, self._node
         if grant is not None:
+            if self._wished and self._choice._feed is not None:  # pyright: ignore[reportPrivateUsage]
+                node.oracle.fed(self._submit.job.request_id, self._wished, grant.revision)
             node.oracle.frame(node.link_name, grant, frame, self._choice.flow.stream_id)
         if frame.finish is not None:
             node.oracle.closed(node.link_name, frame.stream_id)

@@ -18,7 +18,7 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 11. No dead work: streams of requests that ended are gone from every engine that can still be reached.
 12. The books balance inside each core (`check_integrity`).
 13. An engine that is fenced moves no token any more: nothing from a fenced epoch is accepted.
-14. Nothing is left behind: at the end no lease, no ticket and no stream remains.
+14. Nothing is left behind: at the end no lease, no ticket, no stream and no part in a journalled answer remains.
 15. Extra work is bounded: tokens computed again stay within the retry budget.
 16. A choice takes tokens only from the stream that it has open.
 17. A request keeps its place: each registration tells its true age and what was emitted already.
@@ -30,6 +30,8 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 22. No new answer begins with a revision that gets no sessions.
 23. What was taken back stays so when the queue dies, as long as a gateway lives that was told.
 24. Workers are renewed one at a time, and never the last one of a revision.
+25. Who leads a flight feeds it tokens of the revision that its key names, or nothing: followers would get, and the
+    cache would keep, another model's answer under that name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The part of the oracle that watches releases and renewed workers: invariants 22, 23 and 24 (oracle.py)."""
+"""The part of the oracle that watches releases and renewed workers: invariants 22 to 25 (oracle.py)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class ReleaseWatch(Watch):
             self.taken_back = release.plan.new if everywhere else ""
         elif release is not None and release.why.startswith("waits for engines"):
             self.taken_back = ""  # begun anew
+
+    def fed(self, request_id: str, wished: str, revision: str) -> None:
+        """A frame comes for an answer that others may follow; its flight's key names `wished`."""
+        if revision != wished:
+            raise self.broken(25, f"{request_id} feeds tokens of {revision!r} to a flight of {wished!r}")
 
     def renewed(self, name: str, units: Sequence[Unit]) -> None:
         """The queue asks a worker to go because of its age."""

@@ -31,6 +31,9 @@ SWEEP_S = 0.25
 EXTRAS = 0.15
 """Part of the worlds that have two revisions of the model, and part that has a journal."""
 
+CUT_OFF = 0.3
+"""Part of the worlds with a journal where a gateway loses sight of it for longer than its answers stay its own."""
+
 
 class World:
     """See the module. `check` hooks run after every event, by the oracle."""
@@ -39,6 +42,7 @@ class World:
         self.seed = seed
         self.sim = Simulation(seed, keep_log=keep_log)
         self.releases, journals = self.has(seed, "releases"), self.has(seed, "journal")
+        cut_off = journals and Random(f"cut off {seed}").random() < CUT_OFF
         rng = Random(f"world {seed}")
         self.oracle = Oracle(self.sim)
         self.network = Network(self.sim, latency_s=rng.choice((0.0002, 0.001, 0.01)))
@@ -80,13 +84,14 @@ class World:
         ]
         asks += [drawing.again(rng, ask, len(asks) + i) for i, ask in enumerate(asks) if rng.random() < 0.25]
         if journals:
-            asks = [drawing.kept(rng, ask) for ask in asks]
+            asks = [drawing.kept(rng, ask, long=cut_off) for ask in asks]
         old = [engine for engine in self.engines if engine.revision != drawing.NEW]
         self.asks = drawing.affordable(asks, [engine.timing for engine in old])
         cast = faults.Cast(
             [e.name for e in self.engines],
             [g.name for g in self.gateways],
             journal=journals,
+            cut_off=cut_off,
             releases=self.releases,
         )
         self.script = faults.draw(rng, TROUBLE_S, cast)
@@ -197,6 +202,8 @@ class World:
                 or gateway.mux.num_streams
             ):
                 rest.append(f"requests or leases at {gateway.name}")
+            elif gateway.num_answers:
+                rest.append(f"journalled answers at {gateway.name}")
         if not self.queue.alive:
             rest.append("the queue is down")
         else:

@@ -7,9 +7,13 @@ from typing import Any
 import msgspec
 
 from services.api import event_ids
+from services.cache.client import CacheClient
+from services.gateway import journal_part
 from services.gateway.flow import AskLease, ChoiceFlow
+from services.gateway.generation import Generation
 from services.gateway.viewer import Viewer
 from services.journal import book
+from services.journal.client import JournalCall
 from services.journal.effects import Deliver, Done
 from services.queue import client, lanes, scheduler
 from services.queue.rollout import desk, plan, recycle
@@ -45,6 +49,27 @@ def open_for_everybody(self: book.Book[Any], key: bytes, member: Any, *rest: Any
 
 
 _open = book.Book.open
+_told = JournalCall.told
+_lost = journal_part.Part.journal_lost
+
+
+def told_but_owning(self: JournalCall, message: Any) -> None:
+    if message.state != "fenced" or self.state != "own":
+        _told(self, message)
+
+
+def lost_but_going_on(self: journal_part.Part, state: str, error: Any) -> None:
+    if state != "fenced":
+        _lost(self, state, error)
+
+
+def feed_from_where_it_is(self: CacheClient, call: Any, have: int) -> None:
+    """Believes that nothing is on its way to the Cache."""
+    call.wanted = False
+    _want(self, call, have)
+
+
+_want = CacheClient._want
 
 
 def catches_up_from_here(self: Viewer, head: Any, delta: Any) -> bool:
@@ -97,6 +122,9 @@ JOURNAL_MUTANTS = (
     Mutant("who comes back misses a piece", ((event_ids.Rest, "skips", skip_one_more),), "journal"),
     Mutant("who comes back is shown what is new only", ((Viewer, "_catches_up", catches_up_from_here),), "journal"),
     Mutant("two gateways make one answer", ((book.Book, "open", open_for_everybody),), "journal"),
+    Mutant("an owner does not hear that it is fenced", ((JournalCall, "told", told_but_owning),), "journal"),
+    Mutant("a fenced owner goes on", ((journal_part.Part, "journal_lost", lost_but_going_on),), "journal"),
+    Mutant("a leader feeds again what is on its way", ((CacheClient, "_want", feed_from_where_it_is),), "journal"),
     Mutant("a dead owner is never replaced", ((book.Book, "tick", empty),), "journal"),
     Mutant("tokens are not told to who follows",
            ((book.Book, "append", without(book.Book.append, Deliver)),), "journal"),
@@ -108,6 +136,7 @@ RELEASE_MUTANTS = (
     Mutant("a resumption forgets its revision", ((ChoiceFlow, "_ask", ask_without_revision),), "releases"),
     Mutant("the queue sends an answer on to another revision", ((desk.Desk, "route", route_by_shares),), "releases"),
     Mutant("what waits to go on moves with the others", ((scheduler, "new_entry", new_entry_free),), "releases"),
+    Mutant("followers get another revision's tokens", ((Generation, "leave_flight", nothing),), "releases"),
     Mutant("shares are not looked at",
            ((desk, "choose", choose_the_newest), (client, "choose", choose_the_newest)), "releases"),
     Mutant("what waits without a share stays there", ((lanes.Lanes, "strays", empty),), "releases"),
