@@ -2,7 +2,8 @@
 
     python -m load_tests.bench.bench_queue killed [--kills N] [--rate REQUESTS_PER_S]
 
-Three victims in turn: the queue's process, Serve's replica that keeps it, and both at once.
+Victims in turn: the queue's process, Serve's replica that keeps it, both at once, and all three: both and the standby
+that goes on when the process dies. Before each, what died before is back.
 
 `expertmesh run --graph sim` as a user starts it; streams of 40 tokens come open loop, each compared with what the
 simulated model must say. Service is back when a stream that came after the kill gets its first token: Serve has seen
@@ -28,9 +29,13 @@ from services.sim_tokenizer import decode, encode
 from tests.cluster.stack import Stack
 
 TOKENS = 40
-PROCESS, REPLICA = "services.queue.uvloop_process", "ServeReplica:default:PriorityQueue"
-VICTIMS = {"process": (PROCESS,), "replica": (REPLICA,), "both": (PROCESS, REPLICA)}
-CALM_S = 6.0
+PROCESS, STANDBY, REPLICA = "queue-active", "queue-standby", "ServeReplica:default:PriorityQueue"
+"""Two names that `ps -o comm` shows, and a title."""
+VICTIMS = {
+    "process": (PROCESS,), "replica": (REPLICA,), "process and replica": (PROCESS, REPLICA),
+    "process, replica and standby": (PROCESS, REPLICA, STANDBY),
+}  # fmt: skip
+CALM_S = 3.0
 
 
 class Ask:
@@ -74,6 +79,12 @@ class Ask:
         return not self.error and self.text == expected
 
 
+async def until_whole(stack: Stack) -> None:
+    """A queue, a standby that is ready and a replica."""
+    while any([len(await asyncio.to_thread(stack.pids, name)) != 1 for name in (PROCESS, STANDBY, REPLICA)]):
+        await asyncio.sleep(0.2)
+
+
 async def offer(stack: Stack, rate: float, kills: int) -> tuple[list[Ask], dict[str, list[float]]]:
     """All streams, and by victim how long it took until one that came after the kill got its first token."""
     asks: list[Ask] = []
@@ -88,7 +99,8 @@ async def offer(stack: Stack, rate: float, kills: int) -> tuple[list[Ask], dict[
             tasks.add(asyncio.create_task(asks[-1].run(port, key)))
 
     loading = asyncio.create_task(load())
-    await asyncio.sleep(4.0)
+    await until_whole(stack)
+    await asyncio.sleep(2.0)
     for number in range(kills * len(VICTIMS)):
         victim = list(VICTIMS)[number % len(VICTIMS)]
         pids = [pid for name in VICTIMS[victim] for pid in await asyncio.to_thread(stack.pids, name)]
@@ -99,8 +111,7 @@ async def offer(stack: Stack, rate: float, kills: int) -> tuple[list[Ask], dict[
             await asyncio.sleep(0.01)
         first_s = next(ask.first_s for ask in asks if ask.first_s and ask.at_s > killed_s)
         gaps.setdefault(victim, []).append(first_s - killed_s)
-        while any([len(await asyncio.to_thread(stack.pids, name)) != 1 for name in (PROCESS, REPLICA)]):
-            await asyncio.sleep(0.2)
+        await until_whole(stack)
         await asyncio.sleep(CALM_S)
     loading.cancel()
     await asyncio.wait(tasks, timeout=60)

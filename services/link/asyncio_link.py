@@ -26,7 +26,8 @@ MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 
 
 class Handler(Protocol):
-    """What a link's owner provides. Called on the event loop; must not block and must not raise."""
+    """What a link's owner provides. Called on the event loop; must not block and must not raise. One that also has
+    `link_messages(link, messages)` gets all messages of a read at once."""
 
     def link_up(self, link: Link) -> None: ...
     def link_message(self, link: Link, message: AnyMessage) -> None: ...
@@ -41,6 +42,9 @@ class Link(asyncio.Protocol):
     ) -> None:
         self._session = Session(role, key, name)
         self._handler = handler
+        self._take_all: Callable[[Link, list[AnyMessage]], None] = getattr(
+            handler, "link_messages", self._one_by_one
+        )
         self._dead_after_s = dead_after_s
         self._outbox: list[object] = []
         self._flushing = False
@@ -114,6 +118,10 @@ class Link(asyncio.Protocol):
             if not self.up.done():
                 self.up.set_result(None)
             self._handler.link_up(self)
+        if messages:
+            self._take_all(self, messages)
+
+    def _one_by_one(self, _: Link, messages: list[AnyMessage]) -> None:
         for message in messages:
             if type(message) is not Ping:
                 self._handler.link_message(self, message)
@@ -151,15 +159,26 @@ class LinkServer:
         self._server: asyncio.Server | None = None
         self.address = ""
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen (port 0: any) and return the address. Raises OSError when the port is taken."""
+    async def start(self, host: str = "127.0.0.1", port: int = 0, sock: socket.socket | None = None) -> str:
+        """Listen (port 0: any; or on a socket that is bound) and return the address. Raises OSError when the port is
+        taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Link(Role.SERVER, self._key, self._handler, dead_after_s=self._dead_after_s), host, port
-        )
+
+        def accepted() -> Link:
+            return Link(Role.SERVER, self._key, self._handler, dead_after_s=self._dead_after_s)
+
+        if sock is not None:
+            self._server = await loop.create_server(accepted, sock=sock)
+        else:
+            self._server = await loop.create_server(accepted, host, port)
         bound = self._server.sockets[0].getsockname()
         self.address = f"{bound[0]}:{bound[1]}"
         return self.address
+
+    def fileno(self) -> int:
+        """Of the listening socket, once started."""
+        assert self._server is not None
+        return self._server.sockets[0].fileno()
 
     def close(self) -> None:
         if self._server is not None:
@@ -184,8 +203,13 @@ Resolve = Callable[[], Awaitable[tuple[str, bytes]]]
 """Finds a peer's current (address, key); may be called again after each loss. May raise."""
 
 
+AGAIN_WITHIN_S = 1.0
+
+
 class Redial:
-    """Keeps one link to a peer that may die and come back elsewhere. Retries for ever, with backoff to 1 s."""
+    """Keeps one link to a peer that may die and come back elsewhere. Retries for ever, with backoff to 1 s. After a
+    loss it first tries, once, where the peer was: who took over its socket is there at once, while whoever knows where
+    peers are may be gone as well."""
 
     def __init__(
         self, resolve: Resolve, handler: Handler, name: str, dead_after_s: float = DEAD_AFTER_S
@@ -220,11 +244,14 @@ class Redial:
 
     async def _keep(self) -> None:
         backoff_s = 0.02
+        known: tuple[str, bytes] | None = None
         while True:
             try:
-                address, key = await self._resolve()
-                await connect(address, key, self, self._name, self._dead_after_s)
-                backoff_s = 0.02
+                again, known = known, None
+                async with asyncio.timeout(AGAIN_WITHIN_S if again is not None else None):
+                    found = again if again is not None else await self._resolve()
+                    await connect(*found, self, self._name, self._dead_after_s)
+                known, backoff_s = found, 0.02
                 await self._down.wait()
             except (OSError, LinkClosed, TimeoutError) as error:
                 log.debug("%s cannot reach its peer: %s", self._name, error)

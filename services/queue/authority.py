@@ -14,6 +14,7 @@ import asyncio
 import gc
 import logging
 import secrets
+import socket
 
 from ..clock import Clock, SystemClock
 from ..config import QueueConfig
@@ -85,9 +86,15 @@ class QueueAuthority:
     def address(self) -> str:
         return self._server.address
 
-    async def start(self, host: str = "", port: int = 0) -> str:
-        """Listen (default: on `listen_host`) and tick; returns the address. Raises OSError."""
-        address = await self._server.start(host or self.config.listen_host, port)
+    @property
+    def listening(self) -> int:
+        """File descriptor of the listening socket, once started."""
+        return self._server.fileno()
+
+    async def start(self, host: str = "", port: int = 0, sock: socket.socket | None = None) -> str:
+        """Listen (default: on `listen_host`; or on a socket that is bound) and tick; returns the address. Raises
+        OSError."""
+        address = await self._server.start(host or self.config.listen_host, port, sock)
         self._tick()
         gc.collect()
         gc.freeze()  # what is loaded by now lives as long as we do; collections need not look at it again

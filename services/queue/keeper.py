@@ -33,7 +33,7 @@ RETRY_AFTER_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 class Question(msgspec.Struct, frozen=True):
     """What a keeper asks; `wish` is msgpack of a rollout.operations.Wish."""
 
-    verb: Literal["endpoint", "snapshot", "operate", "silent", "stop"]
+    verb: Literal["endpoint", "snapshot", "operate", "silent", "standby", "stop"]
     wish: bytes = b""
 
 
@@ -42,6 +42,13 @@ class Answer(msgspec.Struct, frozen=True):
 
     value: Any = None
     refused: str = ""
+
+
+def child_environment() -> dict[str, str]:
+    """Of a process that is to import this package."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
 
 
 class Keeper:
@@ -90,13 +97,11 @@ class Keeper:
 
     def _start(self) -> None:
         """Blocks until it listens. A process that loses the race for the name ends by itself, and is not needed."""
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.environ.get("PYTHONPATH")
         self._started = process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.uvloop_process", self._name, str(self._pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root},
+            env=child_environment(),
             start_new_session=True,
         )
         assert process.stdin is not None and process.stdout is not None
@@ -111,11 +116,16 @@ class Keeper:
         writer = self._streams[1]
         if hangs:
             with suppress(OSError):
-                os.kill(peer(writer.get_extra_info("socket"))[0], signal.SIGKILL)
+                self._kill(peer(writer.get_extra_info("socket"))[0])
         writer.close()
         self._streams = None
         if self._started is not None:
             self._started.poll()  # reaps it
+
+    def _kill(self, pid: int) -> None:
+        """Only what is this queue: the number may be of one that died, and somebody else's by now."""
+        if self._name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            os.kill(pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """End the process, in order: the deployment goes."""

@@ -1,10 +1,11 @@
-"""`python -m services.queue.uvloop_process NAME PID`: the queue in a process of its own, which outlives its keeper.
+"""`python -m services.queue.uvloop_process NAME PID [standby]`: the queue in a process of its own, which outlives its
+keeper.
 
 Rules: a shell around QueueAuthority, without Ray: it takes half a second to start where a replica of Serve takes
 several, and its event loop has nothing to do but decide. keeper.py, in the replica, starts it and asks it, over an
 abstract unix socket that only processes of the same user may use. A replica that is killed leaves it running; the next
 one finds it by NAME, and no gateway notices. It ends when it is told to, when PID (Ray on this node) ends, or when no
-keeper has come back for ORPHAN_S.
+keeper has come back for ORPHAN_S. A standby (standby.py) goes on where it dies.
 """
 
 from __future__ import annotations
@@ -21,31 +22,55 @@ import uvloop
 from ..config import QueueConfig
 from ..errors import ConfigError
 from ..link.unix_frames import abstract_socket, read_frame, same_user, write_frame
+from . import standby
 from .authority import QueueAuthority
 from .keeper import Answer, Question
 from .rollout.operations import Wish
+from .standby import Inheritance, Standby
 
 log = logging.getLogger(__name__)
 
 ORPHAN_S = 60.0
+TITLE = "queue-active"
 
 
 class QueueProcess:
-    """Serves one authority to its keepers."""
+    """Serves one authority to its keepers. `heir_of`: what another left behind."""
 
-    def __init__(self, config: QueueConfig) -> None:
-        self.authority = QueueAuthority(config)
+    def __init__(self, config: QueueConfig, heir_of: Inheritance | None = None) -> None:
+        self.authority = QueueAuthority(config, key=heir_of.key if heir_of is not None else None)
+        self._config, self._heir_of = config, heir_of
+        self._standby: Standby | None = None
         self.ended = asyncio.Event()
         self._keepers = 0
         self._orphaned: asyncio.TimerHandle | None = None
         self._leave(0)
 
-    async def serve(self, name: str) -> None:
-        """Listen. Raises OSError when there is such a process already."""
-        await self.authority.start()
-        sock = abstract_socket()
-        sock.bind(f"\0{name}")
-        await asyncio.start_unix_server(self._keeper, sock=sock)
+    async def serve(self, name: str, owner_pid: int) -> None:
+        """Listen, and have somebody who would go on. Raises OSError when there is such a process already."""
+        if self._heir_of is not None:
+            await self.authority.start(sock=socket.socket(fileno=self._heir_of.links_fd))
+            sock = socket.socket(fileno=self._heir_of.keepers_fd)
+            sock.setblocking(False)
+        else:
+            await self.authority.start()
+            sock = abstract_socket()
+            sock.bind(f"\0{name}")
+        self._server = await asyncio.start_unix_server(
+            self._keeper, sock=sock
+        )  # held: uvloop ends a server that nobody holds
+        told = Inheritance(
+            os.getpid(), self.authority.listening, sock.fileno(), self.authority.key,
+            self._config.model_dump_json().encode(),
+        )  # fmt: skip
+        self._standby = Standby(name, owner_pid, told)
+        self._standby.start_later()
+
+    def close(self) -> None:
+        """The end, in order."""
+        if self._standby is not None:
+            self._standby.stop()
+        self.authority.close()
 
     async def _keeper(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock: socket.socket = writer.get_extra_info("socket")
@@ -83,6 +108,8 @@ class QueueProcess:
                     return Answer(authority.operate(msgspec.msgpack.decode(question.wish, type=Wish)))
                 case "silent":
                     return Answer(authority.silent_s())
+                case "standby":
+                    return Answer(self._standby.pid if self._standby is not None else 0)
                 case "stop":
                     asyncio.get_running_loop().call_soon(self.ended.set)
                     return Answer(None)
@@ -90,16 +117,31 @@ class QueueProcess:
             return Answer(None, str(error))
 
 
-async def run(name: str, pid: int, config: QueueConfig) -> None:
+async def run(name: str, pid: int, config: QueueConfig, heir_of: Inheritance | None = None) -> None:
     """Until it is to end."""
-    process = QueueProcess(config)
-    await process.serve(name)
+    process = QueueProcess(config, heir_of)
+    await process.serve(name, pid)
     asyncio.get_running_loop().add_reader(os.pidfd_open(pid), process.ended.set)
     print("ready", flush=True)
     await process.ended.wait()
-    process.authority.close()
+    process.close()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    name, pid = sys.argv[1], int(sys.argv[2])
+    if sys.argv[3:] != ["standby"]:
+        standby.title(TITLE)
+        uvloop.run(run(name, pid, QueueConfig.model_validate_json(sys.stdin.read())))
+        return
+    heritage = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Inheritance)
+    config = QueueConfig.model_validate_json(heritage.config)
+    standby.title(standby.TITLE)
+    if standby.wait(heritage.active_pid, pid):
+        standby.title(TITLE)
+        log.warning("the queue's process died: its standby goes on")
+        uvloop.run(run(name, pid, config, heritage))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    uvloop.run(run(sys.argv[1], int(sys.argv[2]), QueueConfig.model_validate_json(sys.stdin.read())))
+    main()

@@ -4,6 +4,8 @@
 2. A queue that is killed, or hangs, is replaced by the next question.
 3. It ends when it is told to, and with the process that it was told to watch.
 4. Changes that make no sense come back as ConfigError.
+5. When the queue and whoever kept it are killed together, the standby goes on at the same address, with the same key:
+   clients find it without asking anybody, and so does the next keeper. It ends as the queue would have.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -125,3 +128,49 @@ def test_4_a_refused_change_says_why() -> None:
         await one.stop()
 
     run(scenario)
+
+
+async def standby_of(one: Keeper) -> int:
+    while not (pid := await one.ask(Question("standby"))):
+        await asyncio.sleep(0.05)
+    return pid
+
+
+def test_5_a_standby_goes_on_where_the_queue_was() -> None:
+    async def scenario(name: str) -> None:
+        asked = 0
+
+        async def once() -> tuple[str, bytes]:
+            nonlocal asked
+            asked += 1
+            assert asked == 1, "whoever knew where the queue is died with it"
+            return await first.endpoint()
+
+        first, second = keeper(name), keeper(name)
+        endpoint = await first.endpoint()
+        active, standby = pid_of(first), await standby_of(first)
+        client = QueueClient(once, "g", on_fence=lambda *_: None)
+        client.start()
+        while not client.connected:
+            await asyncio.sleep(0.01)
+        os.kill(active, signal.SIGKILL)
+        first._drop(hangs=False)
+        while client.reconnects < 1:
+            await asyncio.sleep(0.01)
+        assert await second.endpoint() == endpoint
+        assert pid_of(second) == standby
+        await client.stop()
+        await second.stop()
+        await ended(standby)
+        assert not those_named(name)
+
+    run(scenario)
+
+
+def those_named(name: str) -> list[str]:
+    """Command lines of living processes with this name in them."""
+    found: list[str] = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(file.read_bytes().decode(errors="replace"))
+    return [line for line in found if name in line]
