@@ -139,7 +139,7 @@ class Arm(Run):
         super().__init__({"engine_silent_s": 5.0}, classes, seconds)
         self.stage, self.direct = stage, direct
         self.cpu_s: dict[str, float] = {}
-        """CPU seconds of each part within the window: the queue, the client with its gateway, the engine's processes."""
+        """CPU seconds of each part within the window: queue, gateway with its client, the engine's processes."""
 
     def play_on(self, warm_s: float, window_s: float) -> Arm:
         self.directory = str(self.stage.folder)

@@ -46,35 +46,45 @@ def check_fields(message: Acquire) -> Verdict:
 
 _FINE_PER_S = 4
 _COARSE = 64
+_NOTHING = 1e-6
 
 
 class CostByDeadline:
-    """Expected cost of one tenant's waiting requests by the quarter of a second in which their deadlines lie, so that
-    the cost before a deadline is a sum of some dozens, however many wait and however far their deadlines lie apart."""
+    """Expected cost of one tenant's waiting requests by the quarter of a second in which their deadlines lie. Who asks
+    is mostly the last in line, so what comes after is counted and taken off the sum: that is little, and is in few
+    quarters, however many wait."""
 
-    __slots__ = ("_coarse", "_fine")
+    __slots__ = ("_coarse", "_fine", "_last", "_total")
 
     def __init__(self) -> None:
-        self._fine: dict[int, list[float]] = {}
-        self._coarse: dict[int, list[float]] = {}
+        self._fine: dict[int, float] = {}
+        self._coarse: dict[int, float] = {}
+        self._last = 0
+        self._total = 0.0
 
-    def add(self, deadline_s: float, cost: float, change: int) -> None:
-        """One request more (+1) or less (-1)."""
+    def add(self, deadline_s: float, cost: float) -> None:
+        """One request more, or less (a negative cost)."""
         fine = int(deadline_s * _FINE_PER_S)
+        self._last = max(self._last, fine)
+        self._total += cost
         for table, key in ((self._fine, fine), (self._coarse, fine // _COARSE)):
-            row = table.setdefault(key, [0, 0.0])
-            row[0] += change
-            row[1] += change * cost
-            if not row[0]:
-                del table[key]
+            left = table.get(key, 0.0) + cost
+            if left > _NOTHING:
+                table[key] = left
+            else:
+                table.pop(key, None)
 
     def before(self, deadline_s: float) -> float:
         """Cost of those whose deadlines lie in earlier quarters of a second."""
         fine = int(deadline_s * _FINE_PER_S)
+        if fine > self._last:
+            return self._total
         coarse = fine // _COARSE
-        cost = sum(row[1] for key, row in self._coarse.items() if key < coarse)
-        near = (self._fine.get(key) for key in range(coarse * _COARSE, fine))
-        return cost + sum(row[1] for row in near if row is not None)
+        until = min((coarse + 1) * _COARSE, self._last + 1)
+        after = sum(self._fine.get(key, 0.0) for key in range(fine, until))
+        if until <= self._last:
+            after += sum(cost for key, cost in self._coarse.items() if key > coarse)
+        return max(0.0, self._total - after)
 
 
 class TenantBacklog:
@@ -125,7 +135,7 @@ class Backlog:
         in_band = row.bands.get(band)
         if in_band is None:
             in_band = row.bands[band] = CostByDeadline()
-        in_band.add(deadline_s, cost, +1)
+        in_band.add(deadline_s, cost)
 
     def remove(self, band: int, tenant: str, tokens: int, cost: float, deadline_s: float) -> None:
         self.count[band] -= 1
@@ -140,7 +150,7 @@ class Backlog:
         else:
             row.count -= 1
             row.tokens -= tokens
-            row.bands[band].add(deadline_s, cost, -1)
+            row.bands[band].add(deadline_s, -cost)
 
 
 def check_bounds(

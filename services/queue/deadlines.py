@@ -17,8 +17,8 @@ MIN_RETRY_S = 0.1
 TRUSTED_WINDOWS = 8
 """Busy half-seconds after which the best rate seen says something about the best there is."""
 BEST_OF = 4
-"""Half-seconds over which the best rate is taken: over one alone it was twice the mean, because prompts are charged when
-they are granted and tokens when they are told, and twice as much was let in as could be done."""
+"""Half-seconds over which the best rate is taken. Over one alone it was twice the mean (prompts are charged when
+granted, tokens when told), and twice as much was let in as could be done."""
 
 
 class ServiceRate:

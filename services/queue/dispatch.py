@@ -116,7 +116,7 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
         if not slots.light or len(slots.rows) == 1:
             continue
         swap = slots.swap(band.own, state.pools.recent(band.index), state.mean_cost)
-        if swap is None or state.outlook.too_late(swap[0], now_s):
+        if swap is None or state.outlook.slack_s(swap[0], now_s) < 0.0:
             continue
         engine = _reclaim(state, swap[0], swap[1], at_once=True) or _reclaim(state, swap[0], swap[1][:1])
         if engine is not None:

@@ -21,8 +21,9 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
 
     Times are seconds of the queue's clock. The orderings drop an entry lazily when its `state` says that it waits
     no more. `*_slot` are its places in the timer wheels.
-    `asked_s` is when it began to wait this time (again, after a pause). `wanted_tokens` is the KV it will need, `cost` its expected price in the fairness bill, `counts` where its tenant is
-    counted. `pinned`: no other revision of the model will do.
+    `asked_s` is when it began to wait this time (again, after a pause). `wanted_tokens` is the KV it will need, `cost`
+    its expected price in the fairness bill, `counts` where its tenant is counted. `pinned`: no other revision of the
+    model will do.
     """
 
     gateway: str

@@ -36,18 +36,21 @@ def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_
     return entry
 
 
-def too_late(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
-    """Why it is of no use to wait even for a moment (reason, text, cost before it), or None."""
-    if not state.outlook.too_late(entry, now_s):
-        return None
-    return Reason.DEADLINE_UNREACHABLE, LATE, state.backlog.cost_ahead(entry.band)
+def refusal(
+    state: QueueState, entry: Entry, now_s: float, slack_s: float
+) -> tuple[Reason, str, float] | None:
+    """Why this request may not wait (reason, text, cost before it), or None. May shed lower bands. `slack_s`: how long
+    it may wait at most (outlook.py)."""
+    if state.outlook.too_late(entry, now_s, slack_s):
+        return Reason.DEADLINE_UNREACHABLE, LATE, state.backlog.cost_ahead(entry.band)
+    return None if entry.protected else _no_room(state, entry, now_s, slack_s)
 
 
 def refuse_late(state: QueueState, entry: Entry, now_s: float, room_s: float = 0.0) -> bool:
     """Evict a waiting request whose answer cannot be complete in time any more, `room_s` to spare; False: it can."""
     if entry.deadline_s <= now_s:
         state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
-    elif state.outlook.too_late(entry, now_s, room_s):
+    elif state.outlook.too_late(entry, now_s, state.outlook.slack_s(entry, now_s), room_s):
         retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(entry.band))
         state.refuse(entry, Reason.DEADLINE_UNREACHABLE, LATE, retry_after_s)
     else:
@@ -57,18 +60,21 @@ def refuse_late(state: QueueState, entry: Entry, now_s: float, room_s: float = 0
     return True
 
 
-def no_room(state: QueueState, entry: Entry, now_s: float) -> tuple[Reason, str, float] | None:
-    """Why there is no room for this request (reason, text, cost before it), or None. May shed lower bands."""
+def _no_room(
+    state: QueueState, entry: Entry, now_s: float, slack_s: float
+) -> tuple[Reason, str, float] | None:
     band, backlog = entry.band, state.backlog
     verdict = check_bounds(
         state.config, state.configs[band], band, backlog, entry.tenant, entry.wanted_tokens
     )
     if verdict is not None:
         return verdict[0], verdict[1], backlog.cost_ahead(band)
-    if state.outlook.too_late(entry, now_s, state.rate.least_wait_s(backlog.total_cost)):
+    if state.rate.least_wait_s(backlog.total_cost) > slack_s:
         certain = backlog.own_before(band, entry.tenant, entry.deadline_s) + backlog.cost_ahead(band - 1)
         least_wait_s = state.rate.least_wait_s(certain)
-        if state.outlook.too_late(entry, now_s, least_wait_s) and not state.pools.below_reserve(band):
+        if state.outlook.too_late(entry, now_s, slack_s, least_wait_s) and not state.pools.below_reserve(
+            band
+        ):
             text = "the work ahead takes longer than the deadline allows"
             return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
     while over_total(state.config, backlog, entry.wanted_tokens):

@@ -67,25 +67,25 @@ class Outlook:
         left = self.lengths.bound(entry.tenant, entry.band, entry.max_tokens, now_s) - done
         return max(1, left) * token_s + self.prefill.token_s * (entry.prompt_tokens + done)
 
-    def begin_by_s(self, entry: Entry, now_s: float) -> float:
-        """When the answer must have begun, as far as can be told now."""
-        return entry.deadline_s - self.least_s(entry, self._token_s, now_s)
+    def slack_s(self, entry: Entry, now_s: float) -> float:
+        """Seconds that the answer may wait before it must begin, or go on, as can be told; negative: too late."""
+        return entry.deadline_s - now_s - self.least_s(entry, self._token_s, now_s)
 
-    def too_late(self, entry: Entry, now_s: float, wait_s: float = 0.0) -> bool:
-        """Whether it cannot be complete in time any more if it begins `wait_s` from now."""
-        if now_s + wait_s + self.least_s(entry, self._token_s, now_s) <= entry.deadline_s:
+    def too_late(self, entry: Entry, now_s: float, slack_s: float, wait_s: float = 0.0) -> bool:
+        """Whether it cannot be complete in time any more if it begins `wait_s` from now. `slack_s` as told above."""
+        if slack_s >= wait_s:
             return False
         token_s = self._fleet.token_s(now_s)  # the last look may be a tick old, and this refuses somebody
         return now_s + wait_s + self.least_s(entry, token_s, now_s) > entry.deadline_s
 
     def pause_room_s(self, entry: Entry, now_s: float) -> float:
         """How much more time than it needs an answer should have, so that a pause does not kill it; 0 for what cannot
-        be paused, or is not fresh: who was paused is spared where others can be."""
-        if not entry.preemptible or entry.emitted_tokens:
+        be paused, and for who was paused before (even before the first token): it gets its end if it can have one."""
+        if not entry.preemptible or entry.protected:
             return 0.0
         return min(self.pauses.room_s(now_s), MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s))
 
     def survives_pause(self, entry: Entry, now_s: float) -> bool:
         """Whether a running answer, paused now, would still be complete in time."""
         room_s = self.pauses.room_s(now_s) or FIRST_PAUSE_S
-        return now_s + room_s + self.least_s(entry, self._token_s, now_s) <= entry.deadline_s
+        return self.slack_s(entry, now_s) >= room_s

@@ -80,6 +80,7 @@ class DepthModel:
         self._running = 0
         self._ended = 0
         self._slow_start = True
+        self._waits = False
         self._complaints = 0
         self._mean_lease_s = 0.0
 
@@ -100,14 +101,15 @@ class DepthModel:
         if step_s > 0.0 and running > 0:
             self.fit.add(running, step_s)
         self._look_ahead()
-        waits = waiting > self.lookahead + 1
+        waited, self._waits = self._waits, waiting > self.lookahead + 1
+        waits = waited and self._waits  # one report may catch streams that arrived within the running step
         began, self._running, self._ended = running - self._running + self._ended, running, 0
         self._intake = max(MIN_INTAKE, 2 * began) if waits else min(self.max_num_seqs, 2 * self._intake)
         crowded = (waits and running >= self.max_num_seqs) or (kv_free_share < KV_LOW and running > 1)
         self._complaints = self._complaints + 1 if crowded else 0
         knee = self.fit.knee()
         ceiling = float(self.max_num_seqs) if knee is None else max(1.0, min(float(self.max_num_seqs), knee))
-        if self._complaints >= 2:  # one report may catch streams that arrived within the running step
+        if self._complaints >= 2:
             self._limit = max(1.0, min(self._limit, float(max(1, running))) * DECREASE)
             self._slow_start = False
             self._complaints = 0

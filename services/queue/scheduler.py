@@ -44,7 +44,7 @@ from .events import (
     Tick,
     ToGateway,
 )
-from .intake import new_entry, no_room, refuse_late, too_late
+from .intake import new_entry, refusal, refuse_late
 from .state import QueueState
 
 RECHECK_S = 0.05
@@ -136,15 +136,13 @@ class Scheduler(EngineMoves):
         entry = new_entry(state, gateway, message, band, now_s)
         state.counts[band].registered += 1
         entry.counts.registered += 1
-        refusal = too_late(state, entry, now_s)
-        if refusal is None and not entry.protected:
-            refusal = no_room(state, entry, now_s)
-        if refusal is not None:
-            reason, text, cost = refusal
+        slack_s = state.outlook.slack_s(entry, now_s)
+        if (why_not := refusal(state, entry, now_s, slack_s)) is not None:
+            reason, text, cost = why_not
             state.count_refusal(entry, reason)
             state.tell(entry, Refuse(entry.ticket, reason, text, state.rate.retry_after_s(cost)))
             return
-        state.enqueue(entry, now_s)
+        state.enqueue(entry, now_s + slack_s)
 
     def _cancel(self, gateway: str, message: CancelTicket, now_s: float) -> None:
         entry = self.state.gateways.get(gateway, {}).get(message.ticket)
@@ -257,7 +255,7 @@ class Scheduler(EngineMoves):
             if not refuse_late(
                 state, entry, now_s
             ):  # engines are faster, or answers shorter, than when it came
-                state.deadlines.add(entry, max(now_s + RECHECK_S, state.outlook.begin_by_s(entry, now_s)))
+                state.deadlines.add(entry, now_s + max(RECHECK_S, state.outlook.slack_s(entry, now_s)))
         num_aged = state.bands.age(now_s, budget)
         num_due, over = state.leases.expired(now_s, budget)
         for entry in over:

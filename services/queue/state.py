@@ -92,12 +92,12 @@ class QueueState:
 
     # waiting -------------------------------------------------------------------------------------------
 
-    def enqueue(self, entry: Entry, now_s: float) -> None:
-        """A request begins to wait."""
+    def enqueue(self, entry: Entry, begin_by_s: float) -> None:
+        """A request begins to wait; it must begin by `begin_by_s`, as far as can be told now."""
         self.gateways[entry.gateway][entry.ticket] = entry
         self.bands.add(entry)
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
-        self.deadlines.add(entry, self.outlook.begin_by_s(entry, now_s))
+        self.deadlines.add(entry, begin_by_s)
         self.slots[entry.band].wait(entry, +1)
         self.resuming += entry.pinned
         self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)

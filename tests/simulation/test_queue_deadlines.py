@@ -1,5 +1,6 @@
-"""What becomes of work that may not end in time, over whole runs on a virtual clock. Ten times more batch work than fits,
-for longer than its deadline, beside VIPs who pause it.
+"""What becomes of work that may not end in time, over whole runs on a virtual clock.
+
+Ten times more batch work than fits, for longer than its deadline, beside VIPs who pause it.
 
 1. What is granted ends in time: no answer that completes does so after its deadline, but for a step or two.
 2. What was paused completes, all of it, every token once.
