@@ -64,7 +64,7 @@ def fake_account() -> Iterator[Any]:
         from services.capacity.sqs_events import SqsNoticeQueue
 
         ec2, scaling, sqs = (boto3.client(s, region_name=REGION) for s in ("ec2", "autoscaling", "sqs"))
-        image = ec2.describe_images()["Images"][0]["ImageId"]
+        image = ec2.register_image(Name="node")["ImageId"]
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
         ec2.create_launch_template(
             LaunchTemplateName="node", LaunchTemplateData={"ImageId": image, "InstanceType": "m7i.xlarge"}

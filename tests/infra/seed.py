@@ -46,4 +46,4 @@ def seed(url: str, region: str) -> tuple[str, str]:
     answer = client("acm", url, region).import_certificate(
         Certificate=certificate.public_bytes(serialization.Encoding.PEM), PrivateKey=private
     )
-    return answer["CertificateArn"], client("ec2", url, region).describe_images()["Images"][0]["ImageId"]
+    return answer["CertificateArn"], client("ec2", url, region).register_image(Name="node")["ImageId"]
