@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.answer import AnswerHead, TokenText
@@ -71,10 +71,10 @@ class Wire:
         self.num_bytes += len(data)
 
     def chunk_writer(
-        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
-    ) -> Callable[[str], None]:
-        def say(text: str) -> None:
-            self.write_chunk(prefix + encode(text) + suffix)
+        self, prefix: bytes, suffix: bytes, pieces: Mapping[int, bytes]
+    ) -> Callable[[int], None]:
+        def say(token_id: int) -> None:
+            self.write_chunk(prefix + pieces[token_id] + suffix)
 
         return say
 
@@ -131,7 +131,7 @@ def plain(*, event_ids: bool = False) -> tuple[float, int]:
     push = made.choices[0].on_frame
     began = time.process_time()
     for i, token_id in enumerate(IDS):
-        push(TokenFrame(1, (token_id,), None, None, 0, i))
+        push(TokenFrame(1, (token_id,), None, None, 0, i), 0.02 * i)
     return time.process_time() - began, wire.num_bytes
 
 
@@ -148,7 +148,7 @@ def journalled() -> tuple[float, int]:
     push = made.choices[0].on_frame
     began = time.process_time()
     for i, token_id in enumerate(IDS):
-        push(TokenFrame(1, (token_id,), None, None, 0, i))
+        push(TokenFrame(1, (token_id,), None, None, 0, i), 0.02 * i)
         if i % BATCH == 0:
             part.flush()
     return time.process_time() - began, wire.num_bytes

@@ -7,7 +7,7 @@ calls: mux → on_frame → flow.accept → text.push → responder.delta. No ta
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..answer import Delta, TokenText
@@ -54,8 +54,9 @@ class Observer(Protocol):
     def paced(self, num_tokens: int, last_s: float, longest_s: float, choice: int = 0) -> None: ...
 
 
-Say = Callable[[str], None]
-"""Sends one token's text to the client, in an event of its own."""
+Say = Callable[[int], None]
+"""Sends one token to the client, in an event of its own. Raises KeyError, and sends nothing, for one whose text is not
+whole characters."""
 
 
 class Owner(Protocol):
@@ -69,7 +70,7 @@ class Owner(Protocol):
     token_text: Callable[[int, TokenLogprob], TokenText]
 
     def deltas(self, delta: Delta) -> None: ...
-    def plain(self, choice: int) -> Say | None: ...
+    def plain(self, choice: int, pieces: Mapping[int, bytes]) -> Say | None: ...
     def finished(self, choice: Choice) -> None: ...
     def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None: ...
     def leave_flight(self) -> None: ...
@@ -85,24 +86,22 @@ class Choice:
     """
 
     __slots__ = (
-        "_counted", "_decode", "_emitted", "_feed", "_gaps", "_generation", "_last_s", "_last_text", "_longest_s",
-        "_now_s", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_say_plain", "_short_tokens",
-        "_short_until", "_text", "finish", "flow", "index",
+        "_alone", "_counted", "_emitted", "_feed", "_gaps", "_generation", "_last_s", "_last_text", "_longest_s",
+        "_max_tokens", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_reported", "_say_plain",
+        "_text", "finish", "flow", "index",
     )  # fmt: skip
 
     def __init__(self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage) -> None:
         self._generation, self.index, self.flow, self._text = generation, index, flow, text
         self.finish: FinishReason | None = None
-        self._now_s = generation.clock.now_s
         self._counted, self._progress = generation.observer.tokens, generation.leases.progress
         self._feed: Callable[[FeedPart], None] | None = None
         self._plain = not generation.want_logprobs and not text.has_tools
         self._say_plain: Say | None = None
-        self._decode = text.plain_decoder() if self._plain else None
-        self._emitted = flow.emitted
+        self._alone = self._plain and text.plain
+        self._emitted, self._max_tokens = flow.emitted, flow.max_tokens
         self._gaps: list[int] = []
-        self._short_tokens = 0
-        self._short_until = flow.max_tokens
+        self._reported = 0
         self._last_s = self._longest_s = 0.0
         self._last_text = ""
         self._pending_tokens = 0
@@ -130,38 +129,14 @@ class Choice:
 
     # from the engine ---------------------------------------------------------------------------------------
 
-    def on_frame(self, frame: TokenFrame) -> None:
-        say, ids = self._say_plain, frame.token_ids
-        if say is not None:
-            emitted = self._emitted
-            if (
-                len(ids) == 1
-                and frame.finish is None
-                and frame.index == len(emitted) < self._short_until
-                and frame.logprobs is None
-            ):
-                emitted.append(ids[0])
-                now_s = self._now_s()
-                gap_s = now_s - self._last_s
-                self._last_s = now_s
-                self._gaps[bisect_left(ITL_BOUNDS_S, gap_s)] += 1
-                if gap_s > self._longest_s:
-                    self._longest_s = gap_s
-                self._short_tokens += 1
-                text = self._decode(ids[0])  # type: ignore[misc]  # there is one wherever `say` is
-                if text:
-                    say(text)
-                    self._pending_tokens = 0
-                else:
-                    self._pending_tokens += 1
-                if self._short_tokens == REPORT_EVERY:
-                    self._report()
+    def on_frame(self, frame: TokenFrame, now_s: float) -> None:
+        if self._say_plain is not None:
+            if self._said_plainly(frame, now_s):
                 return
             self.leave_short_way()
         flow = self.flow
         had = len(flow.emitted)
         ids = flow.accept(frame)
-        now_s = self._now_s()
         if ids is None:  # a token is missing: the engine is incoherent
             self.apply(flow.on_lost(now_s))
             return
@@ -186,18 +161,44 @@ class Choice:
             if self._plain:
                 self._generation.deltas(Delta(self.index, text, None, None, (), self._pending_tokens))
                 self._pending_tokens = 0
-                if self._decode is not None and self._feed is None:
+                if self._alone and self._feed is None:
                     self._take_short_way(now_s)
             else:
                 self._say(text, None)
 
     def _take_short_way(self, now_s: float) -> None:
         """For the next tokens, if the client takes them as they come."""
-        say = self._generation.plain(self.index)
+        pieces = self._text.json_pieces()
+        say = self._generation.plain(self.index, pieces) if pieces is not None else None
         if say is not None:
             self._gaps = self._generation.observer.gaps()
-            self._last_s = now_s
+            self._last_s, self._reported = now_s, len(self._emitted)
             self._say_plain = say
+
+    def _said_plainly(self, frame: TokenFrame, now_s: float) -> bool:
+        """The short way. False, and nothing done: this frame is not for it."""
+        ids, position = frame.token_ids, frame.index
+        if (
+            len(ids) != 1
+            or frame.finish is not None
+            or position != len(self._emitted)
+            or position >= self._max_tokens
+            or frame.logprobs is not None
+        ):
+            return False
+        try:
+            self._say_plain(ids[0])  # type: ignore[misc]  # the caller has looked
+        except KeyError:
+            return False
+        self._emitted.append(ids[0])
+        gap_s = now_s - self._last_s
+        self._last_s = now_s
+        self._gaps[bisect_left(ITL_BOUNDS_S, gap_s)] += 1
+        if gap_s > self._longest_s:
+            self._longest_s = gap_s
+        if not position % REPORT_EVERY:
+            self._report()
+        return True
 
     def leave_short_way(self) -> None:
         """The next token goes the long way."""
@@ -207,11 +208,11 @@ class Choice:
 
     def _report(self) -> None:
         """Tell the observer and the queue of the tokens that went the short way."""
-        tokens = self._short_tokens
+        tokens = len(self._emitted) - self._reported
         if tokens:
             self._generation.observer.paced(tokens, self._last_s, self._longest_s, self.index)
             self._progress(self.flow.ticket, tokens)
-            self._short_tokens = 0
+            self._reported += tokens
 
     def on_stream_failed(self, failed: StreamFailed) -> None:
         self.leave_short_way()

@@ -6,7 +6,7 @@ Rules: a shell around choice.py and flow.py. A request is complete when its last
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..answer import AnswerHead, Delta, Responder, TokenText
@@ -118,9 +118,11 @@ class Generation:
     # services.cache.seat.Follower: somebody else generates our answer ------------------------------------
 
     def cache_parts(self, parts: tuple[FeedPart, ...]) -> None:
+        now_s = self.clock.now_s()
         for part in parts:
             choice = self.choices[part.choice]
-            choice.on_frame(TokenFrame(0, part.token_ids, part.finish, part.logprobs, part.cached_tokens))
+            frame = TokenFrame(0, part.token_ids, part.finish, part.logprobs, part.cached_tokens)
+            choice.on_frame(frame, now_s)
 
     def cache_hit(self, answer: CachedAnswer) -> None:
         """The whole answer came at once. Only when no part came before."""
@@ -165,11 +167,11 @@ class Generation:
         if self._responder.buffered_bytes > self._max_buffered_bytes:
             self._stop(ClientGone(Reason.SLOW_READER, "the client reads too slowly"), Outcome.CANCELLED)
 
-    def plain(self, choice: int) -> Say | None:
+    def plain(self, choice: int, pieces: Mapping[int, bytes]) -> Say | None:
         """How that choice's tokens may go straight to the client, if nobody else wants them."""
         if self.record is not None or self._responder_plain is None:
             return None
-        return self._responder_plain(choice, self._by_the_long_way)
+        return self._responder_plain(choice, pieces, self._by_the_long_way)
 
     def _by_the_long_way(self) -> None:
         for choice in self.choices:
@@ -201,8 +203,9 @@ class Generation:
                 choice.apply(choice.flow.on_abort(error))
 
 
-PlainOf = Callable[[int, Callable[[], None]], Say | None]
-"""Of a responder: how single tokens of a choice are said; the second argument takes them back to `deltas`."""
+PlainOf = Callable[[int, Mapping[int, bytes], Callable[[], None]], Say | None]
+"""Of a responder: how single tokens of a choice are said, given their texts as JSON; the last argument takes them back
+to `deltas`."""
 
 MakeChoice = Callable[[Generation, int, ChoiceFlow, TextStage], Choice]
 """Makes the choices of a generation."""

@@ -149,9 +149,10 @@ class HttpApp:
         except MeshError as error:
             respond_error(wire, error, self._mesh.new_request_id())
         except asyncio.CancelledError:
-            if not wire.closed:
+            if not wire.left:
                 raise  # not the client: we are being shut down
         finally:
+            wire.flush()
             scope.pop("exchange")  # it knows its cycle, which knows the scope: see Generation.let_go
 
     def _route(self, scope: Mapping[str, Any]) -> Route:

@@ -7,14 +7,13 @@ what waits is counted in `buffered_bytes`, which the pipeline bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..api.encode import StreamEncoder, UnaryEncoder, error_response
-from ..api.encode_parts import dumps
 from ..errors import MeshError
 
 
@@ -31,8 +30,8 @@ class Wire(Protocol):
     def start_stream(self, headers: bytes) -> None: ...
     def write_chunk(self, data: bytes) -> None: ...
     def chunk_writer(
-        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
-    ) -> Callable[[str], None]: ...
+        self, prefix: bytes, suffix: bytes, pieces: Mapping[int, bytes]
+    ) -> Callable[[int], None]: ...
     def end_stream(self, data: bytes = b"") -> None: ...
 
 
@@ -116,14 +115,17 @@ class StreamResponder:
             self.writable()
         self._write(self._encode(delta))
 
-    def plain(self, choice: int, long_way: Callable[[], None]) -> Callable[[str], None] | None:
-        """Sends one token's text at once. None while that cannot be; `long_way` is called when it no longer can."""
+    def plain(
+        self, choice: int, pieces: Mapping[int, bytes], long_way: Callable[[], None]
+    ) -> Callable[[int], None] | None:
+        """Sends one token that has a piece (text as JSON); KeyError for one that has none. None while that cannot be;
+        `long_way` is called when it no longer can."""
         around = self._encoder.around(choice)
         if around is None or self._waiting or self._wire.write_paused:
             return None
         self._long_way = long_way
         prefix, suffix = around
-        return self._wire.chunk_writer(prefix, suffix, dumps)
+        return self._wire.chunk_writer(prefix, suffix, pieces)
 
     def paused(self) -> None:
         """The client's socket is backed up."""

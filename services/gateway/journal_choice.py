@@ -47,12 +47,12 @@ class JournalChoice(Choice):
         self._logprobs: list[TokenLogprob] = []
         self.kept = 0
 
-    def on_frame(self, frame: TokenFrame) -> None:
+    def on_frame(self, frame: TokenFrame, now_s: float) -> None:
         ids, logprobs, finish = frame.token_ids, frame.logprobs, frame.finish
         if finish is None and logprobs is None and len(ids) == 1:  # nearly every frame
             answer = self._answer
             self._pending_tokens = len(self.flow.emitted) - answer.show.said[self.index]
-            _on_frame(self, frame)
+            _on_frame(self, frame, now_s)
             if not answer.dirty:
                 answer.grown()
             return
@@ -64,19 +64,20 @@ class JournalChoice(Choice):
         for i, token_id in enumerate(ids):
             index = frame.index + i if frame.index >= 0 else -1
             one = (logprobs[i],) if logprobs is not None else None
-            _on_frame(self, TokenFrame(stream, (token_id,), None, one, cached, index))
+            _on_frame(self, TokenFrame(stream, (token_id,), None, one, cached, index), now_s)
             if self.flow.phase is Phase.DONE:
                 break
         if finish is not None and self.flow.phase is not Phase.DONE:
             end = frame.index + len(ids) if frame.index >= 0 else -1
-            _on_frame(self, TokenFrame(stream, (), finish, None, cached, end))
+            _on_frame(self, TokenFrame(stream, (), finish, None, cached, end), now_s)
         if not self._answer.dirty:
             self._answer.grown()
 
     def replay(self, part: LanePart) -> None:
         """Tokens from the journal, as an engine would have sent them."""
         ids = tuple(unpack_ids(part.ids))
-        self.on_frame(TokenFrame(0, ids, part.finish, part.logprobs, part.cached_tokens, part.start))
+        frame = TokenFrame(0, ids, part.finish, part.logprobs, part.cached_tokens, part.start)
+        self.on_frame(frame, self._generation.clock.now_s())
         self.kept = max(self.kept, part.start + len(ids))
         self._told_end = self._told_end or part.finish is not None
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ..clock import Clock, SystemClock
 from ..errors import LinkClosed
 from ..link.asyncio_link import DEAD_AFTER_S, Link, connect
 from ..link.messages import Abort, AnyMessage, Grant, StreamFailed, Submit
@@ -25,9 +26,9 @@ MAX_BACKOFF_S = 1.0
 
 
 class Receiver(Protocol):
-    """Gets what concerns one stream. Called on the event loop; must not raise."""
+    """Gets what concerns one stream. Called on the event loop; must not raise. `now_s`: when the frame came."""
 
-    def on_frame(self, frame: TokenFrame) -> None: ...
+    def on_frame(self, frame: TokenFrame, now_s: float) -> None: ...
     def on_stream_failed(self, failed: StreamFailed) -> None: ...
     def on_lost(self, loss: Loss) -> None: ...
 
@@ -69,16 +70,22 @@ class EnginePeer:
             link.send(submit)
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
-        if type(message) is TokenFrame:
-            receiver = self.streams.get(message.stream_id)
-            if receiver is not None:
-                if message.finish is not None:
-                    del self.streams[message.stream_id]
-                receiver.on_frame(message)
-        elif type(message) is StreamFailed:
-            receiver = self.streams.pop(message.stream_id, None)
-            if receiver is not None:
-                receiver.on_stream_failed(message)
+        self.link_messages(link, (message,))
+
+    def link_messages(self, link: Link, messages: Sequence[AnyMessage]) -> None:
+        """Hot path: an engine's step, with a token for each of its streams."""
+        now_s = self._mux.clock.now_s()
+        for message in messages:
+            if type(message) is TokenFrame:
+                receiver = self.streams.get(message.stream_id)
+                if receiver is not None:
+                    if message.finish is not None:
+                        del self.streams[message.stream_id]
+                    receiver.on_frame(message, now_s)
+            elif type(message) is StreamFailed:
+                receiver = self.streams.pop(message.stream_id, None)
+                if receiver is not None:
+                    receiver.on_stream_failed(message)
 
     def link_down(self, link: Link, why: str) -> None:
         self.lose(why, Loss.SILENT if link.silent else Loss.DIED)
@@ -111,8 +118,16 @@ class EngineMux:
     """All engines this gateway talks to. `name` is how engines know this gateway; one that says nothing for
     `silent_s` is lost; `dial` is TCP unless the twin brings its own network."""
 
-    def __init__(self, name: str, dial: Dial | None = None, *, silent_s: float = DEAD_AFTER_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        dial: Dial | None = None,
+        *,
+        silent_s: float = DEAD_AFTER_S,
+        clock: Clock | None = None,
+    ) -> None:
         self.name = name
+        self.clock = clock or SystemClock()
         self._silent_s = silent_s
         self.dial = dial if dial is not None else self._dial_tcp
         self._peers: dict[str, EnginePeer] = {}

@@ -79,7 +79,7 @@ class GatewayNode:
         do not fit)."""
         tls = TlsFiles(self._config.gateway.tls) if self._config.gateway.tls.enabled else None
         config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
-        engines = EngineMux(name, silent_s=max(DEAD_AFTER_S, config.experts.stuck_after_s))
+        engines = EngineMux(name, silent_s=max(DEAD_AFTER_S, config.experts.stuck_after_s), clock=self._clock)
         journal = None
         if config.journal.enabled and self._peers.journal is not None:
             journal = Journal(config.journal, self._peers.journal, name)

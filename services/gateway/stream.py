@@ -7,11 +7,12 @@ match may span a migration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..answer import TokenText, ToolCallDelta
 from ..request import FinishReason
+from ..text.json_pieces import JsonPieces
 from ..text.stops import StopMatcher
 from ..text.tokenizer import IncrementalDecoder
 
@@ -79,10 +80,14 @@ class TextStage:
                 return "".join(parts), used
         return "".join(parts), len(ids)
 
-    def plain_decoder(self) -> Callable[[int], str] | None:
-        """Turns a token into text that is said as it is; None where more than the decoder has a word in it."""
-        alone = self._stops is None and self._chain is None and self._tools is None and self._score is None
-        return self._decoder.push if alone else None
+    @property
+    def plain(self) -> bool:
+        """Nothing but the decoder has a word in it."""
+        return self._stops is None and self._chain is None and self._tools is None and self._score is None
+
+    def json_pieces(self) -> JsonPieces | None:
+        """What the next tokens say, if they are `plain`; None while a character is incomplete."""
+        return self._decoder.json_pieces()
 
     def _push_one(self, token_id: int) -> str:
         text = self._decoder.push(token_id)

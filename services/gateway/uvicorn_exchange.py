@@ -5,10 +5,12 @@ Rules: the other half of uvicorn_server.py: keeps uvicorn's own cycle state righ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from .outbox import Outbox, Write, writer
 
 if TYPE_CHECKING:
     from .uvicorn_server import Connection
@@ -19,19 +21,40 @@ _SSE_HEAD = (
 )
 
 
+class _ChunkHeads(dict[int, bytes]):
+    """The line before a chunk of so many bytes. Formatting costs more than the rest of an event does."""
+
+    def __missing__(self, num_bytes: int) -> bytes:
+        head = self[num_bytes] = b"%x\r\n" % num_bytes
+        return head
+
+
+_CHUNK_HEADS = _ChunkHeads()
+
+
 class Exchange:
     """One request on a connection, and its response, written without an await. The app finds it in
     `scope["exchange"]`. Not the connection itself: a pipelining client has several requests on it."""
 
-    __slots__ = ("_connection", "_cycle", "_flow", "_write")
+    __slots__ = ("_connection", "_cycle", "_flow", "_outbox", "_write")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self._connection, self._cycle = connection, cycle
-        self._flow, self._write = connection.flow, connection.transport.write
+        self._flow, self._outbox = connection.flow, connection.outbox
+        self._write: Write = connection.transport.write
 
     @property
     def closed(self) -> bool:
         return self._connection.transport.is_closing()
+
+    @property
+    def left(self) -> bool:
+        """The client went while it was watched, or nobody watches it."""
+        return self._connection.on_close is None
+
+    def flush(self) -> None:
+        """What was said so far leaves now: it is counted, and the connection may be closed next."""
+        self._outbox.flush()
 
     @property
     def write_paused(self) -> bool:
@@ -68,33 +91,41 @@ class Exchange:
         self._complete()
 
     def start_stream(self, headers: bytes) -> None:
-        """Begin a chunked event stream."""
+        """Begin a chunked event stream. From here to its end everything goes through the outbox."""
         cycle = self._cycle
         if cycle.response_started or self.closed:
             return
         cycle.response_started = cycle.chunked_encoding = True
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self._connection.transport.write(b"".join((_SSE_HEAD, headers, close, b"\r\n")))
+        self._write = writer(self._connection.transport)
+        self._outbox.put(self._write, b"".join((_SSE_HEAD, headers, close, b"\r\n")))
 
     def write_chunk(self, data: bytes) -> None:
-        """One piece of the stream, sent at once."""
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        """One piece of the stream, sent with this turn of the event loop."""
+        self._outbox.put(self._write, b"%x\r\n%b\r\n" % (len(data), data))
 
     def chunk_writer(
-        self, prefix: bytes, suffix: bytes, encode: Callable[[str], bytes]
-    ) -> Callable[[str], None]:
-        """Sends `prefix`, an encoded text and `suffix` as one piece of the stream, at once."""
+        self, prefix: bytes, suffix: bytes, pieces: Mapping[int, bytes]
+    ) -> Callable[[int], None]:
+        """Sends `prefix`, the piece of a token and `suffix` as one piece of the stream. Raises KeyError, and sends
+        nothing, for a token without one."""
 
         # Defaults instead of a closure: one tuple to fetch for each token instead of a cell for each name.
         def say(
-            text: str,
-            base: int = len(prefix) + len(suffix),
+            token_id: int,
+            pieces: Mapping[int, bytes] = pieces,
+            around: int = len(prefix) + len(suffix),
             prefix: bytes = prefix,
-            suffix: bytes = suffix,
-            write: Callable[[bytes], None] = self._write,
+            suffix: bytes = suffix + b"\r\n",
+            heads: Mapping[int, bytes] = _CHUNK_HEADS,
+            outbox: Outbox = self._outbox,
+            waiting: list[tuple[Write, bytes]] = self._outbox.waiting,
+            write: Write = self._write,
         ) -> None:
-            data = encode(text)
-            write(b"%x\r\n%b%b%b\r\n" % (base + len(data), prefix, data, suffix))
+            piece = pieces[token_id]
+            if not waiting:
+                outbox.due()
+            waiting.append((write, heads[around + len(piece)] + prefix + piece + suffix))
 
         return say
 
@@ -103,7 +134,8 @@ class Exchange:
         if self.closed or self._cycle.response_complete:
             return
         tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        self._connection.transport.write(tail)
+        self._outbox.put(self._write, tail)
+        self._outbox.flush()  # before the connection may be closed, or answers the next request
         self._complete()
 
     def _complete(self) -> None:

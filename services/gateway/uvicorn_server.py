@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ..config import LimitsConfig
+from .outbox import Outbox
 from .sockets import bind
 from .uvicorn_exchange import Exchange
 
@@ -65,6 +66,8 @@ class Connection(HttpToolsProtocol):
     limits: LimitsConfig = LimitsConfig()
     num_from: ClassVar[dict[str, int]] = {}
     """Open connections by address; every server has its own."""
+    outbox: ClassVar[Outbox] = Outbox()
+    """Where streams are written; every server has its own."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -226,7 +229,7 @@ class HttpServer:
 
     def __init__(self, app: Callable[..., Any], limits: LimitsConfig) -> None:
         self._protocol: type[Connection] = type(
-            "BoundConnection", (Connection,), {"limits": limits, "num_from": {}}
+            "BoundConnection", (Connection,), {"limits": limits, "num_from": {}, "outbox": Outbox()}
         )
         self._config = uvicorn.Config(
             app, http=self._protocol, ws="none", lifespan="off", interface="asgi3", access_log=False,

@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..outcome import Reason
 from ..sim_tokenizer import END_ID, encode, piece
 from .content import message_text
+from .json_pieces import JsonPieces
 from .tokenizer import Message, Tool
 
 _NOT_ASCII = 0x80808080
@@ -22,6 +23,16 @@ _MAX_KNOWN = 65_536
 _KNOWN: dict[int, str] = {}
 """Texts of the ASCII pieces seen so far, bounded: the simulated model says a few thousand, and a look-up
 costs a third of decoding."""
+
+
+def _own_text(token_id: int) -> str | None:
+    try:
+        return piece(token_id).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+_JSON = JsonPieces(_own_text)
 
 
 class SimTextDecoder:
@@ -38,6 +49,9 @@ class SimTextDecoder:
             if text is not None:
                 return text
         return self._decode(token_id)
+
+    def json_pieces(self) -> JsonPieces | None:
+        return None if self._pending else _JSON
 
     def flush(self) -> str:
         pending, self._pending = self._pending, b""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from .json_pieces import JsonPieces
+
 Message = Mapping[str, object]
 """One chat message as OpenAI's wire has it: `role`, `content`, `tool_calls`, `tool_call_id`, `name`."""
 
@@ -28,6 +30,11 @@ class IncrementalDecoder(Protocol):
     def push(self, token_id: int) -> str:
         """Text that became certain with this token; empty while a character is incomplete. Never raises: an
         id outside the vocabulary, like a special token, has no text."""
+        ...
+
+    def json_pieces(self) -> JsonPieces | None:
+        """While nothing is held back: for the next tokens, as long as each is in it, what `push` would say of them, as
+        JSON. `push` need not be told of those."""
         ...
 
     def flush(self) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from collections.abc import Sequence
 
+from .json_pieces import JsonPieces
+
 
 class PieceTable:
     """All tokens of a vocabulary: `pieces[id]` are the bytes, `texts[id]` their text, None when a piece alone
@@ -19,6 +21,11 @@ class PieceTable:
         self.pieces = list(pieces)
         self.texts = [_text_or_none(piece) for piece in self.pieces]
         self.strip_first_space = strip_first_space
+        self.json = JsonPieces(self.text_of)
+
+    def text_of(self, token_id: int) -> str | None:
+        """A token's own text; None for a part of a character and for what is not in the vocabulary."""
+        return self.texts[token_id] if 0 <= token_id < len(self.texts) else None
 
 
 def _text_or_none(piece: bytes) -> str | None:
@@ -53,6 +60,9 @@ class PieceDecoder:
             if text[0] == " ":  # SentencePiece writes a word as space + word, also the first
                 return text[1:]
         return text
+
+    def json_pieces(self) -> JsonPieces | None:
+        return None if self._pending or self._at_start else self._table.json
 
     def flush(self) -> str:
         pending, self._pending = self._pending, b""

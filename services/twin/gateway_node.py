@@ -67,7 +67,7 @@ class GatewayNode(Process):
 
     def boot(self) -> None:
         config = CacheConfig(root_secret=ROOT_SECRET)  # type: ignore[arg-type]  # pydantic makes it a SecretStr
-        self.mux = EngineMux(self.link_name, self._dial)
+        self.mux = EngineMux(self.link_name, self._dial, clock=self)
         self.client = QueueClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
         self.client.name = self.link_name  # the real one is random
         self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]
@@ -152,8 +152,9 @@ class GatewayNode(Process):
 
     def open(self, grant: Grant, submit: Submit, receiver: Choice) -> None:
         self.oracle.opened(self.link_name, receiver.index, grant, submit, id(receiver))
-        wished = self._wished.get(submit.job.request_id, "")
-        self.mux.open(grant, submit, _Watched(self, receiver, submit, wished))
+        self.mux.open(
+            grant, submit, _Watched(self, receiver, submit, self._wished.get(submit.job.request_id, ""))
+        )
 
     def close(self, engine_id: str, stream_id: int) -> None:
         self.oracle.closed(self.link_name, stream_id)
@@ -201,7 +202,7 @@ class _Watched:
     def __init__(self, node: GatewayNode, choice: Choice, submit: Submit, wished: str) -> None:
         self._node, self._choice, self._submit, self._wished = node, choice, submit, wished
 
-    def on_frame(self, frame: TokenFrame) -> None:
+    def on_frame(self, frame: TokenFrame, now_s: float) -> None:
         grant, node = self._choice.flow.grant, self._node
         if grant is not None:
             if self._wished and self._choice._feed is not None:  # pyright: ignore[reportPrivateUsage]
@@ -209,7 +210,7 @@ class _Watched:
             node.oracle.frame(node.link_name, grant, frame, self._choice.flow.stream_id)
         if frame.finish is not None:
             node.oracle.closed(node.link_name, frame.stream_id)
-        self._choice.on_frame(frame)
+        self._choice.on_frame(frame, now_s)
 
     def on_lost(self, loss: Loss) -> None:
         if loss not in NOBODYS_DEATH:

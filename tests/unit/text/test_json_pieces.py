@@ -1,0 +1,73 @@
+"""Tokens as JSON. A piece is what the decoder says of the token, wherever it stands; what is none has no piece."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from services.request import unpack_ids
+from services.sim_tokenizer import END_ID, encode
+from services.text import json_pieces
+from services.text.json_pieces import JsonPieces
+from services.text.sim_text import SimTokenizer
+from services.text.utf8 import PieceDecoder, PieceTable
+
+TABLE = [b"", b" a", b'"\\\n', b"\xe5\x8a", b"\xa8", "动".encode(), b"<"]
+
+
+def test_pieces_say_what_the_decoder_says() -> None:
+    for tokenizer_ids, decoder in (
+        (unpack_ids(encode('ab"c\\\x01de{"x": "动动x"} ')), SimTokenizer().decoder()),
+        ([1, 2, 5, 3, 4, 1, 6, 0, 99], PieceDecoder(PieceTable(TABLE))),
+    ):
+        shown, plain = "", 0
+        for token_id in tokenizer_ids:
+            pieces = decoder.json_pieces()
+            text = decoder.push(token_id)
+            if pieces is not None and token_id in (known := _known(pieces, token_id)):
+                assert json.loads(known[token_id]) == text
+                plain += 1
+            shown += text
+        assert plain >= 4 and "\ufffd" not in shown
+
+
+def _known(pieces: JsonPieces, token_id: int) -> dict[int, bytes]:
+    try:
+        return {token_id: pieces[token_id]}
+    except KeyError:
+        return {}
+
+
+def test_parts_of_characters_ends_and_strangers_have_no_piece() -> None:
+    table = PieceTable(TABLE)
+    for token_id in (0, 3, 4, 99, -1):
+        with pytest.raises(KeyError):
+            _ = table.json[token_id]
+    with pytest.raises(KeyError):
+        _ = _sim()[END_ID]
+
+
+def _sim() -> JsonPieces:
+    pieces = SimTokenizer().decoder().json_pieces()
+    assert pieces is not None
+    return pieces
+
+
+def test_no_pieces_while_something_is_held_back_or_the_first_space_will_be_cut() -> None:
+    decoder = PieceDecoder(PieceTable(TABLE))
+    decoder.push(3)
+    assert decoder.json_pieces() is None
+    decoder.push(4)
+    assert decoder.json_pieces() is not None
+    starting = PieceDecoder(PieceTable(TABLE, strip_first_space=True))
+    assert starting.json_pieces() is None
+    starting.push(1)
+    assert starting.json_pieces() is not None
+
+
+def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_pieces, "MAX_PIECES", 2)
+    pieces = JsonPieces(lambda token_id: f"t{token_id}")
+    assert [pieces[i] for i in range(5)] == [b'"t%d"' % i for i in range(5)]
+    assert len(pieces) == 2
