@@ -315,6 +315,8 @@ async def run_gateway(directory: Path, settings: dict[str, object]) -> None:
 def main() -> None:
     role, directory = sys.argv[1], Path(sys.argv[2])
     settings = json.load(sys.stdin)
+    if apart := settings.pop("away_from_core", None):  # a load client is no part of what is measured
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {apart})
     run = {"queue": run_queue, "engine": run_engine, "gateway": run_gateway}[role]
     uvloop.run(run(directory, settings))
 

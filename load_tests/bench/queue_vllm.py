@@ -41,6 +41,7 @@ PROMPTS = 16
 ARMS = ("alone", "mesh3", "priority3", "fifo3", "mesh10", "priority10", "storm")
 BATCH_DEADLINE_S = 8.0
 STORM_PATIENCE_S = 3.0
+WAITED_S = 1.0
 CALM_S = 8.0
 
 
@@ -86,8 +87,12 @@ class Stage:
         self.host = Run({}, [], 0.0)
         self.host.directory = str(folder)
         settings: dict[str, object] = {"name": "e0"}
+        self.apart: dict[str, object] = {}
+        """For processes that are to stay off the engine's core, in every arm, when there is another."""
         if config is not None:
-            settings |= {"vllm": config.model_dump(mode="json"), "cores": [max(os.sched_getaffinity(0))]}
+            cores = os.sched_getaffinity(0)
+            settings |= {"vllm": config.model_dump(mode="json"), "cores": [max(cores)]}
+            self.apart = {"away_from_core": max(cores)} if len(cores) > 1 else {}
         self.engine = self.host.start("engine", settings)
         while not (folder / "e0.ready").exists():
             if self.engine.poll() is not None:
@@ -148,12 +153,12 @@ class Arm(Run):
         try:
             parts: dict[str, list[int]] = {}
             if not self.direct:
-                parts["queue"] = [self.start("queue", self.queue).pid]
+                parts["queue"] = [self.start("queue", self.queue | self.stage.apart).pid]
                 self.wait_for("queue.json")
                 time.sleep(2.5)  # the engine finds it within its backoff
             plan: dict[str, object] = {
                 "name": "g0", "seconds": self.seconds, "classes": self.classes, "direct": self.direct,
-                "outputs": self.stage.outputs,
+                "outputs": self.stage.outputs, **self.stage.apart,
             }  # fmt: skip
             gateway = self.start("gateway", plan)
             self.wait_for("g0.ready")
@@ -179,6 +184,16 @@ class Arm(Run):
     def vips(self) -> list[float]:
         """Milliseconds, by size."""
         return sorted(1000 * row.ttft_s for row in self.of("vip", self.warm_s) if row.ttft_s >= 0)
+
+    def vip_parts(self) -> dict[str, list[float]]:
+        """Where the VIPs' time to the first token went, in milliseconds, by size: until it was sent, until it
+        had a lease, and from there."""
+        rows = [row for row in self.of("vip", self.warm_s) if row.ttft_s >= 0]
+        return {
+            "client": sorted(1000 * row.client_late_s for row in rows),
+            "queued": sorted(1000 * row.queued_s for row in rows),
+            "engine": sorted(1000 * (row.ttft_s - row.client_late_s - row.queued_s) for row in rows),
+        }
 
 
 def at(values: list[float], share: float) -> float:
@@ -213,9 +228,9 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float) -> Arm:
 
 
 def refusal_ms(rows: list[Row]) -> list[float]:
-    return sorted(
-        1000 * row.answer_s for row in rows if row.outcome in ("queue_full", "deadline_unreachable")
-    )
+    """Milliseconds until the refusal; what had waited first is given up, and not refused."""
+    told = (row for row in rows if row.outcome in ("queue_full", "deadline_unreachable"))
+    return sorted(1000 * row.answer_s for row in told if row.answer_s < WAITED_S)
 
 
 def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
@@ -234,7 +249,16 @@ def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
         "overdue": sum(r.outcome == "completed" and r.answer_s > BATCH_DEADLINE_S for r in arm.of("batch", 0.0)),
         "preempted_late": sum(row.outcome.startswith("deadline") for row in paused),
     }  # fmt: skip
-    return told | ({"refusal_p99_ms": at(refused, 0.99)} if refused else {})
+    for part, ms in arm.vip_parts().items():
+        told |= {f"{part}_p50": at(ms, 0.5), f"{part}_p99": at(ms, 0.99)}
+    told |= {f"{part}_cpu_s": seconds for part, seconds in arm.cpu_s.items()}
+    if not refused:
+        return told
+    waited = sum(r.outcome.startswith("deadline") and r.answer_s >= WAITED_S for r in arm.rows)
+    return told | {
+        "refused": len(refused), "refusal_p50_ms": at(refused, 0.5), "refusal_p99_ms": at(refused, 0.99),
+        "given_up": waited,
+    }  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:

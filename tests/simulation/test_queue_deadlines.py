@@ -70,3 +70,34 @@ def test_1_to_4_ten_times_too_much_for_longer_than_its_deadline() -> None:
     settled = [job for job in refused if job.arrived_s > START_S + 8.0]
     assert len([job for job in at_once if job in settled]) >= 0.8 * len(settled)
     assert not [job for job in refused if job.answered_s > job.deadline_s + 0.1]
+
+
+def test_5_retry_after_is_when_there_is_room() -> None:
+    world = World(QueueConfig(), 2, one_engine())
+    batch = offer(world, 1, 6.0, 0.0, 10.0, "batch", PATIENCE_S)
+    world.run_until(START_S + 10.1)
+    refused = [job for job in batch if job.refuse is not None and job.answered_s - job.arrived_s < 0.01]
+    last = refused[-1]
+    assert last.refuse is not None
+    retry_s = last.refuse.retry_after_s
+    again = world.submit(last.answered_s + retry_s, 0, last.tenant, "batch", 100, 40, PATIENCE_S)
+    world.run_until(START_S + 40.0)
+    assert again.outcome == "completed"
+    assert again.ttft_s < 1.0, "the work that stood before it is done by then"
+    drained_s = max(job.finished_s for job in batch if job.finished_s is not None) - last.answered_s
+    assert 0.5 * drained_s <= retry_s <= 1.5 * drained_s
+
+
+def test_6_a_slow_hour_is_forgotten() -> None:
+    world = World(QueueConfig(), 2, one_engine())
+    engine = world.engines["e0"]
+    offer(world, 1, 1.5, 0.0, 5.0, "standard", 60.0)
+    world.run_until(START_S + 5.0)
+    engine.step_s = 0.4
+    slow = offer(world, 2, 0.3, 5.0, 25.0, "standard", 4.0)
+    world.run_until(START_S + 25.0)
+    assert [job for job in slow if job.refuse is not None], "at this pace an answer takes 16 s"
+    engine.step_s = STEP_S
+    fast = offer(world, 3, 0.3, 28.0, 40.0, "standard", 4.0)
+    world.run_until(START_S + 60.0)
+    assert all(job.outcome == "completed" for job in fast)
