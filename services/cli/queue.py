@@ -1,94 +1,25 @@
 """`expertmesh queue`: the priority queue, live in the terminal, and its limits. Reads a gateway's metrics page; limits
 go through `POST /admin/queue`.
 
-Rules: fetching at the edge, parsing and drawing pure. There is one authority, so any gateway shows the whole queue.
+Rules: fetching and showing; queue_picture.py draws. There is one authority, so any gateway shows the whole queue.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from .cache import call
+from .queue_picture import Figures, draw, parse
 
 CLEAR = "\x1b[H\x1b[2J"
 TIMEOUT_S = 5.0
-_SAMPLE = re.compile(r"^expertmesh_(\w+)(?:\{(.*)\})? (\S+)$")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-Figures = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
-"""(metric without prefix, sorted labels) → value."""
-
-
-def parse(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """The queue's and the engines' samples of a Prometheus text page."""
-    figures: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-    for line in page.splitlines():
-        sample = _SAMPLE.match(line)
-        if sample is not None and sample[1].startswith(("queue_", "engine_")):
-            figures[sample[1], tuple(sorted(_LABEL.findall(sample[2] or "")))] = float(sample[3])
-    return figures
-
-
-def draw(now: Figures, before: Figures | None = None, span_s: float = 0.0) -> str:
-    """One screen: per model the slots, per band what waits and runs, per engine its load. Rates need `before`."""
-    models = sorted({dict(labels)["model"] for _, labels in now if "model" in dict(labels)})
-    if not models:
-        return "no queue figures yet: is the mesh ready?\n"
-    return "\n".join(_model(model, now, before, span_s) for model in models)
-
-
-def _model(model: str, now: Figures, before: Figures | None, span_s: float) -> str:
-    def of(metric: str, **labels: str) -> float:
-        return now.get((metric, tuple(sorted({"model": model, **labels}.items()))), 0.0)
-
-    def rate(metric: str, **labels: str) -> str:
-        if before is None or span_s <= 0:
-            return "-"
-        old = before.get((metric, tuple(sorted({"model": model, **labels}.items()))), 0.0)
-        return f"{max(0.0, of(metric, **labels) - old) / span_s:.1f}"
-
-    def values(label: str, metric: str) -> list[str]:
-        found = (dict(labels) for name, labels in now if name == metric)
-        return sorted({one[label] for one in found if one.get("model") == model and label in one})
-
-    lines = [
-        f"{model}   slots {of('queue_capacity_slots'):.0f}   borrowed {of('queue_borrowed_slots'):.0f}   "
-        f"saturation {of('queue_saturation_ratio'):.2f}",
-        "",
-        f"{'band':<12}{'waiting':>9}{'tokens':>11}{'oldest s':>10}{'running':>9}{'granted/s':>11}"
-        f"{'preempted':>11}  refused",
-    ]
-    for band in values("band", "queue_waiting_requests"):
-        refused = ", ".join(
-            f"{reason} {of('queue_refused_total', band=band, reason=reason):.0f}"
-            for reason in values("reason", "queue_refused_total")
-            if of("queue_refused_total", band=band, reason=reason)
-        )
-        lines.append(
-            f"{band:<12}{of('queue_waiting_requests', band=band):>9.0f}"
-            f"{of('queue_waiting_tokens', band=band):>11.0f}"
-            f"{of('queue_oldest_age_seconds', band=band):>10.1f}"
-            f"{of('queue_running_requests', band=band):>9.0f}{rate('queue_granted_total', band=band):>11}"
-            f"{of('queue_preempted_total', band=band):>11.0f}  {refused or '-'}"
-        )
-    lines += ["", f"{'engine':<24}{'up':>4}{'running':>9}"]
-    for engine in values("engine", "engine_up"):
-        up = "yes" if of("engine_up", engine=engine) else "no"
-        running = sum(
-            value
-            for (metric, labels), value in now.items()
-            if metric.startswith("engine_running") and dict(labels).get("engine") == engine
-        )
-        lines.append(f"{engine:<24}{up:>4}{running:>9.0f}")
-    return "\n".join(lines) + "\n"
 
 
 def wish(settings: Sequence[str], reset: bool) -> dict[str, object]:
