@@ -21,7 +21,7 @@ SEEDS   ?= 2000
 USERS   ?= 8
 SECONDS_OF_LOAD ?= 60
 
-.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache bench-hostile fuzz twin chaos clean
+.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache bench-hostile fuzz twin chaos soak clean
 help:
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -69,8 +69,11 @@ fuzz: $(STAMPS)/dev ## odd input on both ports: 10,000 cases from our OpenAPI do
 twin: $(STAMPS)/project ## SEEDS=n seeded runs of the digital twin with faults
 	@$(BIN)/expertmesh twin run --seeds $(SEEDS) $(ARGS)
 
-chaos: $(STAMPS)/dev ## kill real engines and links under load, compare every token
-	@$(PY) -m pytest tests/cluster -m "cluster and not gpu" -k "chaos or kill or survive or crash" $(ARGS)
+chaos: $(STAMPS)/dev ## 20 kills of each kind of process beside 200 streams, every token compared (ARGS='--victims engine')
+	@$(PY) -m load_tests.survival chaos $(ARGS)
+
+soak: $(STAMPS)/dev ## 40 minutes of light load: does any process grow?
+	@$(PY) -m load_tests.survival soak $(ARGS)
 
 lint: $(STAMPS)/dev ## ruff, pyright, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -37,16 +36,6 @@ SCHEMA = {
     "required": ["tags", "n"],
 }
 KINDS = ("plain", "choices", "logprobs", "stop", "schema")
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("chaos"), "expertmesh", "run", "--graph", "sim", "engines=3")
-    try:
-        stack.wait_ready()
-        yield stack
-    finally:
-        stack.stop()
 
 
 def said(prompt: str, num_tokens: int = TOKENS) -> str:
@@ -119,18 +108,18 @@ async def kill_by_seed(stack: Stack, victim: str, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("victim", ["ExpertShards", "PriorityQueue", "Cache"])
-def test_no_stream_notices_a_kill(stack: Stack, victim: str) -> None:
+def test_no_stream_notices_a_kill(fleet: Stack, victim: str) -> None:
     gaps_s: list[float] = []
 
     async def main() -> None:
         rng = random.Random(SEED)
-        headers = {"authorization": f"Bearer {stack.key}", "cache-control": "no-store"}
+        headers = {"authorization": f"Bearer {fleet.key}", "cache-control": "no-store"}
         limits = httpx.Limits(max_connections=STREAMS)
         async with httpx.AsyncClient(
-            base_url=stack.base_url, headers=headers, limits=limits, timeout=180
+            base_url=fleet.base_url, headers=headers, limits=limits, timeout=180
         ) as client:
             numbers = iter(range(10_000))
-            killing = asyncio.create_task(kill_by_seed(stack, victim, rng))
+            killing = asyncio.create_task(kill_by_seed(fleet, victim, rng))
 
             async def lane(kind: str) -> None:
                 await stream(client, kind, next(numbers), gaps_s)
