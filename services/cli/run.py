@@ -134,7 +134,9 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
             key=key,
             model=_model(base_url, key),
             took_s=time.monotonic() - _started_s,
-            log_folder=str(folder / "ray" / "session_latest" / "logs"),
+            log_folder=f"{folder} (ray/session_latest/logs, ranks.log)"
+            if wish.graph == "dev"
+            else str(folder / "ray" / "session_latest" / "logs"),
         ),
         flush=True,
     )

@@ -25,6 +25,7 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def register() -> None:
     from vllm.model_executor.models import registry
     from vllm.v1.worker import gpu_model_runner
 
-    from . import vllm_cpu_coordinator, vllm_cpu_fork
+    from . import vllm_cpu_coordinator, vllm_cpu_fork, vllm_cpu_norms
 
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
         vllm_cpu_coordinator.install()
@@ -68,6 +69,7 @@ def register() -> None:
         _patch_experts(CPUUnquantizedExperts)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
         _patch_allocation(gpu_model_runner)
+        vllm_cpu_norms.install(type(current_platform))
 
 
 def _run_here(look: Callable[[], Any]) -> Any:
@@ -84,14 +86,21 @@ def local_slots(
     `expert_map` [experts] is the local id of each global expert, -1 where it lives elsewhere. k is the most local
     experts that any token has (at least 1, since the kernel wants one); shorter rows are padded with expert 0 at
     weight zero. Order within a token is kept, so that sums are taken in the same order as without a map.
+
+    In NumPy, over the same memory: of arrays as small as a decode step's, a call of torch costs five times as much.
     """
-    local_ids = expert_map[topk_ids.long()]
+    local_ids = expert_map.numpy()[topk_ids.numpy()]
     here = local_ids >= 0
-    k = max(1, int(here.sum(dim=1).max())) if here.numel() else 1
-    order = torch.argsort(~here, dim=1, stable=True)[:, :k]
-    ids = local_ids.gather(1, order).clamp(min=0).to(topk_ids.dtype)
-    weights = (topk_weights * here).gather(1, order)
-    return ids.contiguous(), weights.contiguous()
+    counts = here.sum(axis=1)
+    k = max(1, int(counts.max(initial=0)))
+    weights = topk_weights.float().numpy()
+    if counts.min(initial=k) == k:  # all tokens have as many, as where every expert is active: nothing to pad
+        ids, weights = local_ids[here].reshape(-1, k), weights[here].reshape(-1, k)
+    else:
+        order = np.argsort(~here, axis=1, kind="stable")[:, :k]
+        ids = np.take_along_axis(local_ids, order, axis=1).clip(min=0)
+        weights = np.take_along_axis(weights * here, order, axis=1)
+    return torch.from_numpy(ids.astype(topk_ids.numpy().dtype)), torch.from_numpy(weights)
 
 
 def _patch_experts(experts: Any) -> None:
@@ -99,14 +108,14 @@ def _patch_experts(experts: Any) -> None:
     shipped = experts.apply
 
     def apply(self: Any, *args: Any, **named: Any) -> None:
-        bound = signature.bind(self, *args, **named)
-        expert_map = bound.arguments["expert_map"]
-        if expert_map is not None:
-            ids, weights = bound.arguments["topk_ids"], bound.arguments["topk_weights"]
-            bound.arguments["topk_ids"], bound.arguments["topk_weights"] = local_slots(
-                ids, weights, expert_map
+        if args:
+            named = signature.bind(self, *args, **named).arguments
+            del named["self"]
+        if (expert_map := named["expert_map"]) is not None:
+            named["topk_ids"], named["topk_weights"] = local_slots(
+                named["topk_ids"], named["topk_weights"], expert_map
             )
-        shipped(*bound.args, **bound.kwargs)
+        shipped(self, **named)
 
     signature = inspect.signature(shipped)
     experts.apply = apply
@@ -120,21 +129,26 @@ def gather_padded(
 
     `gather(output, input)` is one all-gather of float32 rows, whose bits it must not touch. It serves all tensors:
     their rows travel side by side as bytes, padded to the largest rank. On CPU a step is bound by the number of
-    collectives, not by their bytes.
+    collectives, and of calls, not by their bytes.
     """
-    rows = tensors[0].shape[0]
-    flat = [t.contiguous().flatten(1).view(torch.uint8) for t in tensors]
-    widths = [f.shape[1] for f in flat]
-    most, width = max(sizes), -(-sum(widths) // 4) * 4
-    mine = torch.zeros(most, width, dtype=torch.uint8)
-    mine[:rows, : sum(widths)] = torch.cat(flat, dim=1)
+    rows, most = tensors[0].shape[0], max(sizes)
+    flat = [t.contiguous().flatten(1).view(torch.uint8).numpy() for t in tensors]
+    ends = list(accumulate(f.shape[1] for f in flat))
+    width = -(-ends[-1] // 4) * 4
+    mine = torch.empty(most, width // 4, dtype=torch.float32)
     everyone = torch.empty(len(sizes) * most, width // 4, dtype=torch.float32)
-    gather(everyone, mine.view(torch.float32))
-    raw = everyone.view(torch.uint8)[:, : sum(widths)]
-    kept = torch.cat([raw[rank * most : rank * most + size] for rank, size in enumerate(sizes)])
+    sent = mine.numpy().view(np.uint8)
+    for part, end in zip(flat, ends, strict=True):
+        sent[:rows, end - part.shape[1] : end] = part
+    gather(everyone, mine)
+    raw = everyone.numpy().view(np.uint8)
+    if any(size != most for size in sizes):
+        raw = np.concatenate([raw[rank * most : rank * most + size] for rank, size in enumerate(sizes)])
     return [
-        part.contiguous().view(t.dtype).view(-1, *t.shape[1:])
-        for part, t in zip(kept.split(widths, dim=1), tensors, strict=True)
+        torch.from_numpy(np.ascontiguousarray(raw[:, end - part.shape[1] : end]))
+        .view(t.dtype)
+        .view(-1, *t.shape[1:])
+        for t, part, end in zip(tensors, flat, ends, strict=True)
     ]
 
 
