@@ -15,6 +15,7 @@ from typing import Any, cast
 import ray
 from ray import serve
 from ray._private.state import actors as known_actors
+from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Gauge
 
 from ..clock import SystemClock
@@ -95,10 +96,17 @@ def build_ports(config: CapacityConfig) -> tuple[Nodes, NoticeQueue | None]:
     return Ec2Nodes(config.region), queue
 
 
-def ask_queue(mesh: str) -> object:
-    """The snapshots of the queue of that application. Blocks; raises what Serve raises."""
-    handle = serve.get_deployment_handle("PriorityQueue", app_name=mesh)
-    return handle.snapshot.remote().result(timeout_s=ANSWER_WITHIN_S)
+class AskQueue:
+    """The snapshots of the queue of application `mesh`, over one handle. Blocks; raises what Serve raises."""
+
+    def __init__(self, mesh: str) -> None:
+        self._mesh = mesh
+        self._handle: DeploymentHandle[Any] | None = None
+
+    def __call__(self) -> object:
+        if self._handle is None:  # the mesh may come up after us
+            self._handle = serve.get_deployment_handle("PriorityQueue", app_name=self._mesh)
+        return self._handle.snapshot.remote().result(timeout_s=ANSWER_WITHIN_S)
 
 
 @serve.deployment(
@@ -115,7 +123,7 @@ class Capacity:
     def __init__(self, config: CapacityConfig) -> None:
         self._config = config
         self._clock = SystemClock()
-        self._demand = QueueDemand(config, lambda: ask_queue(config.mesh), self._clock)
+        self._demand = QueueDemand(config, AskQueue(config.mesh), self._clock)
         self._gauge = Gauge(NODES_METRIC, description=NODES_TEXT, tag_keys=("pool", "state"))
         nodes, queue = build_ports(config)
         address = ray.get_runtime_context().gcs_address

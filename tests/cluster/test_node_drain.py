@@ -3,6 +3,9 @@ interruption event that goes the way it goes on AWS: queue → controller → `r
 
 The machine is taken when it is empty, and at the end of its notice in any case: 120 s, 30 s, 10 s, and no notice at
 all. Streams of every kind run all the while; each must come to its end with every token right.
+
+Then the other way: the queue's demand brings a machine, on which an engine that waited for one starts, and the end of
+the demand takes it away again, by drain.
 """
 
 from __future__ import annotations
@@ -26,17 +29,20 @@ import ray
 from ray import serve
 from ray._private.state import actors
 from ray.cluster_utils import Cluster
+from ray.serve import RunTarget
 
 from graphs.profiles import SimOptions, sim_config
 from graphs.topology import mesh
 from services.capacity.controller import Controller
-from services.capacity.deployment import INSTANCE_LABEL, RayMesh
+from services.capacity.deployment import INSTANCE_LABEL, AskQueue, RayMesh, capacity_deployment
 from services.capacity.memory_nodes import MemoryNoticeQueue
 from services.capacity.nodes import PoolView
 from services.capacity.notices import NOTICE_LIFE_S, Hook
+from services.capacity.queue_demand import QueueDemand
 from services.capacity.ray_drain import RayDrain
 from services.clock import SystemClock
 from services.config import CapacityConfig, PlacementConfig
+from services.experts.deployment import experts_deployment
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from tests.cluster.stack import free_port, wait_for
@@ -49,6 +55,8 @@ KEY = "em-a-key-of-the-drain-tests"
 HEAD, SPOT = {"expertmesh.io/tier": "head"}, {"expertmesh.io/tier": "spot"}
 ENGINES = 2
 LANES = 10
+BUSY_LANES = 32
+SPOT_POOL = {"asg": "spot", "tier": "spot", "min_size": ENGINES, "max_size": 8, "on_demand_percentage": 0}
 
 
 def patiently(start: Callable[[], T]) -> T:
@@ -94,11 +102,15 @@ class Machines:
     def view(self, asgs: tuple[str, ...]) -> dict[str, PoolView]:
         return {asg: PoolView(asg, len(self._nodes), serving=tuple(self._nodes)) for asg in asgs}
 
-    def set_desired(self, asg: str, size: int) -> None: ...
+    def set_desired(self, asg: str, size: int) -> None:
+        while len(self._nodes) < size:
+            self.launch()
 
     def answer_hook(self, instance_id: str, hook: Hook) -> None: ...
 
-    def terminate(self, instance_id: str) -> None: ...
+    def terminate(self, instance_id: str) -> None:
+        if instance_id in self._nodes:
+            self.take(instance_id)
 
 
 class Site:
@@ -116,14 +128,14 @@ class Site:
             request_log="",
         )  # fmt: skip
         placement = PlacementConfig(gateway=HEAD, control=HEAD, experts=SPOT)
+        self.config = sim_config(options).model_copy(update={"placement": placement})
         serve.start(proxy_location="Disabled")
-        serve.run(mesh(sim_config(options).model_copy(update={"placement": placement})), name="default")
+        serve.run(mesh(self.config), name="default")
         self.url = f"http://127.0.0.1:{options.http_port}"
         wait_for(self._ready, "GET /readyz", 60)
         self.mesh = RayMesh(RayDrain(self.machines.cluster.address, {}))
         self.queue = MemoryNoticeQueue()
-        pool = {"asg": "spot", "tier": "spot", "min_size": 0, "max_size": 8, "on_demand_percentage": 0}
-        config = CapacityConfig.model_validate({"pools": {"spot": pool}})
+        config = CapacityConfig.model_validate({"pools": {"spot": {**SPOT_POOL, "min_size": 0}}})
         self.controller = Controller(
             config, self.machines, self.queue, self.mesh, SystemClock(), lambda pools, views: {}
         )
@@ -228,3 +240,84 @@ def test_no_stream_notices(site: Site, notice_s: float) -> None:
         f"notice {notice_s:.0f} s: {streams} streams, 0 failed, machine gone after {empty_s:.1f} s, "
         f"longest gap {max(gaps_s) * 1e3:.0f} ms"
     )
+
+
+def test_demand_brings_a_machine_and_its_end_takes_it(site: Site) -> None:
+    """The real queue is asked over its handle. More engines than machines: the rest waits for the pool to grow. A
+    twentieth of what an engine holds (128 streams or more) is enough here to want another machine."""
+    spare = site.config.experts.model_copy(update={"drain_s": 1.0, "groups": 1})
+    config = site.config.model_copy(update={"experts": spare})
+    more = RunTarget(experts_deployment(config).bind(config, "default"), name="more", route_prefix="/more")
+    serve.run_many([more], wait_for_applications_running=False)
+    policy = CapacityConfig.model_validate(
+        {
+            "pools": {"spot": {**SPOT_POOL, "max_size": ENGINES + 1}},
+            "scale": {
+                "target_load": 0.05,
+                "scale_out_hold_s": 0.5,
+                "scale_in_hold_s": 3.0,
+                "room_memory_s": 1.0,
+            },
+            "drain": {"drain_seconds": 20, "graceful_shutdown_timeout_s": 11, "replica_start_s": 8},
+        }
+    )
+    demand = QueueDemand(policy, AskQueue("default"), SystemClock())
+    controller = Controller(policy, site.machines, None, site.mesh, SystemClock(), demand)
+    before, gaps_s, steps = set(site.machines.view(("spot",))["spot"].serving), list[float](), list[str]()
+
+    async def main() -> int:
+        headers = {"authorization": f"Bearer {KEY}", "cache-control": "no-store"}
+        limits = httpx.Limits(max_connections=BUSY_LANES)
+        numbers, done = count(200_000), 0
+        lanes = BUSY_LANES
+
+        async with httpx.AsyncClient(
+            base_url=site.url, headers=headers, limits=limits, timeout=120
+        ) as client:
+
+            async def lane(place: int) -> None:
+                nonlocal done
+                while place < lanes:
+                    await stream(client, "plain", next(numbers), gaps_s)
+                    done += 1
+
+            async def until(there: Callable[[], bool], what: str) -> None:
+                began_s = time.monotonic()
+                async with asyncio.timeout(90):
+                    while not there():
+                        await asyncio.to_thread(controller.step)
+                        await asyncio.sleep(0.2)
+                steps.append(f"{what} after {time.monotonic() - began_s:.1f} s")
+
+            asked = [asyncio.create_task(lane(place)) for place in range(lanes)]
+            await until(lambda: len(site.engines_on()) > ENGINES, "one engine more")
+            assert set(site.machines.view(("spot",))["spot"].serving) > before
+            lanes = 2
+            await until(
+                lambda: set(site.machines.view(("spot",))["spot"].serving) == before, "one machine less"
+            )
+            lanes = 0
+            await asyncio.gather(*asked)
+        return done
+
+    streams = asyncio.run(main())
+    serve.delete("more")
+    assert len(site.engines_on()) == ENGINES
+    print(f"{streams} streams, 0 failed, {'; '.join(steps)}")
+
+
+def test_the_controller_runs_as_an_application(site: Site) -> None:
+    """`graphs.capacity` beside the mesh, on the head, over machines in memory."""
+    config = CapacityConfig.model_validate({"pools": {"spot": SPOT_POOL}, "period_s": 0.2})
+    handle = serve.run(capacity_deployment(config), name="capacity", route_prefix="/capacity")
+    status: dict[str, Any] = {}
+
+    def asked() -> bool:
+        status.update(handle.status.remote().result(timeout_s=10))
+        return "wanted" in status["pools"].get("spot", {})
+
+    wait_for(lambda: asked() and not status["failures"], "an answer of the queue", 30)
+    assert status["pools"]["spot"]["desired"] == ENGINES
+    handle.want.remote({"spot": 3}).result(timeout_s=10)
+    wait_for(lambda: asked() and status["pools"]["spot"]["desired"] == 3, "the operator's minimum", 30)
+    serve.delete("capacity")
