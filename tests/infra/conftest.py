@@ -76,6 +76,7 @@ def mockable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy whose secrets are plain: see stand_ins/secret."""
     tree = copy_tree(tmp_path_factory.mktemp("mockable"))
     shutil.copy(HERE / "stand_ins" / "secret" / "main.tf", tree / "modules" / "secret" / "main.tf")
+    shutil.copy(tree / "modules" / "network" / "versions.tf", tree / "versions.tf")  # tests run from here
     return tree
 
 

@@ -127,6 +127,21 @@ def copy_tree(target: Path) -> Path:
     return target / "infra" / "terraform"
 
 
+def runs_of(folder: Path) -> dict[str, str]:
+    """The runs of a module's or environment's tests: name to text."""
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in sorted((folder / "tests").glob("*.tftest.hcl"))
+    )
+    return {found[1]: found[0] for found in re.finditer(r'^run "(\w+)" \{\n.*?^\}$', text, re.M | re.S)}
+
+
+def from_above(text: str, folder: str) -> str:
+    """A module's tests as a folder above it has them: each run says which module it is of."""
+    return re.sub(
+        r'^(run "\w+" \{\n)', rf'\g<1>  module {{\n    source = "./{folder}"\n  }}\n', text, flags=re.M
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Terraform:
     """One configuration folder and the environment its commands run in."""
@@ -161,6 +176,15 @@ class Terraform:
             f"terraform {' '.join(words)} in {self.folder.name}: {done.returncode}\n{said[-6000:]}"
         )
         return said
+
+    def output(self, *words: str) -> str:
+        """Run to the end, whatever the end is, and return standard output."""
+        done = subprocess.run(
+            ["terraform", *words], cwd=self.folder, env=dict(self.env), capture_output=True, text=True,
+            timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        assert done.stdout, done.stderr
+        return done.stdout
 
     def init(self) -> None:
         """Offline where the provider lies in a local folder. An environment's lock file must already fit."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.infra.terraform import ENVIRONMENTS, TIMEOUT_S, Terraform
+from tests.infra.terraform import ENVIRONMENTS, Terraform, from_above, runs_of
 
 # module or environment, run of its tests, what the error says
 MISTAKES = [
@@ -31,42 +30,33 @@ MISTAKES = [
 ]
 
 
-def errors_of(folder: Path, env: dict[str, str], runs: list[str]) -> dict[str, list[str]]:
-    """What Terraform says to each of these runs, each in a test file of its own."""
-    source = next((folder / "tests").glob("*.tftest.hcl")).read_text(encoding="utf-8")
-    head = source[: source.index('\nrun "')]
-    (folder / "mistakes").mkdir()
-    for run in runs:
-        block = re.search(rf'^run "{run}" \{{\n.*?^\}}$', source, re.M | re.S)
-        assert block, f"no run {run}"
-        text = re.sub(r"^  expect_failures = .*\n", "", block[0], flags=re.M)
-        (folder / "mistakes" / f"{run}.tftest.hcl").write_text(f"{head}\n{text}\n", encoding="utf-8")
-    terraform = Terraform(folder, env)
+@pytest.fixture(scope="module")
+def said(mockable: Path, mock_env: dict[str, str]) -> dict[str, list[str]]:
+    """What Terraform says to each of these runs, each in a test file of its own: after a failure the rest of a file
+    is left out."""
+    (mockable / "mistakes").mkdir()
+    for module, run, _ in MISTAKES:
+        folder = ("environments/" if module in ENVIRONMENTS else "modules/") + module
+        text = next((mockable / folder / "tests").glob("*.tftest.hcl")).read_text(encoding="utf-8")
+        block = runs_of(mockable / folder)[run]
+        block = re.sub(r"^  expect_failures = .*\n", "", block, flags=re.M)
+        head = text[: text.index('\nrun "')]
+        (mockable / "mistakes" / f"{run}.tftest.hcl").write_text(
+            f"{head}\n{from_above(block, folder)}\n", encoding="utf-8"
+        )
+    terraform = Terraform(mockable, mock_env)
     terraform.run("init", "-no-color", "-input=false", "-backend=false", "-test-directory=mistakes")
-    done = subprocess.run(
-        ["terraform", "test", "-json", "-test-directory=mistakes"],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    said: dict[str, list[str]] = {run: [] for run in runs}
-    for line in done.stdout.splitlines():
+    found: dict[str, list[str]] = {run: [] for _, run, _ in MISTAKES}
+    for line in terraform.output("test", "-json", "-test-directory=mistakes").splitlines():
         message = json.loads(line)
         if message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
-            said[message["@testrun"]].append(message["diagnostic"]["detail"])
-    return said
+            found[message["@testrun"]].append(message["diagnostic"]["detail"])
+    return found
 
 
-@pytest.mark.parametrize("module", sorted({module for module, _, _ in MISTAKES}))
+@pytest.mark.parametrize(("run", "words"), [(run, words) for _, run, words in MISTAKES])
 def test_a_mistake_is_one_error_that_says_what_to_do(
-    module: str, mockable: Path, mock_env: dict[str, str]
+    run: str, words: str, said: dict[str, list[str]]
 ) -> None:
-    wanted = {run: words for of, run, words in MISTAKES if of == module}
-    folder = mockable / ("environments" if module in ENVIRONMENTS else "modules") / module
-    said = errors_of(folder, mock_env, list(wanted))
-    for run, words in wanted.items():
-        assert len(said[run]) == 1, f"{run}: {len(said[run])} errors\n" + "\n".join(said[run])
-        assert said[run][0].startswith(words), said[run][0]
+    assert len(said[run]) == 1, f"{run}: {len(said[run])} errors\n" + "\n".join(said[run])
+    assert said[run][0].startswith(words), said[run][0]
