@@ -15,6 +15,7 @@ come back.
     store          kill -9 of the Valkey, which is back half a second later, empty
     controller     kill -9 of Serve's controller
     a+b+c          several at the same time, each so often
+    a:5            five kills, whatever --kills says
 
 After an engine's kill: the pause of a stream is its gap between two events that the kill lies in. One of three engines
 held a third of the streams; the percentiles are those of the third with the longest pauses.
@@ -244,10 +245,10 @@ def main(arguments: list[str]) -> int:
         try:
             stack.wait_ready()
             rig = Rig(stack, valkey, random.Random(told.seed))
-            for victim in told.victims.split(","):
-                failed += verdict(
-                    victim, *asyncio.run(offer(rig, victim, told.streams, told.kills, told.tokens))
-                )
+            for wish in told.victims.split(","):
+                victim, _, kills = wish.partition(":")
+                seen = asyncio.run(offer(rig, victim, told.streams, int(kills or told.kills), told.tokens))
+                failed += verdict(victim, *seen)
                 time.sleep(2)
         finally:
             stack.stop()
