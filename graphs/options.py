@@ -117,8 +117,9 @@ class ProdOptions(Options):
 
 
 class ShardsOptions(ProdOptions):
-    """`serve run --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`: more ranks for
-    the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines."""
+    """`serve run --non-blocking --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`: more
+    ranks for the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines. Without
+    `--non-blocking`, Ctrl-C there ends all of Serve, the mesh too; so does a deployment that fails at once."""
 
     mesh: str = "default"
     simulated: bool = False
