@@ -1,6 +1,6 @@
 """The client's side of one HTTP answer: an event stream or one JSON body.
 
-Rules: implements services.answer.Responder on a Connection; encodes with services/api, writes at once, never
+Rules: implements services.answer.Responder on a Connection; encodes with services/api, writes with this turn, never
 awaits. While the client's socket is backed up deltas are merged (fewer, larger events), never delayed by a timer;
 what waits is counted in `buffered_bytes`, which the pipeline bounds.
 """

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 
 Write = Callable[[bytes], None]
+"""Sends bytes to one client. Must not raise: others are behind it."""
 
 
 class Outbox:
