@@ -108,8 +108,8 @@ class ProdOptions(Options):
     drain_s: float | None = Field(
         default=None,
         ge=0,
-        description="streams of a replica that goes finish within this, or move; by default 30, and with by_labels what "
-        "Terraform's drain.graceful_shutdown_timeout_s leaves",
+        description="streams of a replica that goes finish within this, or move; by default 30, and with by_labels "
+        "what Terraform's drain.graceful_shutdown_timeout_s leaves",
     )
     facts: str = Field(
         default="/etc/expertmesh/node.json", description="with by_labels: what user data says about this node"
@@ -117,8 +117,8 @@ class ProdOptions(Options):
 
 
 class ShardsOptions(ProdOptions):
-    """`serve run --non-blocking --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`: more
-    ranks for the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines. Without
+    """`serve run --non-blocking --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`:
+    more ranks for the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines. Without
     `--non-blocking`, Ctrl-C there ends all of Serve, the mesh too; so does a deployment that fails at once."""
 
     mesh: str = "default"
