@@ -194,8 +194,12 @@ async def connect(
     _, link = await loop.create_connection(
         lambda: Link(Role.CLIENT, key, handler, name, dead_after_s), host.strip("[]"), int(port)
     )
-    async with asyncio.timeout(5.0):
-        await link.up
+    try:
+        async with asyncio.timeout(5.0):
+            await link.up
+    except BaseException:
+        link.close("nobody waits for this link any more")  # or it would come up later, beside the next one
+        raise
     return link
 
 
