@@ -203,8 +203,8 @@ def server_options(limits: LimitsConfig, reuse_port: bool) -> list[tuple[str, in
         ("grpc.max_receive_message_length", limits.max_body_bytes + _SLACK_BYTES),
         ("grpc.max_metadata_size", 8_192),
         ("grpc.absolute_max_metadata_size", 16_384),
-        # What is reset counts until the client has answered a ping, so this bounds resets per round trip, too: of 14,000
-        # a second half of the cost remains. Clients with more calls open more connections, as to most servers.
+        # What is reset counts until the client has answered a ping, so this bounds resets per round trip, too: half
+        # the cost of 14,000 a second remains. Clients with more calls open more connections, as to most servers.
         ("grpc.max_concurrent_streams", 100),
         ("grpc.server_handshake_timeout_ms", int(limits.header_timeout_s * 1000)),
         ("grpc.keepalive_time_ms", 30_000),

@@ -7,11 +7,15 @@ tokens (`kept`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..errors import MeshError
 from .viewer import Viewer
+
+_text = msgspec.json.Decoder(str).decode
 
 
 class Show:
@@ -78,13 +82,14 @@ class Show:
     def begin(self, head: AnswerHead) -> None:
         """Viewers begin by themselves."""
 
-    def plain(self, choice: int, long_way: object) -> Callable[[str], None]:
-        """How the text of single tokens comes here without a delta of its own making (generation.py): with all tokens
-        since the choice's last text. It may come so at any time."""
+    def plain(self, choice: int, pieces: Mapping[int, bytes], long_way: object) -> Callable[[int], None]:
+        """How single tokens come here without a delta of their making (generation.py): each before it stands in
+        `emitted`, and with those since the choice's last text. They may come so at any time."""
         emitted, said, deltas, viewers = self._emitted[choice], self.said, self.deltas, self.viewers
 
-        def say(text: str) -> None:
-            count = len(emitted)
+        def say(token_id: int) -> None:
+            text = _text(pieces[token_id])
+            count = len(emitted) + 1
             delta = Delta(choice, text, None, None, (), count - said[choice])
             said[choice] = count
             deltas.append(delta)
