@@ -77,24 +77,18 @@ class QueueAuthority:
         self._engines: dict[str, Link] = {}
         self._lane_of: dict[str, Key] = {}
         self._engine_links: dict[Link, set[str]] = {}
-        self._server = LinkServer(self, self.key)
+        self.server = LinkServer(self, self.key)
         self._timer: asyncio.TimerHandle | None = None
         self.ticked_s = self._started_s
         self.decisions = 0
 
     @property
     def address(self) -> str:
-        return self._server.address
-
-    @property
-    def listening(self) -> int:
-        """File descriptor of the listening socket, once started."""
-        return self._server.fileno()
+        return self.server.address
 
     async def start(self, host: str = "", port: int = 0, sock: socket.socket | None = None) -> str:
-        """Listen (default: on `listen_host`; or on a socket that is bound) and tick; returns the address. Raises
-        OSError."""
-        address = await self._server.start(host or self.config.listen_host, port, sock)
+        """Listen (on `listen_host`, or on a socket that is bound) and tick; returns the address. Raises OSError."""
+        address = await self.server.start(host or self.config.listen_host, port, sock)
         self._tick()
         gc.collect()
         gc.freeze()  # what is loaded by now lives as long as we do; collections need not look at it again
@@ -102,7 +96,7 @@ class QueueAuthority:
 
     def close(self) -> None:
         """Stop listening and cut all links."""
-        self._server.close()
+        self.server.close()
         if self._timer is not None:
             self._timer.cancel()
         for link in list(self._links):

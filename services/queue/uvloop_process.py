@@ -60,7 +60,7 @@ class QueueProcess:
             self._keeper, sock=sock
         )  # held: uvloop ends a server that nobody holds
         told = Inheritance(
-            os.getpid(), self.authority.listening, sock.fileno(), self.authority.key,
+            os.getpid(), self.authority.server.fileno(), sock.fileno(), self.authority.key,
             self._config.model_dump_json().encode(),
         )  # fmt: skip
         self._standby = Standby(name, owner_pid, told)
