@@ -5,8 +5,9 @@
     tokens per second     1, 8 and 16 clients through the mesh, beside the two ranks asked directly over their links
     added TTFT            median over alternating single requests: mesh minus direct
 
-Mesh and bare ranks run beside each other, configured alike, and take turns round by round; the idle one sleeps. Both
-get the same prompts as token ids, greedy, `ignore_eos`, so both do the same work.
+Mesh and bare ranks run beside each other, configured alike, and take turns. A turn begins when both sleep: a data
+parallel group of vLLM takes up to 32 empty steps after its last token, on both cores. Both get the same prompts as
+token ids, greedy, `ignore_eos`, so both do the same work.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from datetime import date
 from pathlib import Path
 
 from graphs.profiles import DevOptions, dev_config
+from load_tests.bench.processes import cpu_s, tree
 from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient, Ranks
 from tests.cluster.stack import Stack, free_port, wait_for
@@ -34,6 +36,7 @@ from tests.cluster.stack import Stack, free_port, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "benchmarks"
 PROMPT_TOKENS = 48
+ASLEEP_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,17 @@ async def rate(ask: Ask, concurrency: int, max_tokens: int, first: int) -> tuple
     return sum(sample.tokens for sample in samples) / (time.perf_counter() - began_s), list(samples)
 
 
+async def asleep() -> None:
+    """Return when nothing that this process started computes."""
+    mine = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
+    until_s = time.perf_counter() + ASLEEP_WITHIN_S
+    while time.perf_counter() < until_s:
+        before_s = cpu_s(mine)
+        await asyncio.sleep(0.5)
+        if cpu_s(mine) - before_s < 0.15:  # Ray's idling takes a tenth of a core
+            return
+
+
 async def measure(arms: dict[str, Ask], rounds: int, max_tokens: int) -> dict[str, dict[str, list[float]]]:
     """Every figure of every arm, one value per round."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in arms}
@@ -121,12 +135,14 @@ async def measure(arms: dict[str, Ask], rounds: int, max_tokens: int) -> dict[st
     for _ in range(rounds):
         for concurrency in (1, 8, 16):
             for name, ask in arms.items():
+                await asleep()
                 tokens_per_s, _ = await rate(ask, concurrency, max_tokens, number)
                 found[name].setdefault(f"tokens/s at c={concurrency}", []).append(tokens_per_s)
                 print(f"    c={concurrency:<3} {name:8} {tokens_per_s:6.1f} tokens/s", flush=True)
             number += concurrency  # a new prompt for the next turn, the same one for both arms of this turn
         for _ in range(5):
             for name, ask in arms.items():
+                await asleep()
                 _, (sample,) = await rate(ask, 1, 2, number)
                 found[name].setdefault("TTFT ms", []).append(sample.ttft_s * 1e3)
             number += 1

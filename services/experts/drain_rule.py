@@ -26,7 +26,7 @@ def check(experts: ExpertsConfig, drain: DrainConfig) -> None:
         return
     most_s = drain.drain_seconds - drain.replica_start_s - SHUTDOWN_MARGIN_S
     raise ConfigError(
-        f"drain_s={experts.drain_s:g} is too long for nodes that go: a replica may take {timeout_s:g} s to stop and its "
-        f"replacement {drain.replica_start_s:g} s to start, together that must stay below the {drain.drain_seconds:g} s "
-        f"of a drain (Terraform's drain.drain_seconds); set drain_s below {most_s:g}"
+        f"drain_s={experts.drain_s:g} is too long for nodes that go: a replica may take {timeout_s:g} s to stop and "
+        f"its replacement {drain.replica_start_s:g} s to start, together that must stay below the "
+        f"{drain.drain_seconds:g} s of a drain (Terraform's drain.drain_seconds); set drain_s below {most_s:g}"
     )
