@@ -1,4 +1,5 @@
-"""One start of the dev graph for every end-to-end test: it costs most of a minute."""
+"""One start of the dev graph for all end-to-end tests of a module: it costs most of a minute. Only the small simulated
+one stays for all modules: what runs on takes part of two cores from the tests that follow."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 from tests.cluster.stack import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`expertmesh run`, which is what `make run` starts: two vLLM ranks, a Valkey, every service."""
     stack = Stack(tmp_path_factory.mktemp("mesh"), "expertmesh", "run")
@@ -34,7 +35,7 @@ def sim_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Three simulated engines and two gateways, for what kills, drains and replaces them. Leave it
     whole."""
