@@ -35,8 +35,9 @@ RECENTLY_S = 10.0
 """After it stood still, a rank tells a queue that it meets within this time that it has no epoch: the queue that fenced
 it meanwhile may be dead, and the next one would take an epoch for valid that gateways know to be fenced."""
 
-PROBE_IDLE_S = 5.0
-"""An engine that had no work for this long must prove itself with one token when its health is asked."""
+PROBE_IDLE_S = 15.0
+"""An engine that had no work for this long must prove itself with one token when its health is asked. A data parallel
+group takes up to 32 empty steps for each: seconds of every core where it runs on CPUs."""
 
 
 class Rank:
