@@ -248,7 +248,7 @@ class JournalConfig(Section):
         description="likewise where tokens are journalled before they are shown (sampled ones)",
     )
     open_timeout_s: float = Field(
-        default=0.1, gt=0, description="then a request is served without its journal"
+        default=0.5, gt=0, description="then a request is served without its journal"
     )
     linger_s: float = Field(default=10.0, ge=0, description="goes on for a client that left, then pauses")
     keep_s: float = Field(default=600.0, gt=0, description="a finished or paused answer can be asked for")
