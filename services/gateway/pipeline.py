@@ -134,9 +134,9 @@ def cancel_this_task() -> Callable[[], None]:
 async def admitted(
     mesh: Mesh, principal: Principal, request: InferenceRequest, request_id: str, trace: RequestTrace
 ) -> Work:
-    """Step 2. Raises RequestError, AuthError."""
+    """Step 2. Raises RequestError, AuthError, OverloadError (NOT_READY: this gateway does not know its model yet)."""
     arrived_s = mesh.clock.now_s()
-    check_model(principal, request, mesh.served_models())
+    check_model(principal, request, (mesh.model.info.model,))
     mesh.policy.check_input(request, mesh.text_of)
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
