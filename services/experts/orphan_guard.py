@@ -5,7 +5,8 @@ memory or its GPU for ever, and the group's next rank 0 could not start. So each
 session of its own that waits at a pipe: when the pipe closes without a word, the rank is dead, and all that descended
 from it is ended, shared memory included.
 
-Rules: standard library and linux_processes.py only (it is started again and again, and must stay small).
+Rules: standard library, linux_processes.py and child_environment.py only (it is started again and again, and must stay
+small).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ..child_environment import child_environment
 from . import linux_processes
 
 LOOK_EVERY_S = 1.0
@@ -27,13 +29,11 @@ class OrphanGuard:
     """The rank's end of the pipe. Start it before the first child."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root},
+            env=child_environment(),
             start_new_session=True,
         )
         # An engine core may be a fork of the rank: with the pipe open there, too, the rank's end would go unnoticed.

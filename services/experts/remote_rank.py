@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from ..child_environment import child_environment
 from ..config import ExpertsConfig
 from ..errors import ConfigError, EngineLost
 from ..link.asyncio_link import Resolve
-from ..link.unix_frames import connect, read_frame, write_frame
+from ..link.unix_frames import connect_or_start, read_frame, write_frame
 from . import groups
 from .commission import Commission
 from .engine import EngineInfo
@@ -42,18 +41,12 @@ def start_server(name: str, owner: int, output: IO[bytes] | None = None) -> subp
     """Start the fork server of this node under `name`; it ends with the process `owner`, or at once where the name is
     taken. Does not wait: it says "listening" when it does, on its standard output, which is a pipe unless all that it
     and its ranks say goes to `output`."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PYTHONPATH")
     return subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.vllm_fork_server", name, str(owner)],
         stdin=subprocess.DEVNULL,
         stdout=output or subprocess.PIPE,
         stderr=output,
-        env={
-            **os.environ,
-            **groups.fork_server_environment(),
-            "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
-        },
+        env=child_environment(**groups.fork_server_environment()),
         start_new_session=True,
     )
 
@@ -85,7 +78,7 @@ class RemoteRank:
 
     async def start(self) -> EngineInfo:
         """Return when a token was generated. Raises ConfigError with the engine's words, or when its process ended."""
-        reader, self._writer = await self._connect()
+        reader, self._writer = await connect_or_start(self._server, self._start_server)
         self._say(self._commission)
         ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(reader, ready))
@@ -119,12 +112,6 @@ class RemoteRank:
             self._reading.cancel()
 
     # inside --------------------------------------------------------------------------------------------
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        with suppress(ConnectionRefusedError):
-            return await connect(self._server)
-        await asyncio.to_thread(self._start_server)
-        return await connect(self._server)
 
     def _start_server(self) -> None:
         """Blocks until somebody listens: this one, or who had the name before."""

@@ -2,8 +2,8 @@
 
 An engine's step is a frame with a token for each of hundreds of streams. Interpreter and TCP stack push one another out
 of the processor's caches when they take turns for each token: first all events, then all writes, is a seventh
-cheaper (docs/benchmarks/2026-11-22-gateway.md). Nothing waits longer than the turn, and what one client is sent in a
-turn leaves in one packet.
+cheaper (docs/adr/0022-events-of-a-turn-leave-together.md). Nothing waits longer than the turn, and what one client is
+sent in a turn leaves in one packet.
 
 Rules: knows sockets and bytes, no HTTP. Order per client is kept as long as all its bytes go through here, or after
 `flush`. Nothing is written to a connection that has been closed meanwhile: its descriptor may be another client's.

@@ -10,6 +10,8 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 
 MAX_FRAME_BYTES = 1 << 24
 _LENGTH = struct.Struct("<I")
@@ -46,6 +48,16 @@ async def connect(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     except BaseException:
         sock.close()
         raise
+
+
+async def connect_or_start(
+    name: str, start: Callable[[], None]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As `connect`; where nobody bound the name, `start` makes somebody do so: in a thread, it may block until then."""
+    with suppress(ConnectionRefusedError):
+        return await connect(name)
+    await asyncio.to_thread(start)
+    return await connect(name)
 
 
 def same_user(sock: socket.socket) -> bool:

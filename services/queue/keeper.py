@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..child_environment import child_environment
 from ..config import QueueConfig
 from ..errors import ConfigError, ServiceError
-from ..link.unix_frames import connect, peer, read_frame, write_frame
+from ..link.unix_frames import connect_or_start, peer, read_frame, write_frame
 from ..outcome import Reason
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     value: Any = None
     refused: str = ""
-
-
-def child_environment() -> dict[str, str]:
-    """Of a process that is to import this package."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
 
 
 class Keeper:
@@ -83,17 +77,11 @@ class Keeper:
 
     async def _ask(self, question: Question) -> Answer:
         if self._streams is None:
-            self._streams = await self._connect()
+            self._streams = await connect_or_start(self._name, self._start)
         reader, writer = self._streams
         async with asyncio.timeout(ANSWER_WITHIN_S):
             write_frame(writer, msgspec.msgpack.encode(question))
             return msgspec.msgpack.decode(await read_frame(reader), type=Answer)
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        with suppress(ConnectionRefusedError):
-            return await connect(self._name)
-        await asyncio.to_thread(self._start)
-        return await connect(self._name)
 
     def _start(self) -> None:
         """Blocks until it listens. A process that loses the race for the name ends by itself, and is not needed."""

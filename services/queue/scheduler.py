@@ -252,9 +252,8 @@ class Scheduler(EngineMoves):
         state = self.state
         late = state.deadlines.expired(now_s, budget)
         for entry in late:
-            if not refuse_late(
-                state, entry, now_s
-            ):  # engines are faster, or answers shorter, than when it came
+            # Where it is not: engines are faster, or answers shorter, than when it came.
+            if not refuse_late(state, entry, now_s):
                 state.deadlines.add(entry, now_s + max(RECHECK_S, state.outlook.slack_s(entry, now_s)))
         num_aged = state.bands.age(now_s, budget)
         num_due, over = state.leases.expired(now_s, budget)

@@ -21,7 +21,7 @@ from contextlib import suppress
 
 import msgspec
 
-from .keeper import child_environment
+from ..child_environment import child_environment
 
 log = logging.getLogger(__name__)
 

@@ -56,9 +56,8 @@ class QueueProcess:
             await self.authority.start()
             sock = abstract_socket()
             sock.bind(f"\0{name}")
-        self._server = await asyncio.start_unix_server(
-            self._keeper, sock=sock
-        )  # held: uvloop ends a server that nobody holds
+        # Held: uvloop ends a server that nobody holds.
+        self._server = await asyncio.start_unix_server(self._keeper, sock=sock)
         told = Inheritance(
             os.getpid(), self.authority.server.fileno(), sock.fileno(), self.authority.key,
             self._config.model_dump_json().encode(),

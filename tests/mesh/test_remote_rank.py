@@ -186,6 +186,14 @@ def test_one_name_has_one_server_and_it_ends_with_its_owner() -> None:
     """Without vLLM, which takes 15 s to import; tests/cluster/test_first_light.py has it."""
     name = f"expertmesh-test-{secrets.token_hex(8)}"
     owner = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        _one_name(name, owner)
+    finally:
+        owner.kill()  # whoever serves the name ends with it
+        owner.wait()
+
+
+def _one_name(name: str, owner: subprocess.Popen[bytes]) -> None:
     first = fork_server(name, owner.pid)
     assert first.stdout is not None and first.stdout.readline() == b"listening\n"
     second = fork_server(name, owner.pid)
