@@ -190,14 +190,14 @@ ENGINE_MAX_DEPTH = Metric(PREFIX + "engine_max_depth_slots", "gauge", "Sequences
 REVISION_SHARE = Metric(PREFIX + "revision_share_ratio", "gauge", "Sessions that get this revision.", _REVISION)
 REVISION_ENDED = Metric(PREFIX + "revision_ended_total", "counter", "Streams that ended, well or badly.", _REVISION)
 REVISION_LOST = Metric(PREFIX + "revision_lost_total", "counter", "Streams that its engines lost or failed.", _REVISION)
-# fmt: on
 QUEUE_METRICS = (
     QUEUE_WAITING, QUEUE_WAITING_TOKENS, QUEUE_OLDEST, QUEUE_RUNNING, QUEUE_SATURATION, QUEUE_SLOTS,
     QUEUE_BORROWED, QUEUE_RESERVED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_RESUMED, QUEUE_REFUSED, TENANT_WAITING,
     TENANT_RUNNING, TENANT_BACKLOG_AGE, TENANT_GRANTED, TENANT_WAIT, TENANT_PREEMPTED, TENANT_REFUSED, ENGINE_UP,
     ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP, ENGINE_DEPTH, ENGINE_MAX_DEPTH,
     REVISION_SHARE, REVISION_ENDED, REVISION_LOST,
-)  # fmt: skip
+)
+# fmt: on
 
 # The Cache's, from its statistics (cache_metrics.py) -------------------------------------------------------
 
