@@ -134,6 +134,27 @@ def again(rng: Random, ask: Ask, number: int) -> Ask:
     )
 
 
+def crowd(rng: Random, asks: list[Ask], num_gateways: int) -> list[Ask]:
+    """Many ask the same while it is being made, at every gateway, and most soon leave: a flight's followers come and
+    go. Numbered after `asks`."""
+    first = rng.choice(asks)
+    sampling = msgspec.structs.replace(first.sampling, max_tokens=60, temperature=0.0, stop=(), guided=None)
+    model = msgspec.structs.replace(
+        first, sampling=sampling, choices=1, cancel_s=None, patience_s=2 * LONG_PATIENCE_S
+    )
+    free = max(ask.number for ask in asks) + 1
+    members = [msgspec.structs.replace(model, number=free)]
+    for number in range(free + 1, free + 9):
+        at_s = first.at_s + rng.uniform(0.0, 0.8)
+        leaves_s = at_s + rng.uniform(0.0, 0.2) if rng.random() < 0.7 else None
+        members.append(
+            msgspec.structs.replace(
+                model, number=number, at_s=at_s, gateway=rng.randrange(num_gateways), cancel_s=leaves_s
+            )
+        )
+    return members
+
+
 def _with_stop(rng: Random, ask: Ask) -> Ask:
     """The same with a stop string that the answer really has, mostly across two tokens."""
     text = right_answer(ask, 0).text

@@ -29,7 +29,8 @@ END_S = 60.0
 """Whatever has not ended by then waits for ever."""
 SWEEP_S = 0.25
 EXTRAS = 0.15
-"""Part of the worlds that have two revisions of the model, and part that has a journal."""
+"""Part of the worlds that have two revisions of the model, part that has a journal, and part where many ask the same
+and leave."""
 
 CUT_OFF = 0.3
 """Part of the worlds with a journal where a gateway loses sight of it for longer than its answers stay its own."""
@@ -83,6 +84,8 @@ class World:
             drawing.new_ask(rng, number, len(self.gateways)) for number in range(rng.choice((4, 6, 10, 14)))
         ]
         asks += [drawing.again(rng, ask, len(asks) + i) for i, ask in enumerate(asks) if rng.random() < 0.25]
+        if self.has(seed, "crowd"):
+            asks += drawing.crowd(Random(f"who crowds {seed}"), asks, len(self.gateways))
         if journals:
             asks = [drawing.kept(rng, ask, long=cut_off) for ask in asks]
         old = [engine for engine in self.engines if engine.revision != drawing.NEW]
@@ -101,7 +104,7 @@ class World:
 
     @staticmethod
     def has(seed: int, what: str) -> bool:
-        """Whether that seed's world has "releases", or a "journal"; known without making it."""
+        """Whether that seed's world has "releases", a "journal" or a "crowd"; known without making it."""
         return Random(f"{what} {seed}").random() < EXTRAS
 
     def engine(self, name: str) -> EngineNode:

@@ -124,7 +124,7 @@ JOURNAL_MUTANTS = (
     Mutant("two gateways make one answer", ((book.Book, "open", open_for_everybody),), "journal"),
     Mutant("an owner does not hear that it is fenced", ((JournalCall, "told", told_but_owning),), "journal"),
     Mutant("a fenced owner goes on", ((journal_part.Part, "journal_lost", lost_but_going_on),), "journal"),
-    Mutant("a leader feeds again what is on its way", ((CacheClient, "_want", feed_from_where_it_is),), "journal"),
+    Mutant("a leader feeds again what is on its way", ((CacheClient, "_want", feed_from_where_it_is),), "crowd"),
     Mutant("a dead owner is never replaced", ((book.Book, "tick", empty),), "journal"),
     Mutant("tokens are not told to who follows",
            ((book.Book, "append", without(book.Book.append, Deliver)),), "journal"),
