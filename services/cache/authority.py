@@ -193,24 +193,31 @@ class Authority:
         if flight is None:
             flight = self._flights.get(key.wire)
             assert flight is not None
-            self._desk.spawn(self._look_up(flight, seat, key, asked.refresh))
+            purges = self._purges
+
+            def told(found: Found) -> None:
+                self._looked_up(flight, seat, found, purges, refresh=asked.refresh)
+
+            self._store.look(key, told)
         else:
             self._run(effects, key.wire)
 
-    async def _look_up(self, flight: Flight[Member], seat: Member, key: CacheKey, refresh: bool) -> None:
-        purges = self._purges
-        found = await self._store.get(key)
-        current = self._flights.get(key.wire) is flight
+    def _looked_up(
+        self, flight: Flight[Member], seat: Member, found: Found, purges: int, *, refresh: bool
+    ) -> None:
+        """What the store holds for the first who asked. `purges`: how many there were when it was asked."""
+        key = flight.key
+        current = self._flights.get(key) is flight
         purged = flight.tainted or self._purged.get(b"p" + found.person, 0) > purges
         if found.value is None or refresh or purged:
             if current and found.ticket is not None:
-                self._tickets[key.wire] = found.ticket
+                self._tickets[key] = found.ticket
             self._counts["generations"] += 1
             if self._desk.get(seat) is not None:
                 seat[0].send(CacheAnswer(seat[1], b"", True))
             return
         waiting = {seat}
-        if current and self._flights.finish(key.wire, flight.leader) is not None:
+        if current and self._flights.finish(key, flight.leader) is not None:
             waiting.update((flight.leader, *flight.followers))
         for each in waiting:
             self._answer(each, found)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import msgspec
 
@@ -47,7 +48,7 @@ from .gateway_flights import GatewayFlights, SharedFlight
 from .key import CacheKey
 from .local_tier import LocalTier
 from .policy import may_keep
-from .seat import REMOTE, Following, Hit, Leading, Seat
+from .seat import REMOTE, Asking, Following, Hit, Leading, LookedUp, Seat
 from .semantic_client import SemanticClient
 from .value import BadValue, CachedAnswer, decode, encode
 
@@ -95,11 +96,30 @@ class CacheClient:
         """An answer in this process, or None."""
         return None if self._link is None else self._local.get(key, self._clock.now_s())
 
-    async def lookup(
-        self, key: CacheKey, *, rank: int = 0, refresh: bool = False
-    ) -> Hit | Leading | Following:
+    async def lookup(self, key: CacheKey, *, rank: int = 0, refresh: bool = False) -> LookedUp:
         """Ask the Cache, and join or open the key's flight. Ends within `store_timeout_s` (2 ms): who gets no
         answer leads. `rank` is the band's; `refresh` asks to generate anew (Cache-Control: no-cache)."""
+        answer: asyncio.Future[LookedUp] = asyncio.get_running_loop().create_future()
+
+        def told(found: LookedUp) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        asked = self.begin(key, told, rank=rank, refresh=refresh)
+        if not isinstance(asked, Asking):
+            return asked
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            asked.seat.leave()
+            raise
+
+    def begin(
+        self, key: CacheKey, told: Callable[[LookedUp], None], *, rank: int = 0, refresh: bool = False
+    ) -> Leading | Following | Asking:
+        """As `lookup`, beside something else: of an Asking, `told` is called once with what it comes to, within
+        `store_timeout_s`, unless the seat leaves before. Whoever is told of another who leads, or of an answer, after
+        its own generation began must undo that."""
         seat = Seat(self, key)
         if refresh and self._flights.get(key.wire) is not None:
             seat.alone = True
@@ -114,14 +134,8 @@ class CacheClient:
         self._calls[call.call_id] = self._by_wire[key.wire] = call
         self._link.send(CacheGet(call.call_id, key.wire, True, key.person, rank, refresh))
         call.wait(self._config.store_timeout_s, self._too_late)
-        seat.answer = loop.create_future()
-        try:
-            return await seat.answer
-        except asyncio.CancelledError:
-            seat.leave()
-            raise
-        finally:
-            seat.answer = None  # it holds the seat
+        seat.told = told
+        return Asking(seat)
 
     # what seats do (SeatOwner) -------------------------------------------------------------------------
 

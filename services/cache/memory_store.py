@@ -6,6 +6,7 @@ A purge leaves a mark with its number, which outlives every ticket that could be
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ..clock import Clock, SystemClock
 from .key import CacheKey
@@ -28,6 +29,12 @@ class MemoryStore:
         self._counts = dict.fromkeys(("gets", "hits", "puts", "refused_puts", "purges"), 0)
 
     async def get(self, key: CacheKey) -> Found:
+        return self._found(key)
+
+    def look(self, key: CacheKey, told: Callable[[Found], None]) -> None:
+        told(self._found(key))
+
+    def _found(self, key: CacheKey) -> Found:
         self._counts["gets"] += 1
         now_s = self._clock.now_s()
         ticket = Ticket(key, (self._sequence.to_bytes(8, "little"),))

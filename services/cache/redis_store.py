@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from typing import cast
 
 import hiredis
@@ -23,7 +24,7 @@ import hiredis
 from ..clock import Clock, SystemClock
 from .breaker import Breaker
 from .key import CacheKey
-from .redis_wire import Command, RedisWire, Refused, WireError, open_wire
+from .redis_wire import Command, RedisWire, Refused, Replies, WireError, open_wire
 from .seal import Broken, person_of, seal, unseal
 from .store import Found, StoreDown, StoreStats, Ticket
 
@@ -66,22 +67,43 @@ class RedisStore:
         self._keeper = asyncio.create_task(self._keep())
 
     async def get(self, key: CacheKey) -> Found:
+        answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+
+        def told(found: Found) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        self.look(key, told)
+        return await answer
+
+    def look(self, key: CacheKey, told: Callable[[Found], None]) -> None:
         self._counts["gets"] += 1
         scopes = key.scopes
         if self._wire is None or not self._owed.isdisjoint(scopes):
-            return Found()
-        name = ENTRY + key.wire
-        keys = [SECRET + scope for scope in scopes]
-        try:
-            values, ttl_ms = await self._call([(b"MGET", name, *keys), (b"PTTL", name)], self._read_timeout_s)
-            sealed, *secrets = cast("list[bytes | None]", values)
-            ticket = Ticket(key, tuple(secret or b"" for secret in secrets))
-            if sealed is None:
-                return Found(ticket=ticket)
-            return await self._open(key, sealed, ticket, cast(int, ttl_ms) / 1000)
-        except (WireError, TypeError, ValueError):
-            self._failed()
-            return Found()
+            told(Found())
+            return
+
+        def came(outcome: Replies | WireError) -> None:
+            try:
+                values, ttl_ms = self._checked(outcome)
+                sealed, *secrets = cast("list[bytes | None]", values)
+                ticket = Ticket(key, tuple(secret or b"" for secret in secrets))
+                if sealed is None:
+                    found = Found(ticket=ticket)
+                else:
+                    ttl_s = cast(int, ttl_ms) / 1000
+                    if self._of_another_person(key, sealed):
+                        self._ask_secret(sealed, ticket, ttl_s, told)
+                        return
+                    found = self._open(sealed, ticket, ttl_s, ticket.marks)
+            except (WireError, TypeError, ValueError):
+                self._failed()
+                found = Found()
+            told(found)
+
+        names = [SECRET + scope for scope in scopes]
+        entry = ENTRY + key.wire
+        self._wire.ask([(b"MGET", entry, *names), (b"PTTL", entry)], self._read_timeout_s, came)
 
     async def put(self, ticket: Ticket, value: bytes, ttl_s: float) -> bool:
         key = ticket.key
@@ -130,29 +152,49 @@ class RedisStore:
 
     # ---------------------------------------------------------------------------------------------------
 
-    async def _call(self, commands: list[Command], timeout_s: float) -> list[object]:
+    async def _call(self, commands: list[Command], timeout_s: float) -> Replies:
         if self._wire is None:
             raise WireError("not connected")
-        replies = await self._wire.call(commands, timeout_s)
-        for reply in replies:
+        return self._checked(await self._wire.call(commands, timeout_s))
+
+    def _checked(self, outcome: Replies | WireError) -> Replies:
+        """The replies, none of which is an error. Raises WireError."""
+        if isinstance(outcome, WireError):
+            raise outcome
+        for reply in outcome:
             if isinstance(reply, hiredis.ReplyError):
                 raise Refused(str(reply))
         self._breaker.succeeded(self._clock.now_s())
-        return replies
+        return outcome
 
-    async def _open(self, key: CacheKey, sealed: bytes, ticket: Ticket, ttl_s: float) -> Found:
+    def _of_another_person(self, key: CacheKey, sealed: bytes) -> bool:
+        """Was it made for another person of the tenant, whose secret opens it?"""
         person = person_of(sealed)
-        secrets = ticket.marks
-        if (
-            person is not None and person != key.person
-        ):  # made for another person of the tenant: ask for that secret
-            scope = b"p" + person
+        return bool(person) and person != key.person
+
+    def _ask_secret(self, sealed: bytes, ticket: Ticket, ttl_s: float, told: Callable[[Found], None]) -> None:
+        scope = b"p" + (person_of(sealed) or b"")
+        if scope in self._owed or self._wire is None:
+            told(Found())
+            return
+
+        def came(outcome: Replies | WireError) -> None:
+            try:
+                (secret,) = self._checked(outcome)
+                secrets = (*ticket.marks[:2], cast("bytes | None", secret) or b"")
+                found = self._open(sealed, ticket, ttl_s, secrets)
+            except (WireError, TypeError, ValueError):
+                self._failed()
+                found = Found()
+            told(found)
+
+        self._wire.ask([(b"GET", SECRET + scope)], self._read_timeout_s, came)
+
+    def _open(self, sealed: bytes, ticket: Ticket, ttl_s: float, secrets: tuple[bytes, ...]) -> Found:
+        """`secrets` are of tenant, model and, where somebody asked or it was made for somebody, person."""
+        key, person = ticket.key, person_of(sealed)
+        if person == b"":
             secrets = secrets[:2]
-            if person:
-                if scope in self._owed:
-                    return Found()
-                (other,) = await self._call([(b"GET", SECRET + scope)], self._read_timeout_s)
-                secrets = (*secrets, cast("bytes | None", other) or b"")
         opened = unseal(self._root, secrets, key.wire, sealed) if all(secrets) else Broken.PURGED
         if isinstance(opened, bytes):
             self._counts["hits"] += 1
@@ -160,7 +202,7 @@ class RedisStore:
         if opened is Broken.POISONED:
             self._counts["poisoned"] += 1
         if self._wire is not None:  # unreadable for good: give the space back, nobody waits for it
-            self._wire.call([(b"UNLINK", ENTRY + key.wire)], WRITE_TIMEOUT_S).add_done_callback(_ignore)
+            self._wire.ask([(b"UNLINK", ENTRY + key.wire)], WRITE_TIMEOUT_S, _ignore)
         return Found(ticket=ticket)
 
     async def _secrets(self, ticket: Ticket) -> tuple[bytes, ...] | None:
@@ -231,6 +273,5 @@ class RedisStore:
                     log.debug("the response store is not back: %s", error)
 
 
-def _ignore(future: asyncio.Future[list[object]]) -> None:
-    if not future.cancelled():
-        future.exception()
+def _ignore(_: Replies | WireError) -> None:
+    """Nobody waits."""

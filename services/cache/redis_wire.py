@@ -19,7 +19,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 LAG_S = 0.0005
 Command = tuple[bytes | int, ...]
 _pack = cast(Callable[[Command], bytes], hiredis.pack_command)  # its stub says: a tuple of one
-Call = tuple["asyncio.Future[list[object]]", asyncio.TimerHandle, int, list[object]]
+Replies = list[object]
 
 
 class WireError(Exception):
@@ -30,6 +30,27 @@ class Refused(WireError):
     """The store answered, with an error (full, read-only, a wrong type)."""
 
 
+Told = Callable[["Replies | WireError"], None]
+
+
+class Ask:
+    """Commands under way: `told` is called once, and None from then on."""
+
+    __slots__ = ("num", "replies", "timer", "told")
+
+    def __init__(self, num: int, told: Told) -> None:
+        self.num, self.told = num, cast("Told | None", told)
+        self.replies: Replies = []
+        self.timer: asyncio.TimerHandle | None = None
+
+    def tell(self, outcome: Replies | WireError) -> None:
+        told, self.told = self.told, None
+        if self.timer is not None:
+            self.timer.cancel()
+        if told is not None:
+            told(outcome)
+
+
 class RedisWire(asyncio.Protocol):
     """One connection. `is_open` until it is lost; then it is thrown away."""
 
@@ -37,30 +58,42 @@ class RedisWire(asyncio.Protocol):
         self.is_open = False
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
-        self._calls: deque[Call] = deque()
+        self._asks: deque[Ask] = deque()
         self._transport: asyncio.Transport | None = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
-    def call(self, commands: Sequence[Command], timeout_s: float) -> asyncio.Future[list[object]]:
-        """Send `commands` in one write. The future gets one reply each (an error reply is a
-        hiredis.ReplyError in its place), or WireError. A late reply is matched and dropped."""
-        future: asyncio.Future[list[object]] = self._loop.create_future()
+    def ask(self, commands: Sequence[Command], timeout_s: float, told: Told) -> None:
+        """Send `commands` in one write. `told` is called from the read callback with one reply each (an error reply is
+        a hiredis.ReplyError in its place), or with WireError. A late reply is matched and dropped."""
         if self._transport is None or self._transport.is_closing():
-            future.set_exception(WireError("not connected"))
-            return future
+            told(WireError("not connected"))
+            return
+        ask = Ask(len(commands), told)
         due_s = self._loop.time() + timeout_s
-        timer = self._loop.call_at(due_s, self._expire, future, due_s, timeout_s)
-        self._calls.append((future, timer, len(commands), []))
+        ask.timer = self._loop.call_at(due_s, self._expire, ask, due_s, timeout_s)
+        self._asks.append(ask)
         self._transport.write(b"".join([_pack(command) for command in commands]))
+
+    def call(self, commands: Sequence[Command], timeout_s: float) -> asyncio.Future[Replies]:
+        """As `ask`, as a future."""
+        future: asyncio.Future[Replies] = self._loop.create_future()
+
+        def told(outcome: Replies | WireError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, WireError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.ask(commands, timeout_s, told)
         return future
 
-    def _expire(self, future: asyncio.Future[list[object]], due_s: float, timeout_s: float) -> None:
-        if future.done():
-            return
+    def _expire(self, ask: Ask, due_s: float, timeout_s: float) -> None:
         if self._loop.time() - due_s > LAG_S:  # the event loop was busy: read what has come before giving up
-            self._loop.call_later(min(timeout_s, LAG_S), self._expire, future, float("inf"), 0.0)
+            ask.timer = self._loop.call_later(min(timeout_s, LAG_S), self._expire, ask, float("inf"), 0.0)
         else:
-            future.set_exception(WireError("no reply in time"))
+            ask.tell(WireError("no reply in time"))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -76,26 +109,22 @@ class RedisWire(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                if not self._calls:
+                if not self._asks:
                     raise hiredis.ProtocolError("a reply to nothing")
-                future, timer, expected, replies = self._calls[0]
-                replies.append(reply)
-                if len(replies) == expected:
-                    self._calls.popleft()
-                    timer.cancel()
-                    if not future.done():
-                        future.set_result(replies)
+                ask = self._asks[0]
+                ask.replies.append(reply)
+                if len(ask.replies) == ask.num:
+                    self._asks.popleft()
+                    ask.tell(ask.replies)
         except hiredis.HiredisError:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._transport = None
-        for future, timer, _, _ in self._calls:
-            timer.cancel()
-            if not future.done():
-                future.set_exception(WireError(str(exc or "the connection was lost")))
-        self._calls.clear()
+        asks, self._asks = self._asks, deque()
+        for ask in asks:
+            ask.tell(WireError(str(exc or "the connection was lost")))
         if not self.lost.done():
             self.lost.set_result(None)
 

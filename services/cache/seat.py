@@ -5,8 +5,8 @@ Rules: no link, no store; the client (client.py) moves seats, the pipeline holds
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -81,13 +81,13 @@ class Seat:
     """One request's place. A leader's seat takes `attach`, `feed`, then `store`, `fail` or `abandon`; a follower's
     `attach`, then `leave`. `alone`: outside the flight, so that all of these do nothing."""
 
-    __slots__ = ("_events", "_follower", "_owner", "alone", "answer", "key", "num_delivered")
+    __slots__ = ("_events", "_follower", "_owner", "alone", "key", "num_delivered", "told")
 
     def __init__(self, owner: SeatOwner, key: CacheKey) -> None:
         self._owner = owner
         self.key = key
         self.alone = False
-        self.answer: asyncio.Future[Hit | Leading | Following] | None = None
+        self.told: Callable[[LookedUp], None] | None = None
         self.num_delivered = 0
         self._follower: Follower | None = None
         self._events: list[Event] = []
@@ -117,7 +117,7 @@ class Seat:
         if not self.alone:
             self.alone = True
             self._owner.leave(self)
-        self._follower = None
+        self._follower = self.told = None
         self._events.clear()
 
     abandon = leave
@@ -131,11 +131,12 @@ class Seat:
 
     # the client's side ---------------------------------------------------------------------------------
 
-    def resolve(self, found: Hit | Leading | Following) -> bool:
+    def resolve(self, found: LookedUp) -> bool:
         """Answer the look-up that waits. False when none does."""
-        if self.answer is None or self.answer.done():
+        told, self.told = self.told, None
+        if told is None:
             return False
-        self.answer.set_result(found)
+        told(found)
         return True
 
     def parts(self, parts: tuple[FeedPart, ...]) -> None:
@@ -194,5 +195,14 @@ class Leading(NamedTuple):
 
 class Following(NamedTuple):
     """Somebody generates the same answer already: `seat.attach(follower)`."""
+
+    seat: Seat
+
+
+LookedUp = Hit | Leading | Following
+
+
+class Asking(NamedTuple):
+    """The Cache was asked; until it answers, the seat leads."""
 
     seat: Seat

@@ -16,6 +16,7 @@ Invariants (tests/contracts/test_response_store.py runs them over every adapter,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -69,6 +70,10 @@ class ResponseStore(Protocol):
 
     async def get(self, key: CacheKey) -> Found:
         """Look a key up. Never raises."""
+        ...
+
+    def look(self, key: CacheKey, told: Callable[[Found], None]) -> None:
+        """As `get`, for whoever has microseconds: `told` is called once, perhaps before this returns."""
         ...
 
     async def put(self, ticket: Ticket, value: bytes, ttl_s: float) -> bool:

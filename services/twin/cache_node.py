@@ -6,6 +6,7 @@ Rules: replaces sockets and Redis. The store outlives the process, as Redis does
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ..cache.authority import Authority
 from ..cache.key import CacheKey
@@ -32,6 +33,12 @@ class FailingStore:
             await asyncio.sleep(OUT_S)
             return Found()
         return await self._inner.get(key)
+
+    def look(self, key: CacheKey, told: Callable[[Found], None]) -> None:
+        if self.out:
+            asyncio.get_running_loop().call_later(OUT_S, told, Found())
+        else:
+            self._inner.look(key, told)
 
     async def put(self, ticket: Ticket, value: bytes, ttl_s: float) -> bool:
         if self.out:

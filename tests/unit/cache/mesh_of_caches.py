@@ -12,13 +12,22 @@ from services.cache.client import CacheClient
 from services.cache.key import CacheKey, CacheKeys, ModelIdentity
 from services.cache.memory_store import MemoryStore
 from services.cache.seat import Following, Leading, Seat
-from services.cache.store import ResponseStore
+from services.cache.store import Found, ResponseStore
 from services.cache.value import CachedAnswer, CachedChoice
 from services.clock import VirtualClock
 from services.config import CacheConfig
 from services.errors import MeshError
 from services.link.messages import FeedPart
 from services.request import InferenceRequest, SamplingParams, pack_ids
+
+
+class AwaitedStore(MemoryStore):
+    """Whose `get` tests replace by one that waits."""
+
+    def look(self, key: CacheKey, told: Callable[[Found], None]) -> None:
+        task = asyncio.create_task(self.get(key))
+        task.add_done_callback(lambda task: None if task.cancelled() else told(task.result()))
+
 
 KEYS = CacheKeys(bytes(range(32)))
 CONFIG = CacheConfig(store_timeout_s=5.0)

@@ -7,13 +7,22 @@ from collections.abc import Coroutine
 
 import pytest
 
-from services.cache.memory_store import MemoryStore
 from services.cache.seat import Following, Hit, Leading
 from services.cache.store import Found
 from services.config import CacheConfig
 from services.errors import RequestError
 from services.outcome import Reason
-from tests.unit.cache.mesh_of_caches import ANSWER, CONFIG, KEYS, Mesh, Watcher, key_of, mesh, part
+from tests.unit.cache.mesh_of_caches import (
+    ANSWER,
+    CONFIG,
+    KEYS,
+    AwaitedStore,
+    Mesh,
+    Watcher,
+    key_of,
+    mesh,
+    part,
+)
 
 
 def run(work: Coroutine[object, object, None]) -> None:
@@ -191,7 +200,7 @@ def test_a_purge_reaches_every_tier_and_work_under_way(what: str) -> None:
 def test_an_answer_that_passes_a_purge_on_its_way_is_not_resurrected() -> None:
     """Rule 2 of store.py across the link: the store was read before the purge, its answer comes after it."""
 
-    class Slow(MemoryStore):
+    class Slow(AwaitedStore):
         gate: asyncio.Event | None = None
 
         async def get(self, key):  # type: ignore[no-untyped-def]
@@ -255,7 +264,7 @@ def test_followers_of_another_gateway_go_on_when_the_cache_dies() -> None:
 
 
 def test_a_slow_cache_is_passed_by_and_its_late_answer_still_counts() -> None:
-    class Slow(MemoryStore):
+    class Slow(AwaitedStore):
         gate: asyncio.Event
 
         async def get(self, key):  # type: ignore[no-untyped-def]
@@ -351,7 +360,7 @@ def test_a_failing_follower_does_not_stop_the_leader() -> None:
 
 
 def test_a_cancelled_lookup_leaves_its_flight() -> None:
-    class Stuck(MemoryStore):
+    class Stuck(AwaitedStore):
         async def get(self, key):  # type: ignore[no-untyped-def]
             await asyncio.get_running_loop().create_future()
 

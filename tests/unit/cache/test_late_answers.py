@@ -9,11 +9,10 @@ import pytest
 
 from services.cache.calls import PATIENCE
 from services.cache.key import CacheKey
-from services.cache.memory_store import MemoryStore
 from services.cache.seat import Following, Leading, Seat
 from services.cache.store import Found
 from services.config import CacheConfig
-from tests.unit.cache.mesh_of_caches import ANSWER, Mesh, Watcher, key_of, mesh, part
+from tests.unit.cache.mesh_of_caches import ANSWER, AwaitedStore, Mesh, Watcher, key_of, mesh, part
 
 QUICK = CacheConfig(store_timeout_s=0.001)
 
@@ -22,7 +21,7 @@ def run(work: Coroutine[object, object, None]) -> None:
     asyncio.run(work)
 
 
-class Gated(MemoryStore):
+class Gated(AwaitedStore):
     """A store whose look-ups wait for `gate`."""
 
     def __init__(self) -> None:
