@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -38,7 +39,7 @@ class LineWriter:
         self._path = path
         if path != "-":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._pending: deque[Callable[[], bytes]] = deque()
+        self._pending: deque[bytes | Callable[[], bytes]] = deque()
         self._wake = threading.Event()
         self._closing = False
         self._writing = threading.Lock()
@@ -47,8 +48,8 @@ class LineWriter:
         self._thread.start()
         atexit.register(self.flush)
 
-    def write(self, line: Callable[[], bytes]) -> None:
-        """Queue a line; it is encoded by the writer's thread. Never blocks, never raises."""
+    def write(self, line: bytes | Callable[[], bytes]) -> None:
+        """Queue a line, or what makes it in the writer's thread. Never blocks, never raises."""
         if len(self._pending) >= MAX_PENDING:
             self.dropped += 1
         else:
@@ -99,9 +100,9 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _encoded(line: Callable[[], bytes]) -> bytes:
+def _encoded(line: bytes | Callable[[], bytes]) -> bytes:
     try:
-        return line()
+        return line if isinstance(line, bytes) else line()
     except Exception as error:  # a line that cannot be written must not end the thread
         return _ENCODE({"level": "error", "event": "log_line_failed", "error": type(error).__name__})
 
@@ -109,19 +110,20 @@ def _encoded(line: Callable[[], bytes]) -> bytes:
 def request_line(trace: RequestTrace, wall_s: float) -> bytes:
     """The line of a request that ended at `wall_s` (Unix seconds)."""
     error, usage = trace.error, trace.usage
+    outcome = "completed" if error is None else trace.outcome.value
     return _ENCODE(
         LogLine(
             time=iso_time(wall_s),
-            level="info" if error is None or trace.outcome.value != "failed" else "error",
+            level="info" if outcome != "failed" else "error",
             event="request",
             request_id=trace.request_id,
-            outcome=trace.outcome.value,
+            outcome=outcome,
             response_time=round(trace.response_time_s, 6),
             error_code=error.reason.value if error is not None else "",
             error=mask_text(error.message) if error is not None else "",
             tenant=trace.tenant,
-            key=mask(trace.key_id),
-            person=mask(trace.person),
+            key=_mask_key(trace.key_id),
+            person=mask(trace.person) if trace.person else "",
             model=trace.model,
             kind=trace.kind,
             protocol=trace.protocol,
@@ -145,7 +147,17 @@ def request_line(trace: RequestTrace, wall_s: float) -> bytes:
 
 def iso_time(wall_s: float) -> str:
     """UTC, to the millisecond."""
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, micros = divmod(round(wall_s * 1e6), 1_000_000)
+    return f"{_iso_second(second)}.{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+_mask_key = lru_cache(maxsize=1024)(mask)
+"""Of API keys' names, which come again and again; people's are masked anew each time and kept nowhere."""
 
 
 class JsonHandler(logging.Handler):

@@ -102,7 +102,7 @@ class RequestTrace:
     def identified(self, principal: Asker) -> None:
         """Known who asks."""
         self.tenant, self.key_id = principal.tenant, principal.key_id
-        self.step(Step.AUTHENTICATE)
+        self.steps.append((_AUTHENTICATE, self._clock.now_s()))
 
     def admitted(self, work: Admitted) -> None:
         """Valid, tokenised, within limits."""
@@ -112,18 +112,18 @@ class RequestTrace:
         self.person, self.num_choices = request.person, request.num_choices
         self.max_tokens = request.sampling.max_tokens
         self.band, self.prompt_tokens = work.band, work.prompt_tokens
-        self.step(Step.ADMIT)
+        self.steps.append((_ADMIT, self._clock.now_s()))
 
     def looked_up(self, verdict: str) -> None:
         """The response cache said hit, miss or bypass."""
         self.cache = verdict
-        self.step(Step.LOOK_UP)
+        self.steps.append((_LOOK_UP, self._clock.now_s()))
 
     def leased(self, queue_wait_s: float) -> None:
         """A choice got its first lease after waiting that long; of several choices the longest wait
         counts."""
         if not self.queue_wait_s:
-            self.step(Step.ACQUIRE)
+            self.steps.append((_ACQUIRE, self._clock.now_s()))
         self.queue_wait_s = max(self.queue_wait_s, queue_wait_s, 1e-9)
 
     def migrated(self, why: str) -> None:
@@ -198,7 +198,7 @@ class RequestTrace:
     def outcome(self) -> Outcome:
         """How it ended. A failure before any lease is a rejection, unless it is ours."""
         if self.error is None:
-            return Outcome.COMPLETED
+            return _COMPLETED
         reason = self.error.reason
         if reason in _CANCELLED:
             return Outcome.CANCELLED
@@ -206,7 +206,7 @@ class RequestTrace:
             return Outcome.FAILED
         if reason is Reason.DEADLINE_EXCEEDED or self.queue_wait_s or self.num_tokens:
             return Outcome.EVICTED
-        return Outcome.REJECTED
+        return _REJECTED
 
     @property
     def reason(self) -> str:
@@ -224,25 +224,34 @@ class RequestTrace:
         return self.first_s - self.begun_s if self.first_s else 0.0
 
     @property
-    def timeline(self) -> list[tuple[Step, float, float]]:
-        """(step, from, to) of everything that happened, in order, without gaps."""
-        marks = list(self.steps)
+    def marks(self) -> list[tuple[Step, float]]:
+        """(step, when it was done), in order; what did not happen is 0 or before the mark that precedes it."""
+        marks = self.steps.copy()
         if self.first_s:
-            marks.append((Step.PREFILL, self.first_s))
+            marks.append((_PREFILL, self.first_s))
             last_s = max(self._last_s, *(self._others or {}).values()) if self._others else self._last_s
             if last_s > self.first_s:
-                marks.append((Step.DECODE, last_s))
+                marks.append((_DECODE, last_s))
         if self.error is None:
-            marks.append((Step.FINISH, self.ended_s))
+            marks.append((_FINISH, self.ended_s))
+        return marks
+
+    @property
+    def timeline(self) -> list[tuple[Step, float, float]]:
+        """(step, from, to) of everything that happened, in order, without gaps."""
         spans: list[tuple[Step, float, float]] = []
         since_s = self.begun_s
-        for name, at_s in marks:
+        for name, at_s in self.marks:
             if at_s >= since_s and at_s:
                 spans.append((name, since_s, at_s))
                 since_s = at_s
         return spans
 
 
+# Bound once: an enumeration's member costs as much to look up by name as noting it does.
+_AUTHENTICATE, _ADMIT, _LOOK_UP, _ACQUIRE = Step.AUTHENTICATE, Step.ADMIT, Step.LOOK_UP, Step.ACQUIRE
+_PREFILL, _DECODE, _FINISH = Step.PREFILL, Step.DECODE, Step.FINISH
+_COMPLETED, _REJECTED = Outcome.COMPLETED, Outcome.REJECTED
 _STEPS: dict[str, Step] = {step.value: step for step in Step} | {
     "authenticated": Step.AUTHENTICATE,
     "tokenized": Step.TOKENIZE,
