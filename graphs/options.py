@@ -34,6 +34,10 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
     )
     blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+    adapters: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_ADAPTERS", ""),
+        description="folder of LoRA adapters, one folder each; empty: none are served",
+    )
     ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
     tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
     tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))
@@ -77,6 +81,9 @@ class ProdOptions(Options):
     tensor_parallel: int = Field(default=1, ge=1)
     max_num_seqs: int = Field(default=256, ge=1)
     max_model_len: int = Field(default=8192, ge=16)
+    max_adapters: int = Field(default=4, ge=1, description="different adapters in one step of an engine")
+    max_kept_adapters: int = Field(default=32, ge=1, description="adapters that an engine keeps in memory")
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     quantization: Quantization = Field(default="", description="made while loading, of unquantised weights")
     expert_parallel: Literal["auto", "on", "off"] = "auto"
     redundant_experts: int = Field(

@@ -81,6 +81,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             max_model_len=2048,
             dtype="float32",
             enforce_eager=True,
+            adapters=_adapters(options),
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
             fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),
@@ -103,6 +104,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
             groups=options.engines,
             max_num_seqs=options.max_num_seqs,
             max_model_len=131_072,
+            adapters=_adapters(options),
             sim_step_s=options.step_s,
             sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
         ),
@@ -178,6 +180,10 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         load_format="dummy" if options.dummy_weights else "safetensors",
         gpu_memory_utilization=options.gpu_memory_utilization,
         gpu_kv_cache_bytes=int(options.gpu_kv_cache_gb * 1e9),
+        adapters=_adapters(options),
+        max_adapters=options.max_adapters,
+        max_kept_adapters=options.max_kept_adapters,
+        max_adapter_rank=options.max_adapter_rank,
         cuda_graph_sizes=tuple(int(size) for size in options.cuda_graph_sizes.split(",") if size),
         enforce_eager=False,
         pin_cores=False,
@@ -280,6 +286,13 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         limits=limits,
         tls=tls,
     )
+
+
+def _adapters(options: Options) -> str:
+    """Absolute, for replicas that start elsewhere. Raises ConfigError."""
+    if options.adapters and not Path(options.adapters).is_dir():
+        raise ConfigError(f"no adapters: {options.adapters} is no folder")
+    return _resolved(options.adapters)
 
 
 def _resolved(path: str) -> str:

@@ -47,6 +47,12 @@ def add(
             help="Answer questions by meaning, at most this share of such hits wrong (0.01); 0: off.",
         ),
     ] = 0.0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models that it may ask for (default: all): the base's name, base:adapter, or base:* for its adapters."
+        ),
+    ] = None,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
@@ -62,6 +68,7 @@ def add(
             weight=weight,
             journal=cast(JournalUse, journal.value),
             semantic_cache=semantic_cache,
+            models=tuple(model or ()),
         )
     except ConfigError as error:
         raise _refuse(error) from None

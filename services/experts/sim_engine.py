@@ -10,12 +10,17 @@ Faults for tests: `wedge` (alive, but no token moves), `crash` (every stream fai
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from pathlib import Path
 
 import msgspec
 
 from ..config import ExpertsConfig
+from ..errors import RequestError
 from ..request import GenerateJob
 from ..sim_tokenizer import VOCAB_SIZE
+from . import adapter_files
+from .adapters import AdapterRef, Residents
 from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .sim_model import SimModel, SimTiming
 
@@ -23,12 +28,44 @@ REVISION = "sim-1"
 """Names the function (prompt, i) → token; it changes when sim_answers.py changes its answers."""
 
 
+class SimAdapters:
+    """Adapters as vllm_adapters.py holds them, without their weights: what is checked, loaded and dropped is the same.
+
+    `loads` counts how often each was loaded."""
+
+    def __init__(self, config: ExpertsConfig) -> None:
+        self._folder = Path(config.adapters)
+        self._base = adapter_files.base_of(config.model_name, "", config.max_adapter_rank)
+        self.residents = Residents(config.max_kept_adapters)
+        self.loads: Counter[str] = Counter()
+
+    def use(self, adapter: str) -> None:
+        """Raises RequestError."""
+        if not self.residents.use(adapter).fresh:
+            return
+        try:
+            ref = AdapterRef.parse(adapter)
+            if adapter_files.find(self._folder, ref.name, self._base).ref != ref:
+                raise adapter_files.changed(ref.name)
+        except RequestError:
+            self.residents.forget(adapter)
+            raise
+        self.loads[adapter] += 1
+
+
 class SimEngine:
     """Implements services.experts.engine.Engine. Another `revision` answers otherwise, as other weights do: like an
     adapter of that name."""
 
-    def __init__(self, timing: SimTiming | None = None, model: str = "sim", revision: str = "") -> None:
+    def __init__(
+        self,
+        timing: SimTiming | None = None,
+        model: str = "sim",
+        revision: str = "",
+        adapters: SimAdapters | None = None,
+    ) -> None:
         self.timing = timing if timing is not None else SimTiming()
+        self.adapters = adapters
         self._name, self._revision = model, revision
         self._model = SimModel(self.timing)
         self._timer: asyncio.Handle | None = None
@@ -46,7 +83,8 @@ class SimEngine:
             kv_tokens=config.sim_kv_tokens,
             max_model_len=config.max_model_len,
         )
-        return cls(timing, config.model_name, config.revision)
+        adapters = SimAdapters(config) if config.adapters else None
+        return cls(timing, config.model_name, config.revision, adapters)
 
     # The port --------------------------------------------------------------------------------------------
 
@@ -63,6 +101,14 @@ class SimEngine:
         if self._dead:
             sink(StreamError(stream_id, "engine_lost", "the simulated engine crashed", retryable=True))
             return
+        if job.adapter:
+            try:
+                if self.adapters is None:
+                    raise adapter_files.missing(job.adapter)
+                self.adapters.use(job.adapter)
+            except RequestError as error:
+                sink(StreamError(stream_id, error.reason, error.message, retryable=False))
+                return
         if self._revision:
             job = msgspec.structs.replace(job, adapter=self._revision + job.adapter)
         error = self._model.submit(stream_id, job, sink)

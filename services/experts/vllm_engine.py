@@ -26,7 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ..config import ExpertsConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, RequestError
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, count_ids, pack_ids, unpack_ids
 from . import vllm_gpu_fork, vllm_processes, vllm_resume_plugin, weight_files
@@ -34,6 +34,7 @@ from .engine import EngineInfo, EngineLoadSample, Sink, StreamError
 from .groups import RankPlace, check
 from .orphan_guard import OrphanGuard
 from .refusals import explained
+from .vllm_adapters import VllmAdapters
 from .vllm_outputs import Counters, Stream, TokenRouter
 from .vllm_params import engine_args, sampling_params
 from .vllm_versions import CLIENT_ERRORS, USAGE
@@ -72,6 +73,7 @@ class VllmEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampled = Counters()
         self._guard: OrphanGuard | None = None
+        self._adapters: VllmAdapters | None = None
         self.cores: list[Process] = []
         """Without them there are no tokens; known once started."""
         self._stopped = False
@@ -80,6 +82,8 @@ class VllmEngine:
 
     async def start(self) -> EngineInfo:
         revision = self._check_model()
+        if self._config.adapters:
+            self._adapters = VllmAdapters(self._config)
         self._guard = OrphanGuard()
         try:
             self._llm = llm = await asyncio.to_thread(self._build)
@@ -229,10 +233,8 @@ class VllmEngine:
         assert self._info is not None
         if self._router.lost or self._llm is None:
             return StreamError(stream_id, Reason.ENGINE_LOST, self._router.lost or "stopped", True)
-        if job.adapter:
-            return StreamError(
-                stream_id, Reason.MODEL_NOT_FOUND, f"no adapter {job.adapter} is loaded", False
-            )
+        if job.adapter and self._adapters is None:
+            return StreamError(stream_id, Reason.MODEL_NOT_FOUND, "this engine serves no adapters", False)
         prompt, emitted = count_ids(job.prompt_ids), count_ids(job.emitted_ids)
         if not prompt:
             return StreamError(stream_id, Reason.INVALID_FIELD, "the prompt is empty", False)
@@ -257,7 +259,13 @@ class VllmEngine:
             prompt = tokens_input(
                 unpack_ids(job.prompt_ids + job.emitted_ids), cache_salt=job.cache_salt or None
             )
-            await self._llm.add_request(name, prompt, sampling_params(job))
+            lora = None
+            if job.adapter and self._adapters is not None:
+                in_use = {one.job.adapter for one in self._router.live.values()}
+                lora = await self._adapters.request(self._llm, job.adapter, in_use)
+            await self._llm.add_request(name, prompt, sampling_params(job), lora_request=lora)
+        except RequestError as error:
+            self._fail(stream, StreamError(stream.stream_id, error.reason, error.message, False))
         except CLIENT_ERRORS as error:
             self._fail(stream, StreamError(stream.stream_id, Reason.INVALID_FIELD, str(error), False))
         except EngineDeadError:

@@ -13,6 +13,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 
 from ..config import ExpertsConfig
 from ..request import GenerateJob, GuidedDecoding, count_ids, unpack_ids
+from . import adapter_files
 from .groups import CPU_PREFILL_CHUNK, RankPlace
 from .vllm_cpu_executor import CpuExecutor
 from .vllm_gpu_args import use_gpus
@@ -107,6 +108,13 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         args.max_num_batched_tokens = max(CPU_PREFILL_CHUNK, config.max_num_seqs)
     else:
         use_gpus(args, config)
+    if config.adapters:
+        args.enable_lora = True
+        args.max_loras = min(config.max_adapters, config.max_kept_adapters)
+        args.max_cpu_loras = config.max_kept_adapters
+        args.max_lora_rank = config.max_adapter_rank
+        # Only these: what vLLM wraps for adapters it wraps for everyone, and experts it cannot on CPUs.
+        args.lora_target_modules = list(adapter_files.base_of(config.model_name, config.model_path).modules)
     if not place.alone:
         args.data_parallel_size = place.size
         args.data_parallel_rank = place.rank

@@ -20,7 +20,15 @@ MAX_HEADER_BYTES = 100_000_000
 def check(folder: Path) -> int:
     """Bytes of all weight files. Raises ConfigError naming the first file that is missing, cut off or no safetensors
     file at all."""
-    return sum(_check_file(folder / name) for name in _names(folder))
+    return sum(check_file(folder / name) for name in _names(folder))
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape, of a file that `check_file` found sound."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = cast(dict[str, dict[str, list[int]]], json.loads(file.read(length)))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _names(folder: Path) -> list[str]:
@@ -47,7 +55,8 @@ def _names(folder: Path) -> list[str]:
     return names
 
 
-def _check_file(path: Path) -> int:
+def check_file(path: Path) -> int:
+    """Bytes of one file. Raises ConfigError when it is cut off or no safetensors file at all, OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)

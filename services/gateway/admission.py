@@ -12,6 +12,7 @@ import msgspec
 
 from ..config import LimitsConfig
 from ..errors import RequestError
+from ..experts.adapters import SEPARATOR, split_model
 from ..link.messages import Acquire
 from ..outcome import Reason
 from ..request import InferenceRequest, SamplingParams, count_ids
@@ -24,7 +25,8 @@ MAX_PREFIX_BLOCKS = 16
 
 class Work(msgspec.Struct, frozen=True):
     """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock; `revision` is that of the
-    model which its session gets ("": not known yet, any); `pinned`: it must be that one."""
+    model which its session gets ("": not known yet, any); `pinned`: it must be that one. `adapter` is name@revision of
+    a LoRA adapter ("": none)."""
 
     principal: Principal
     request: InferenceRequest
@@ -35,6 +37,7 @@ class Work(msgspec.Struct, frozen=True):
     deadline_s: float
     revision: str = ""
     pinned: bool = False
+    adapter: str = ""
 
     @property
     def session(self) -> str:
@@ -48,15 +51,25 @@ class Work(msgspec.Struct, frozen=True):
         return sum(map(count_ids, self.prompts))
 
 
-def check_model(principal: Principal, request: InferenceRequest, served: tuple[str, ...]) -> None:
-    """Raises RequestError (MODEL_NOT_FOUND): unknown, or not for this key; the difference is not told."""
-    if request.model and request.model not in served:
-        raise _no_model(request.model)
-    if principal.models and (request.model or served[0]) not in principal.models:
-        raise _no_model(request.model or served[0])
+def check_model(principal: Principal, request: InferenceRequest, served: str) -> str:
+    """The adapter that is asked for, "" for the model itself. Raises RequestError (MODEL_NOT_FOUND): unknown, or not
+    for this key; the difference is not told."""
+    split = split_model(request.model, served)
+    if split is None or not may_use(principal, served, split[1]):
+        raise no_model(request.model or served)
+    return split[1]
 
 
-def _no_model(name: str) -> RequestError:
+def may_use(principal: Principal, model: str, adapter: str) -> bool:
+    """A key without a list may ask for any model; one with a list for those in it, `base:adapter` or `base:*` naming
+    adapters, which `base` alone does not."""
+    if not principal.models:
+        return True
+    asked = f"{model}{SEPARATOR}{adapter}" if adapter else model
+    return asked in principal.models or (adapter != "" and f"{model}{SEPARATOR}*" in principal.models)
+
+
+def no_model(name: str) -> RequestError:
     shown = name if len(name) <= 64 else name[:61] + "…"
     return RequestError(
         Reason.MODEL_NOT_FOUND, f"the model '{shown}' does not exist or is not yours", param="model"
@@ -114,8 +127,19 @@ def prefix_hashes(salt: str, ids: bytes) -> tuple[int, ...]:
     return tuple(hashes)
 
 
+def adapter_hashes(adapter: str, num_blocks: int) -> tuple[int, ...]:
+    """An adapter as the beginning of a prompt, as long as the prompt's own: an engine that held this adapter last is
+    then preferred as one is that holds half of the prefix, by the same means, and for the same reason."""
+    digest = blake2b(adapter.encode(), digest_size=8, person=b"lora-adapter").digest()
+    first = int.from_bytes(digest, "little") >> 1
+    return tuple(first ^ number for number in range(max(1, num_blocks)))
+
+
 def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt: str) -> Acquire:
     """What the queue is told of one choice; flow.py fills in ticket, age and remainder."""
+    prefix = prefix_hashes(salt + work.adapter, prompt)
+    if work.adapter:
+        prefix = adapter_hashes(work.adapter, len(prefix)) + prefix
     return Acquire(
         ticket=0,
         request_id=request_id,
@@ -127,7 +151,7 @@ def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt:
         age_s=0.0,
         remaining_s=0.0,
         weight=work.principal.weight,
-        prefix=prefix_hashes(salt, prompt),
+        prefix=prefix,
         revision=work.revision,
         pinned=work.pinned,
     )

@@ -49,7 +49,7 @@ class CachedFlight:
             return cls("bypass")
         key = mesh.keys.key(
             principal.tenant,
-            mesh.model.identity_of(work.revision),
+            mesh.model.identity_of(work.revision, work.adapter),
             work.request,
             work.prompts,
             mesh.policy.version,
@@ -93,7 +93,7 @@ class CachedFlight:
         question = question_of(work.request)
         if question is None:
             return
-        identity, policy_version = mesh.model.identity_of(work.revision), mesh.policy.version
+        identity, policy_version = mesh.model.identity_of(work.revision, work.adapter), mesh.policy.version
         namespace = mesh.keys.namespace(
             work.principal.tenant, identity, work.request, question.context, policy_version
         )

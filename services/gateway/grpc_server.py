@@ -31,7 +31,7 @@ from ..request import InferenceRequest
 from . import grpc_tls, pipeline
 from .grpc_health import SERVICE, Health
 from .grpc_responders import StreamResponder, UnaryResponder
-from .identity import Permission, bearer
+from .identity import Permission, Principal, bearer
 from .mesh import Mesh
 from .tls import TlsFiles
 
@@ -164,8 +164,8 @@ class GrpcServer:
         return call
 
     async def _list_models(self, data: bytes, context: Context) -> bytes:
-        await self._authorise(context)
-        return grpc_encode.models(self._mesh.served_models(), self._mesh.started_unix_s)
+        principal = await self._authorise(context)
+        return grpc_encode.models(await self._mesh.models_for(principal), self._mesh.started_unix_s)
 
     async def _embed(self, data: bytes, context: Context) -> bytes:
         await self._authorise(context)
@@ -173,13 +173,16 @@ class GrpcServer:
         await abort(context, error, self._mesh.new_request_id())
         raise error
 
-    async def _authorise(self, context: Context) -> None:
+    async def _authorise(self, context: Context) -> Principal:
         metadata = text_metadata(context)
         try:
             credential = bearer(metadata.get("authorization", ""), metadata.get("x-api-key", ""))
-            self._mesh.identity.authenticate(credential).require(Permission.GENERATE)
+            principal = self._mesh.identity.authenticate(credential)
+            principal.require(Permission.GENERATE)
+            return principal
         except MeshError as error:
             await abort(context, error, self._mesh.new_request_id())
+            raise
 
 
 async def abort(context: Context, error: MeshError, request_id: str) -> None:

@@ -185,11 +185,15 @@ class HttpApp:
         wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)
 
     async def _models(self, scope: Mapping[str, Any], receive: Receive) -> None:
-        self._respond(scope, encode.models(self._mesh.served_models(), self._mesh.started_unix_s))
+        self._respond(scope, encode.models(await self._names(scope), self._mesh.started_unix_s))
+
+    async def _names(self, scope: Mapping[str, Any]) -> tuple[str, ...]:
+        principal = self._mesh.identity.authenticate(credential(dict(scope["headers"])))
+        return await self._mesh.models_for(principal)
 
     async def _model(self, scope: Mapping[str, Any], receive: Receive) -> None:
         name = scope["raw_path"][len(b"/v1/models/") :].decode("ascii", "replace")
-        if name not in self._mesh.served_models():
+        if name not in await self._names(scope):
             raise RequestError(
                 Reason.MODEL_NOT_FOUND, f"the model '{name[:64]}' does not exist", param="model"
             )

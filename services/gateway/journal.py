@@ -24,6 +24,7 @@ from .journal_part import Part
 from .journal_run import Run
 from .journal_words import JournalHead, expired, handed_over
 from .mesh import Mesh
+from .pipeline import shown_model
 from .viewer import Viewer
 
 AWAY_S = 1.0
@@ -113,13 +114,13 @@ class Journal:
                 message = "this idempotency key was used for another request; take a new one"
                 raise RequestError(Reason.IDEMPOTENCY_CONFLICT, message, param="idempotency-key")
             return run, False
-        info = mesh.model.info
         head = JournalHead(
             request_id,
             int(mesh.clock.wall_s()),
-            info.model,
+            shown_model(mesh, work),
             work.revision,
             mesh.policy.version,
+            work.adapter,
         )
         run = self._runs[key.wire] = Run(self, mesh, work, key, fingerprint, trace)
         run.start(head, resume=resume)

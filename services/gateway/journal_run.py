@@ -31,7 +31,7 @@ from .generation import Generation
 from .journal_part import Part, Runs
 from .journal_words import JournalHead, JournalTail, decode_head, decode_tail, encode, expired, handed_over
 from .mesh import Mesh
-from .pipeline import prepare, settle
+from .pipeline import prepare, settle, shown_model
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,11 @@ class Run(Part):
         mesh = self._mesh
         info, policy = mesh.model.info, mesh.policy_of(begun.policy)
         known = mesh.queue.revisions(info.model) or ()
-        if policy is None or begun.model != info.model or begun.revision not in known:
+        if policy is None or begun.model != shown_model(mesh, self._work) or begun.revision not in known:
             raise expired("it was begun with another model, revision or policy")
-        work = msgspec.structs.replace(self._work, revision=begun.revision, pinned=True)
+        work = msgspec.structs.replace(
+            self._work, revision=begun.revision, adapter=begun.adapter, pinned=True
+        )
         generation = prepare(
             mesh, work, self.show.head, self.show, mesh.telemetry.silent(),
             make_choice=self.make_choice, policy=policy,

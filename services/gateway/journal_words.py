@@ -19,6 +19,7 @@ class JournalHead(msgspec.Struct, frozen=True, array_like=True):
     model: str
     revision: str
     policy: str
+    adapter: str = ""
 
 
 class JournalTail(msgspec.Struct, frozen=True, array_like=True):

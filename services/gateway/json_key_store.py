@@ -52,6 +52,7 @@ def add(
     weight: float = 1.0,
     journal: JournalUse = "asked",
     semantic_cache: float = 0.0,
+    models: tuple[str, ...] = (),
 ) -> KeyRecord:
     """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
     content = load(path) if path.exists() else KeyFile(pepper=secrets.token_hex(32))
@@ -64,6 +65,7 @@ def add(
         weight=weight,
         journal=journal,
         semantic_cache=semantic_cache,
+        models=models,
     )
     kept = tuple(other for other in content.keys if other.key_id != key_id)
     save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))

@@ -20,6 +20,7 @@ from ..cache.key import CacheKeys, ModelIdentity
 from ..clock import Clock
 from ..config import CacheConfig, GatewayConfig
 from ..errors import OverloadError
+from ..experts.adapters import SEPARATOR
 from ..experts.engine import EngineInfo
 from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
@@ -30,8 +31,9 @@ from ..telemetry.trace import RequestTrace
 from ..text.tokenizer import Tokenizer, decode_all
 from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
-from .admission import Work
-from .identity import Identity
+from .adapter_shelf import AdapterShelf
+from .admission import Work, may_use
+from .identity import Identity, Principal
 from .migrate import RetryBudget
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
@@ -58,15 +60,20 @@ class JournalPort(Protocol):
 class Model:
     """What is served, once the engines have said what they are."""
 
-    def __init__(self, info: EngineInfo, tokenizer: Tokenizer, template: str = "") -> None:
-        self.info, self.tokenizer = info, tokenizer
+    def __init__(
+        self, info: EngineInfo, tokenizer: Tokenizer, template: str = "", adapters: AdapterShelf | None = None
+    ) -> None:
+        self.info, self.tokenizer, self.adapters = info, tokenizer, adapters
         self.identity = ModelIdentity(info.model, info.revision, template)
 
-    def identity_of(self, revision: str) -> ModelIdentity:
-        """The same of another revision, which shares tokenizer and template; "" is the one that loaded first."""
-        if not revision or revision == self.identity.revision:
+    def identity_of(self, revision: str, adapter: str = "") -> ModelIdentity:
+        """The same of another revision, which shares tokenizer and template ("" is the one that loaded first), and with
+        an adapter."""
+        if not adapter and (not revision or revision == self.identity.revision):
             return self.identity
-        return msgspec.structs.replace(self.identity, revision=revision)
+        return msgspec.structs.replace(
+            self.identity, revision=revision or self.identity.revision, adapter=adapter
+        )
 
 
 class Mesh:
@@ -118,8 +125,18 @@ class Mesh:
         """The engines are there."""
         self._model = model
 
-    def served_models(self) -> tuple[str, ...]:
-        return () if self._model is None else (self._model.info.model,)
+    async def models_for(self, principal: Principal) -> tuple[str, ...]:
+        """What may be asked for with this key: the model, and `model:adapter` for each adapter; () while loading."""
+        if (model := self._model) is None:
+            return ()
+        name, found = model.info.model, list[str]()
+        if may_use(principal, name, ""):
+            found.append(name)
+        if model.adapters is not None:
+            for adapter in await model.adapters.names_for(principal.tenant):
+                if may_use(principal, name, adapter):
+                    found.append(f"{name}{SEPARATOR}{adapter}")
+        return tuple(found)
 
     @property
     def policy(self) -> CompiledPolicy:

@@ -21,6 +21,7 @@ from ..cache.key import CacheKeys
 from ..clock import Clock, SystemClock
 from ..config import GatewayConfig, GraphConfig
 from ..errors import ConfigError, MeshError
+from ..experts.adapter_files import base_of
 from ..experts.engine import ModelCard
 from ..link.asyncio_link import DEAD_AFTER_S, Resolve
 from ..postprocess.chain import CompiledPolicy
@@ -31,6 +32,7 @@ from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.queue_watch import Fetch, QueueWatch
 from ..telemetry.siblings import shared_folder
 from . import json_key_store
+from .adapter_shelf import AdapterShelf
 from .canary import run_canary
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
@@ -156,13 +158,22 @@ class GatewayNode:
             try:
                 card = await self._peers.card()
                 tokenizer = await asyncio.to_thread(load_tokenizer, card.model_path)
+                shelf = self._shelf(card)
                 break
             except (ConfigError, OSError, MeshError) as error:
                 self.mesh.readiness.failed(str(error))
                 log.warning("no model yet: %s", error)
                 await asyncio.sleep(1.0)
-        self.mesh.serve_model(Model(card.info, tokenizer, template=card.info.revision))
+        self.mesh.serve_model(Model(card.info, tokenizer, template=card.info.revision, adapters=shelf))
         await self._prove()
+
+    def _shelf(self, card: ModelCard) -> AdapterShelf | None:
+        """None where no adapters are served. Raises ConfigError."""
+        experts = self._config.experts
+        if not experts.adapters:
+            return None
+        base = base_of(card.info.model, card.model_path, experts.max_adapter_rank)
+        return AdapterShelf(experts.adapters, base, self._clock)
 
     async def _prove(self) -> None:
         """Keep readiness honest: a canary through the whole graph whenever nothing else proved it."""

@@ -29,7 +29,7 @@ from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
 from ..telemetry.trace import RequestTrace
 from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
-from .admission import Work, admit, check_model, lease_template
+from .admission import Work, admit, check_model, lease_template, no_model
 from .answers import CachedFlight, replay_answer, to_keep
 from .choice import Choice
 from .flow import ChoiceFlow
@@ -83,7 +83,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         flight = await CachedFlight.look_up(mesh, work)
         trace.looked_up(flight.verdict)
         created = int(mesh.clock.wall_s())
-        head = AnswerHead(call.request_id, mesh.model.info.model, created, flight.verdict, resumable)
+        head = AnswerHead(call.request_id, shown_model(mesh, work), created, flight.verdict, resumable)
         head = head if flight.answer is None else flight.headed(head)
         with flight.seated():
             if flight.answer is not None:
@@ -136,14 +136,28 @@ async def admitted(
 ) -> Work:
     """Step 2. Raises RequestError, AuthError, OverloadError (NOT_READY: this gateway does not know its model yet)."""
     arrived_s = mesh.clock.now_s()
-    check_model(principal, request, (mesh.model.info.model,))
+    name = check_model(principal, request, mesh.model.info.model)
+    adapter = await adapter_of(mesh, principal, request, name) if name else ""
     mesh.policy.check_input(request, mesh.text_of)
     prompts = await mesh.tokenize(request)
     trace.step("tokenized")
     info = mesh.model.info
     work = admit(principal, request, prompts, mesh.config.limits, info.max_model_len, arrived_s)
-    revision = mesh.queue.revision_of(info.model, work.session or request_id)
-    return msgspec.structs.replace(work, revision=revision) if revision else work
+    revision = mesh.queue.revision_of(info.model, work.session or request_id) or ""
+    return msgspec.structs.replace(work, revision=revision, adapter=adapter) if revision or adapter else work
+
+
+async def adapter_of(mesh: Mesh, principal: Principal, request: InferenceRequest, name: str) -> str:
+    """name@revision of an adapter that may be used. Raises RequestError."""
+    shelf = mesh.model.adapters
+    if shelf is None:
+        raise no_model(request.model)
+    return str((await shelf.find(name, principal.tenant)).ref)
+
+
+def shown_model(mesh: Mesh, work: Work) -> str:
+    """The model's name as the client asked for it."""
+    return work.request.model if work.adapter else mesh.model.info.model
 
 
 async def generated(
@@ -212,6 +226,7 @@ def prepare(
                 prompt,
                 engine_sampling(sampling, request),
                 cache_salt=salt,
+                adapter=work.adapter,
                 stream_interval=1 if request.stream or sampling.stop else WHOLE_ANSWER_INTERVAL,
             )
             flow = ChoiceFlow(

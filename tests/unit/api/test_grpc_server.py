@@ -42,7 +42,7 @@ class FakeMesh:
         self.readiness = Readiness()
         self.identity = Identity(b"p", [KeyRecord("k", digest_key(b"p", "em-key"), "tenant")])
 
-    def served_models(self) -> tuple[str, ...]:
+    async def models_for(self, principal: object) -> tuple[str, ...]:
         return ("m",)
 
     def new_request_id(self) -> str:
