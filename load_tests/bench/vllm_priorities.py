@@ -22,9 +22,9 @@ class PriorityEngine(VllmEngine):
         llm = AsyncLLM.from_engine_args(args, usage_context=USAGE, stat_loggers=[_NoLogger])
         add_request = llm.add_request
 
-        async def add(name: str, prompt: object, params: object) -> object:
+        async def add(name: str, prompt: object, params: object, **rest: object) -> object:
             number = self._numbers.pop(name, 0)
-            return await add_request(name, prompt, params, priority=number)  # type: ignore[arg-type]
+            return await add_request(name, prompt, params, priority=number, **rest)  # type: ignore[arg-type]
 
         self._numbers: dict[str, int] = {}
         llm.add_request = add  # type: ignore[method-assign,assignment]

@@ -3,10 +3,10 @@
 
 Rules: counters only; it holds no requests and picks nobody (ordering/token_fairness.py does).
 
-Invariant (theorem 4.3 of the paper, weights 1): between two tenants that both wait all the time, the service
-received differs by at most 2·max(w_in·L_in, w_out·M), where L_in is the longest prompt and M the most output tokens
-that can be under way at once and not yet reported. A tenant that comes back is lifted to the least counter of those
-who wait, so that idleness earns no credit.
+Invariant (as theorem 4.3 of the paper; ours has weights, and charges a prompt when it is granted): between two tenants
+that both wait all the time, the service received per weight differs by at most 2·(w_in·L_in + w_out·M) / least weight,
+where L_in is the longest prompt and M the most output tokens that can be under way at once and not yet reported. A
+tenant that comes back is lifted to the least counter of those who wait, so that idleness earns no credit.
 """
 
 from __future__ import annotations
