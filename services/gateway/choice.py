@@ -17,7 +17,7 @@ from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFai
 from ..outcome import Outcome
 from ..request import FinishReason, TokenFrame, TokenLogprob
 from ..telemetry.names import ITL_BOUNDS_S
-from .effects import AskLease, CloseStream, DropTicket, Effect, Failed, Finished, OpenStream, ReturnLease
+from .effects import AskLease, CloseStream, DropTicket, Effect, Finished, OpenStream, ReturnLease
 from .flow import ChoiceFlow
 from .migrate import Loss
 from .mux import Receiver
@@ -226,27 +226,28 @@ class Choice:
 
     def apply(self, effects: Sequence[Effect]) -> None:
         """Run effects in order."""
-        if effects:
-            self.leave_short_way()
-        leases, engines = self._generation.leases, self._generation.engines
-        for effect in effects:
-            match effect:
-                case AskLease(acquire):
-                    leases.acquire(acquire, self)
-                case OpenStream(grant, submit):
-                    engines.open(grant, submit, self)
-                case CloseStream(engine_id, stream_id):
-                    engines.close(engine_id, stream_id)
-                case ReturnLease(release):
-                    leases.release(release)
-                    if release.outcome in MOVES:
-                        self._generation.observer.migrated(release.outcome)
-                case DropTicket(ticket):
-                    leases.cancel(ticket)
-                case Finished(finish):
-                    self._end(finish)
-                case Failed(error, outcome):
-                    self._generation.failed(self, error, outcome)
+        if not effects:
+            return
+        self.leave_short_way()
+        generation = self._generation
+        for effect in effects:  # not a match statement: that costs four times as much, six times a request
+            if isinstance(effect, ReturnLease):
+                release = effect.release
+                generation.leases.release(release)
+                if release.outcome in MOVES:
+                    generation.observer.migrated(release.outcome)
+            elif isinstance(effect, Finished):
+                self._end(effect.finish)
+            elif isinstance(effect, AskLease):
+                generation.leases.acquire(effect.acquire, self)
+            elif isinstance(effect, OpenStream):
+                generation.engines.open(effect.grant, effect.submit, self)
+            elif isinstance(effect, CloseStream):
+                generation.engines.close(effect.engine_id, effect.stream_id)
+            elif isinstance(effect, DropTicket):
+                generation.leases.cancel(effect.ticket)
+            else:
+                generation.failed(self, effect.error, effect.outcome)
 
     def _finish(self, text: str, effects: list[Effect]) -> None:
         self._last_text = text

@@ -112,8 +112,9 @@ class Generation:
             await self._done
         finally:
             timer.cancel()
-            for choice in self.choices:  # anything is left only where the task was cancelled
-                choice.apply(choice.flow.on_cancel())
+            for choice in self.choices:
+                if choice.flow.phase is not Phase.DONE:  # only where the task was cancelled
+                    choice.apply(choice.flow.on_cancel())
 
     # services.cache.seat.Follower: somebody else generates our answer ------------------------------------
 

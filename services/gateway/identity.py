@@ -8,6 +8,7 @@ hash at 260 ms a check would be a denial of service by itself).
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
@@ -89,11 +90,29 @@ def digest_key(pepper: bytes, key: str) -> str:
     return hmac.digest(pepper, key.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
+class KeyDigest:
+    """`digest_key` with one pepper, its two blocks hashed beforehand: RFC 2104 allows it (§4), and OpenSSL's way to a
+    fresh HMAC costs more (13 µs) than everything else that asks who somebody is."""
+
+    def __init__(self, pepper: bytes) -> None:
+        block = hashlib.sha256(pepper).digest() if len(pepper) > 64 else pepper
+        block = block.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def hex(self, key: str) -> str:
+        """As `digest_key`."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(key.encode("utf-8", "surrogateescape"))
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
 class Identity:
     """Authenticates by API key. The look-up is by digest, so its timing tells nothing about stored keys."""
 
     def __init__(self, pepper: bytes, records: Iterable[KeyRecord]) -> None:
-        self._pepper = pepper
+        self._digest = KeyDigest(pepper)
         self._by_digest = {
             record.digest: Principal(
                 tenant=record.tenant,
@@ -117,7 +136,7 @@ class Identity:
             )
         if len(credential) > 512:
             raise AuthError(Reason.UNAUTHENTICATED, "the API key is not valid")
-        principal = self._by_digest.get(digest_key(self._pepper, credential))
+        principal = self._by_digest.get(self._digest.hex(credential))
         if principal is None:
             raise AuthError(Reason.UNAUTHENTICATED, "the API key is not valid")
         return principal

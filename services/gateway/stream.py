@@ -73,6 +73,8 @@ class TextStage:
         """Text that became visible, and how many of `ids` belong to the answer (fewer after a stop)."""
         if len(ids) == 1:
             return self._push_one(ids[0]), 1
+        if self._stops is None and self._chain is None:
+            return "".join(map(self._decoder.push, ids)), len(ids)
         parts: list[str] = []
         for used, token_id in enumerate(ids, 1):
             parts.append(self._push_one(token_id))

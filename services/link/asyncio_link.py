@@ -80,12 +80,13 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
-        if not self.is_open or self._transport is None:
+        transport = self._transport
+        if transport is None or not self._session.ready or transport.is_closing():
             self._outbox.clear()
             return
         messages, self._outbox = self._outbox, []
-        self._transport.write(encode_frame(messages))
-        if self._transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+        transport.write(encode_frame(messages))
+        if transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.close("the peer does not read")
 
     # asyncio.Protocol ----------------------------------------------------------------------------------
@@ -106,15 +107,19 @@ class Link(asyncio.Protocol):
         assert self._transport is not None
         assert self._liveness is not None
         self._liveness.heard(self._loop.time())
-        was_ready = self._session.ready
+        session = self._session
+        was_ready, reply = session.ready, b""
         try:
-            messages, reply = self._session.receive(data)
+            if was_ready:
+                messages = session.messages(data)
+            else:
+                messages, reply = session.receive(data)
         except LinkClosed as error:
             self.close(error.message)
             return
         if reply:
             self._transport.write(reply)
-        if not was_ready and self._session.ready:
+        if not was_ready and session.ready:
             if not self.up.done():
                 self.up.set_result(None)
             self._handler.link_up(self)
@@ -240,6 +245,13 @@ class Redial:
 
     def link_message(self, link: Link, message: AnyMessage) -> None:
         self._handler.link_message(link, message)
+
+    def link_messages(self, link: Link, messages: list[AnyMessage]) -> None:
+        """All of a read, without a call in between for each."""
+        take = self._handler.link_message
+        for message in messages:
+            if type(message) is not Ping:
+                take(link, message)
 
     def link_down(self, link: Link, why: str) -> None:
         self.link = None

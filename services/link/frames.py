@@ -22,10 +22,8 @@ _DECODER = msgspec.msgpack.Decoder(list[AnyMessage])
 
 def encode_frame(messages: Sequence[object]) -> bytes:
     """One frame with all `messages`, in order."""
-    buffer = bytearray(4)
-    _ENCODER.encode_into(messages, buffer, 4)
-    _LENGTH.pack_into(buffer, 0, len(buffer) - 4)
-    return bytes(buffer)
+    payload = _ENCODER.encode(messages)
+    return _LENGTH.pack(len(payload)) + payload
 
 
 def decode_payload(payload: bytes | bytearray | memoryview) -> list[AnyMessage]:
@@ -43,12 +41,16 @@ class FrameReader:
         self._buffer = bytearray()
         self._max_frame_bytes = max_frame_bytes
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Complete payloads in `data` and what was held back. Raises LinkClosed on an oversize frame."""
+    def messages(self, data: bytes) -> list[AnyMessage]:
+        """The messages of all frames that are complete with `data`. Raises LinkClosed on garbage."""
         if not self._buffer and len(data) >= 4:
             length = _LENGTH.unpack_from(data)[0]
             if len(data) == length + 4 and length <= self._max_frame_bytes:
-                return [data[4:]]  # the common case: one read, one frame, one copy
+                return decode_payload(data[4:])  # the common case: one read, one frame, one copy
+        return [message for payload in self.feed(data) for message in decode_payload(payload)]
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Complete payloads in `data` and what was held back. Raises LinkClosed on an oversize frame."""
         self._buffer += data
         payloads: list[bytes] = []
         start = 0

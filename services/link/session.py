@@ -18,7 +18,7 @@ import secrets
 from enum import Enum
 
 from ..errors import LinkClosed
-from .frames import FrameReader, decode_payload
+from .frames import FrameReader
 from .messages import AnyMessage
 
 NONCE_BYTES = 32
@@ -42,7 +42,8 @@ class Session:
         self._nonce = nonce if nonce is not None else secrets.token_bytes(NONCE_BYTES)
         self._peer_nonce = b""
         self._pending = b""
-        self._reader = FrameReader()
+        self.messages = FrameReader().messages
+        """Of a link that is ready: what bytes of the peer mean. Raises LinkClosed on garbage."""
 
     def greeting(self) -> bytes:
         """What to send when the connection is made."""
@@ -51,15 +52,9 @@ class Session:
     def receive(self, data: bytes) -> tuple[list[AnyMessage], bytes]:
         """Messages that arrived, and bytes to send at once (handshake). Raises LinkClosed on a wrong peer."""
         if self.ready:
-            return self._messages(data), b""
+            return self.messages(data), b""
         self._pending += data
         return self._server_step() if self.role is Role.SERVER else self._client_step()
-
-    def _messages(self, data: bytes) -> list[AnyMessage]:
-        payloads = self._reader.feed(data)
-        if len(payloads) == 1:
-            return decode_payload(payloads[0])
-        return [message for payload in payloads for message in decode_payload(payload)]
 
     def _server_step(self) -> tuple[list[AnyMessage], bytes]:
         head = NONCE_BYTES + MAC_BYTES + 1
@@ -73,7 +68,7 @@ class Session:
             raise LinkClosed("link refused: wrong key")
         self.name = self._pending[head:size].decode(errors="replace")
         rest, self._pending, self.ready = self._pending[size:], b"", True
-        return self._messages(rest) if rest else [], self._mac(b"server", self._nonce, nonce)
+        return self.messages(rest) if rest else [], self._mac(b"server", self._nonce, nonce)
 
     def _client_step(self) -> tuple[list[AnyMessage], bytes]:
         if not self._peer_nonce:
@@ -89,7 +84,7 @@ class Session:
         if not hmac.compare_digest(mac, self._mac(b"server", self._peer_nonce, self._nonce)):
             raise LinkClosed("link refused: the server does not know the key")
         self._pending, self.ready = b"", True
-        return self._messages(rest) if rest else [], b""
+        return self.messages(rest) if rest else [], b""
 
     def _mac(self, who: bytes, server_nonce: bytes, client_nonce: bytes) -> bytes:
         return hmac.digest(self._key, who + server_nonce + client_nonce, "sha256")

@@ -7,10 +7,20 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
-from services.gateway.identity import Identity, KeyRecord, Permission, bearer, digest_key, new_key
+from services.gateway.identity import (
+    Identity,
+    KeyDigest,
+    KeyRecord,
+    Permission,
+    bearer,
+    digest_key,
+    new_key,
+)
 from services.outcome import Reason
 
 
@@ -64,3 +74,8 @@ def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
 )
 def test_where_a_credential_may_stand(authorization: str, x_api_key: str, expected: str) -> None:
     assert bearer(authorization, x_api_key) == expected
+
+
+@given(st.binary(min_size=1, max_size=130), st.text(st.characters(codec="utf-8"), max_size=200))
+def test_the_quick_digest_is_the_one_that_is_stored(pepper: bytes, key: str) -> None:
+    assert KeyDigest(pepper).hex(key) == digest_key(pepper, key)
