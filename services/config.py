@@ -186,7 +186,9 @@ class JournalConfig(Section):
         default=0.3, ge=0, description="no new owners before the old ones could speak up"
     )
     return_grace_s: float = Field(
-        default=1.5, ge=0, description="a new journal does not call an answer unknown that somebody has seen a part of"
+        default=1.5,
+        ge=0,
+        description="a new journal does not call an answer unknown that somebody has seen a part of",
     )
 
 

@@ -174,6 +174,8 @@ class Part(ABC):
             self.stop(handed_over())
         elif state == "off" and self._owned.done():
             self.show.wait_no_more()
+        elif state == "off":  # the journal cannot say now: that is no reason to call the answer gone
+            self.stop(handed_over())
         else:
             self.stop(error or expired("nothing is kept of it any more"))
 

@@ -1,8 +1,8 @@
 """The journal without Ray: the book behind a link, and its store. One per mesh, in the Cache's process.
 
 When it dies, owners tell the next one what they hold, with every token (JournalOpen with their epoch), as gateways
-tell a new queue their leases; until they could, nobody becomes a new owner (`restart_grace_s`). What was finished or
-paused is found in the store, if there is one.
+tell a new queue their leases; until they could, nobody becomes a new owner and no answer is called unknown
+(patience.py). What was finished or paused is found in the store, if there is one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ..link.messages import AnyMessage
 from .book import Book
 from .effects import Deliver, Done, Effect, Follow, Have, Keep, Own, Tell, Watch
 from .entry import Entry
+from .patience import Patience
 from .records import encode, rebuild
 from .store import JournalStore, StoreDown
 from .writer import Writer
@@ -74,7 +75,7 @@ class JournalAuthority:
         self._lives: dict[bytes, tuple[bytes, bytes]] = {}
         self._writer: Writer | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._open_s = 0.0
+        self._patience = Patience(config, 0.0)
         self._counts = dict.fromkeys(("opened", "followed", "resumed", "ended", "conflicts"), 0)
         self._desk: Desk[CacheKey] = Desk(self)
         self.key = self._desk.key
@@ -86,7 +87,7 @@ class JournalAuthority:
 
     def begin(self) -> None:
         """What `start` does apart from listening."""
-        self._open_s = self._clock.now_s() + self._config.restart_grace_s
+        self._patience = Patience(self._config, self._clock.now_s())
         if self._store is not None:
             self._writer = Writer(self._store, self._usurped)
         self._tick()
@@ -161,32 +162,46 @@ class JournalAuthority:
         self._desk.open((link, asked.call_id), key)
         self._asking.add((link, asked.call_id))
         known = self.book.get(key.wire) is not None
-        if known or (self._store is None and (asked.epoch or self._clock.now_s() >= self._open_s)):
+        if known or (self._store is None and self._patience.until_s(asked) <= self._clock.now_s()):
             self._opened(link, asked, key)
         else:
             self._desk.spawn(self._look_up(link, asked, key))
 
     async def _look_up(self, link: Link, asked: JournalOpen, key: CacheKey) -> None:
         """A key that this book does not know: ask the store, and give owners of an earlier life time to speak."""
-        if not asked.epoch:
-            await asyncio.sleep(max(0.0, self._open_s - self._clock.now_s()))
-        if self._store is not None and self.book.get(key.wire) is None:
-            try:
-                kept = await self._store.load(key)
-            except StoreDown as error:
-                log.debug("the journal's store does not answer: %s", error)
-                if not asked.epoch and self.book.get(key.wire) is None:
-                    self._asking.discard((link, asked.call_id))
-                    self._tell((link, asked.call_id), Tell((link, asked.call_id), "off"))
-                    return
-                kept = []
-            if kept and self.book.get(key.wire) is None:
-                self._restore(key, [one.record for one in kept])
-                if self._writer is not None:
-                    self._writer.loaded(key, kept[-1].place)
-        self._asking.discard((link, asked.call_id))
-        if self._desk.get((link, asked.call_id)) is not None:
+        member, until_s = (link, asked.call_id), self._patience.until_s(asked)
+        told = await self._load(key)
+        waits = self._waits(member, key, until_s)
+        while self._waits(member, key, until_s):  # noqa: ASYNC110  # seldom, short, and over for three reasons
+            await asyncio.sleep(min(TICK_S, until_s - self._clock.now_s()))
+        if waits:  # the store may be back by now
+            told = await self._load(key)
+        self._asking.discard(member)
+        if self._desk.get(member) is None:
+            return
+        if told or asked.epoch or self.book.get(key.wire) is not None:
             self._opened(link, asked, key)
+        else:
+            self._tell(member, Tell(member, "off"))
+
+    def _waits(self, member: Member, key: CacheKey, until_s: float) -> bool:
+        asks = self._desk.get(member) is not None
+        return asks and self.book.get(key.wire) is None and self._clock.now_s() < until_s
+
+    async def _load(self, key: CacheKey) -> bool:
+        """Put into the book what the store has of a key. False: the store did not say."""
+        if self._store is None or self.book.get(key.wire) is not None:
+            return True
+        try:
+            kept = await self._store.load(key)
+        except StoreDown as error:
+            log.debug("the journal's store does not answer: %s", error)
+            return False
+        if kept and self.book.get(key.wire) is None:
+            self._restore(key, [one.record for one in kept])
+            if self._writer is not None:
+                self._writer.loaded(key, kept[-1].place)
+        return True
 
     def _restore(self, key: CacheKey, records: list[bytes]) -> None:
         now_s = self._clock.now_s()

@@ -176,7 +176,7 @@ class JournalCall:
         first = self.opening
         return JournalOpen(
             self.call_id, first.key, first.fingerprint, self.head, first.person,
-            epoch=self.epoch if self.state == "own" else 0,
+            epoch=self.epoch if self.state == "own" else 0, follows=self.state == "follow",
         )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class JournalOpen(Message, frozen=True, tag=70):
 
     Answered by JournalState: own (generate it), follow (another gateway does, or did), conflict, gone, off.
     `resume`: only an answer that is known will do. `epoch` > 0: this gateway owns it already, and says so again after
-    its link was down; answered by JournalHave, or JournalState fenced."""
+    its link was down; answered by JournalHave, or JournalState fenced. `follows`: it followed this answer when its link
+    went down."""
 
     call_id: int
     key: bytes
@@ -42,6 +43,7 @@ class JournalOpen(Message, frozen=True, tag=70):
     person: bytes = b""
     resume: bool = False
     epoch: int = 0
+    follows: bool = False
 
 
 class JournalAppend(Message, frozen=True, tag=71):

@@ -72,7 +72,12 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
         queue=QueueConfig(**parts.get("queue", {})),
         experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
         postprocess=PostprocessConfig(**parts.get("postprocess", {})),
-        journal=JournalConfig(**({"open_timeout_s": 5.0, "restart_grace_s": 0.0} | parts.get("journal", {}))),
+        journal=JournalConfig(
+            **(
+                {"open_timeout_s": 5.0, "restart_grace_s": 0.0, "return_grace_s": 0.0}
+                | parts.get("journal", {})
+            )
+        ),
     )
 
 
