@@ -128,7 +128,7 @@ class Controller:
                 self._retry = [effect for effect in self._retry if effect.instance_id != instance_id]
             elif node.phase is drain.Phase.DRAINING and self._mesh.is_empty(instance_id):
                 self._tell(drain.Drained(instance_id))
-            elif node.phase is drain.Phase.AWAITING_REPLACEMENT:
+            elif node.phase is drain.Phase.AWAITING_REPLACEMENT and instance_id in there:
                 before = self._replacing.setdefault(instance_id, frozenset(there[instance_id].serving))
                 if set(there[instance_id].serving) - before:
                     self._replacing.pop(instance_id)

@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -264,12 +265,12 @@ def test_demand_brings_a_machine_and_its_end_takes_it(site: Site) -> None:
     demand = QueueDemand(policy, AskQueue("default"), SystemClock())
     controller = Controller(policy, site.machines, None, site.mesh, SystemClock(), demand)
     before, gaps_s, steps = set(site.machines.view(("spot",))["spot"].serving), list[float](), list[str]()
+    lanes = BUSY_LANES
 
-    async def main() -> int:
+    async def traffic() -> int:
         headers = {"authorization": f"Bearer {KEY}", "cache-control": "no-store"}
         limits = httpx.Limits(max_connections=BUSY_LANES)
         numbers, done = count(200_000), 0
-        lanes = BUSY_LANES
 
         async with httpx.AsyncClient(
             base_url=site.url, headers=headers, limits=limits, timeout=120
@@ -281,26 +282,31 @@ def test_demand_brings_a_machine_and_its_end_takes_it(site: Site) -> None:
                     await stream(client, "plain", next(numbers), gaps_s)
                     done += 1
 
-            async def until(there: Callable[[], bool], what: str) -> None:
-                began_s = time.monotonic()
-                async with asyncio.timeout(90):
-                    while not there():
-                        await asyncio.to_thread(controller.step)
-                        await asyncio.sleep(0.2)
-                steps.append(f"{what} after {time.monotonic() - began_s:.1f} s")
-
-            asked = [asyncio.create_task(lane(place)) for place in range(lanes)]
-            await until(lambda: len(site.engines_on()) > ENGINES, "one engine more")
-            assert set(site.machines.view(("spot",))["spot"].serving) > before
-            lanes = 2
-            await until(
-                lambda: set(site.machines.view(("spot",))["spot"].serving) == before, "one machine less"
-            )
-            lanes = 0
-            await asyncio.gather(*asked)
+            await asyncio.gather(*(lane(place) for place in range(BUSY_LANES)))
         return done
 
-    streams = asyncio.run(main())
+    def until(there: Callable[[], bool], what: str) -> None:
+        """The controller goes round here, in the main thread: Ray starts a node in no other."""
+        began_s = time.monotonic()
+
+        def moved() -> bool:
+            assert not asked.done(), asked.result()
+            controller.step()
+            return there()
+
+        wait_for(moved, what, 90)
+        steps.append(f"{what} after {time.monotonic() - began_s:.1f} s")
+
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(lambda: asyncio.run(traffic()))
+        try:
+            until(lambda: len(site.engines_on()) > ENGINES, "one engine more")
+            assert set(site.machines.view(("spot",))["spot"].serving) > before
+            lanes = 2
+            until(lambda: set(site.machines.view(("spot",))["spot"].serving) == before, "one machine less")
+        finally:
+            lanes = 0
+        streams = asked.result()
     serve.delete("more")
     assert len(site.engines_on()) == ENGINES
     print(f"{streams} streams, 0 failed, {'; '.join(steps)}")

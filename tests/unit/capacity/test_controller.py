@@ -177,6 +177,15 @@ def test_a_rebalance_waits_for_another_node() -> None:
     assert ("drain", victim, None) in world.mesh.said
 
 
+def test_a_rebalance_of_a_machine_that_no_pool_has_is_forgotten() -> None:
+    world = World({"spot": 1})
+    world.tell("EC2 Instance Rebalance Recommendation", "aws.ec2", **{"instance-id": "i-elsewhere"})
+    world.step()
+    world.step()
+    assert not world.controller.failures and "i-elsewhere" not in world.controller.state.nodes
+    assert len(world.spot()) == 1
+
+
 def test_nonsense_in_the_queue_is_forgotten() -> None:
     world = World({})
     world.queue.send("nonsense")
