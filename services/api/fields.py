@@ -69,6 +69,8 @@ def check_text(value: str | None, param: str, max_chars: int = MAX_NAME_CHARS) -
 
 def check_model(model: str) -> str:
     """A model's name, not empty. Whether it exists is decided later (MODEL_NOT_FOUND)."""
+    if 1 <= len(model) <= MAX_NAME_CHARS:
+        return model
     if not model:
         raise invalid("model", "must not be empty")
     return check_text(model, "model")
@@ -108,27 +110,34 @@ def sampling_params(
     logprobs: int | None,
     guided: GuidedDecoding | None,
 ) -> SamplingParams:
-    """Check every sampling field of `body`; the three that differ by kind of body are given checked."""
-    repetition = check_float(body.repetition_penalty, "repetition_penalty", 0.01, MAX_REPETITION_PENALTY, 1.0)
-    top_p = body.top_p
+    """Check every sampling field of `body`; the three that differ by kind of body are given checked. Most fields of most
+    requests are not given, and that is seen here: a call for each would cost more than the rest of the parsing."""
+    repetition, top_p, top_k = body.repetition_penalty, body.top_p, body.top_k
+    if repetition is not None:
+        check_float(repetition, "repetition_penalty", 0.01, MAX_REPETITION_PENALTY, 1.0)
     if top_p is not None and not 0.0 < top_p <= 1.0:
         raise invalid("top_p", "must be above 0 and at most 1")
-    top_k = check_int(body.top_k, "top_k", -1, MAX_TOP_K, 0)
+    if top_k is not None:
+        check_int(top_k, "top_k", -1, MAX_TOP_K, 0)
+    temperature, min_p, seed, stop = body.temperature, body.min_p, body.seed, body.stop
+    ids, presence, frequency, bias = (
+        body.stop_token_ids, body.presence_penalty, body.frequency_penalty, body.logit_bias
+    )  # fmt: skip
     return SamplingParams(
         max_tokens,
-        check_float(body.temperature, "temperature", 0.0, 2.0, 1.0),
+        1.0 if temperature is None else check_float(temperature, "temperature", 0.0, 2.0, 1.0),
         1.0 if top_p is None else top_p,
-        0 if top_k == -1 else top_k,
-        check_float(body.min_p, "min_p", 0.0, 1.0, 0.0),
-        check_seed(body.seed),
-        check_stop(body.stop, limits),
-        _stop_token_ids(body.stop_token_ids),
-        check_float(body.presence_penalty, "presence_penalty", -2.0, 2.0, 0.0),
-        check_float(body.frequency_penalty, "frequency_penalty", -2.0, 2.0, 0.0),
-        repetition,
-        _logit_bias(body.logit_bias),
+        0 if top_k is None or top_k == -1 else top_k,
+        0.0 if min_p is None else check_float(min_p, "min_p", 0.0, 1.0, 0.0),
+        None if seed is None else check_seed(seed),
+        () if stop is None else check_stop(stop, limits),
+        () if ids is None else _stop_token_ids(ids),
+        0.0 if presence is None else check_float(presence, "presence_penalty", -2.0, 2.0, 0.0),
+        0.0 if frequency is None else check_float(frequency, "frequency_penalty", -2.0, 2.0, 0.0),
+        1.0 if repetition is None else repetition,
+        None if bias is None else _logit_bias(bias),
         logprobs,
-        check_int(body.min_tokens, "min_tokens", 0, max_tokens, 0),
+        0 if body.min_tokens is None else check_int(body.min_tokens, "min_tokens", 0, max_tokens, 0),
         body.ignore_eos or False,
         guided,
     )
@@ -169,14 +178,15 @@ def check_annotations(body: SamplingBody) -> str:
         for key, value in body.metadata.items():
             if len(key) > MAX_METADATA_KEY_CHARS or len(value) > MAX_METADATA_VALUE_CHARS:
                 raise invalid("metadata", "keys may have 64 characters, values 512")
-    check_text(body.prompt_cache_key, "prompt_cache_key")
-    safety = check_text(body.safety_identifier, "safety_identifier")
-    return check_text(body.user, "user") or safety
+    key, safety, user = body.prompt_cache_key, body.safety_identifier, body.user
+    if key is None and safety is None and user is None:
+        return ""
+    check_text(key, "prompt_cache_key")
+    safety = check_text(safety, "safety_identifier")
+    return check_text(user, "user") or safety
 
 
-def _stop_token_ids(ids: list[int] | None) -> tuple[int, ...]:
-    if ids is None:
-        return ()
+def _stop_token_ids(ids: list[int]) -> tuple[int, ...]:
     if len(ids) > MAX_STOP_TOKEN_IDS:
         raise invalid("stop_token_ids", f"has {len(ids)} entries, {MAX_STOP_TOKEN_IDS} are allowed")
     for i, token_id in enumerate(ids):

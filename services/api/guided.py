@@ -41,10 +41,16 @@ _MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
+_UNBOUND = (None,) * 5
+
+
 def guided_decoding(
     body: SamplingBody, response_format: ResponseFormat | None, limits: LimitsConfig
 ) -> GuidedDecoding | None:
     """The one constraint of a request, or None. Raises RequestError naming the field."""
+    given = (response_format, body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar)
+    if given == _UNBOUND:
+        return None
     found: list[tuple[str, GuidedDecoding]] = []
     if response_format is not None and response_format.type != "text":
         found.append(("response_format", _from_response_format(response_format, limits)))

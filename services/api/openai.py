@@ -90,7 +90,7 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
             body, limits, max_tokens=check_max_tokens(wanted, param, limits), logprobs=logprobs, guided=guided
         ),
         messages=plain_messages(body.messages, limits),
-        n=check_int(body.n, "n", 1, limits.max_n, 1),
+        n=1 if body.n is None else check_int(body.n, "n", 1, limits.max_n, 1),
         stream=stream,
         include_usage=include_usage,
         tools=tools,
@@ -101,7 +101,7 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
         confidence=body.confidence or False,
         cache=wishes.cache,
         idempotency_key=wishes.idempotency_key,
-        last_event_id=resume_point(wishes, stream=stream),
+        last_event_id=resume_point(wishes, stream=stream) if wishes.last_event_id else "",
         max_tokens_given=wanted is not None,
     )
 
@@ -116,7 +116,7 @@ def completion_request(
     """Check a text completion. Raises RequestError. (`response_format` has no field in OpenAI's body.)"""
     stream, include_usage = _streaming(body)
     prompts = _prompts(body.prompt)
-    n = check_int(body.n, "n", 1, limits.max_n, 1)
+    n = 1 if body.n is None else check_int(body.n, "n", 1, limits.max_n, 1)
     if n * len(prompts) > MAX_CHOICES:
         raise invalid("n", f"times the number of prompts must be at most {MAX_CHOICES}")
     if body.best_of is not None and body.best_of != n:
@@ -147,7 +147,7 @@ def completion_request(
         confidence=body.confidence or False,
         cache=wishes.cache,
         idempotency_key=wishes.idempotency_key,
-        last_event_id=resume_point(wishes, stream=stream),
+        last_event_id=resume_point(wishes, stream=stream) if wishes.last_event_id else "",
         max_tokens_given=body.max_tokens is not None,
     )
 
@@ -180,10 +180,10 @@ def _streaming(body: SamplingBody) -> tuple[bool, bool]:
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> tuple[str | bytes, ...]:
     """One entry per prompt: text, or packed token ids."""
-    if isinstance(prompt, str):
-        prompt = [prompt]
     if not prompt:
         raise invalid("prompt", "must not be empty")
+    if isinstance(prompt, str):
+        return (prompt,)
     kinds = set(map(type, prompt))
     if len(kinds) > 1:
         raise invalid("prompt", "must hold one kind: texts, token ids, or lists of token ids")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import msgspec
+from blake3 import blake3
 
 from ..config import LimitsConfig
 from ..errors import RequestError
@@ -48,7 +49,8 @@ class Work(msgspec.Struct, frozen=True):
     @property
     def prompt_tokens(self) -> int:
         """Tokens of all prompts; what the bill calls prompt tokens (one prompt with n choices counts once)."""
-        return sum(map(count_ids, self.prompts))
+        prompts = self.prompts
+        return count_ids(prompts[0]) if len(prompts) == 1 else sum(map(count_ids, prompts))
 
 
 def check_model(principal: Principal, request: InferenceRequest, served: str) -> str:
@@ -85,7 +87,7 @@ def admit(
     arrived_s: float,
 ) -> Work:
     """Fit the request to the context and the limits. Raises RequestError, AuthError."""
-    longest = max(map(count_ids, prompts))
+    longest = count_ids(prompts[0]) if len(prompts) == 1 else max(map(count_ids, prompts))
     room = max_model_len - longest
     param = "messages" if request.kind == "chat" else "prompt"
     if longest == 0:
@@ -119,11 +121,13 @@ def admit(
 def prefix_hashes(salt: str, ids: bytes) -> tuple[int, ...]:
     """Cumulative 63-bit hashes of the leading full blocks, for prefix-aware routing; tenants never share one."""
     blocks = min(len(ids) // PREFIX_BLOCK_BYTES, MAX_PREFIX_BLOCKS)
-    digest, hashes = salt.encode(), []
-    for block in range(blocks):
-        piece = ids[block * PREFIX_BLOCK_BYTES : (block + 1) * PREFIX_BLOCK_BYTES]
-        digest = blake2b(piece, digest_size=8, key=digest[:64]).digest()
-        hashes.append(int.from_bytes(digest, "little") >> 1)
+    if not blocks:
+        return ()
+    so_far, hashes, start = blake3(b"%d " % len(salt) + salt.encode()), list[int](), 0
+    for _ in range(blocks):
+        so_far.update(ids[start : start + PREFIX_BLOCK_BYTES])
+        start += PREFIX_BLOCK_BYTES
+        hashes.append(int.from_bytes(so_far.digest(8), "little") >> 1)
     return tuple(hashes)
 
 

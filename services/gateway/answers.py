@@ -6,9 +6,6 @@ needed: when it is dead or slow the request goes on alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText
@@ -117,21 +114,17 @@ class CachedFlight:
         if self._by_meaning is not None:
             self._by_meaning.end(answer, self.keeps_s)
 
-    @contextmanager
-    def seated(self) -> Generator[None]:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         """Leave the flight however the request ends. Followers fail only when the request itself is at fault."""
-        try:
-            yield
-        except RequestError as error:
-            if self._seat is not None:
+        if self._seat is not None:
+            if isinstance(error, RequestError):
                 self._seat.fail(error)
-            raise
-        finally:
-            if self._seat is not None:
-                self._seat.leave()
-            if self._by_meaning is not None:
-                self._by_meaning.end(None, 0.0)
-                self._by_meaning = None  # it holds on to the generation
+            self._seat.leave()
+        if self._by_meaning is not None:
+            self._by_meaning.end(None, 0.0)
+            self._by_meaning = None  # it holds on to the generation
 
 
 def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) -> AnswerTail:

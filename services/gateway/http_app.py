@@ -34,6 +34,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Parse = Callable[[bytes, Mapping[str, str], Any], InferenceRequest]
 PUBLIC = None
 MAX_OPERATOR_BODY_BYTES = 65_536
+_WISHES = frozenset(name.encode() for name in HEADERS)
+_NO_WISHES: Mapping[str, str] = {}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -44,9 +46,10 @@ class HttpCall:
         self._mesh, self._receive, self._parse = mesh, receive, parse
         self._wire: Exchange = scope["exchange"]
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        wanted = self._headers.get(b"x-request-id", b"")
-        self.request_id = wanted.decode() if _REQUEST_ID.fullmatch(wanted) else mesh.new_request_id()
-        self.traceparent = self._text(b"traceparent")
+        wanted = self._headers.get(b"x-request-id")
+        known = wanted is not None and _REQUEST_ID.fullmatch(wanted)
+        self.request_id = wanted.decode() if wanted is not None and known else mesh.new_request_id()
+        self.traceparent = self._text(b"traceparent") if b"traceparent" in self._headers else ""
         self.protocol = "http"
         self._writable: Callable[[], None] | None = None
         self._paused: Callable[[], None] | None = None
@@ -73,6 +76,8 @@ class HttpCall:
                 raise too_large(limits.max_body_bytes)
         if message["type"] == "http.disconnect":
             raise ClientGone(Reason.CLIENT_CANCELLED, "the client went away while sending")
+        if _WISHES.isdisjoint(self._headers):
+            return self._parse(body, _NO_WISHES, limits)
         wishes = {name: self._text(name.encode()) for name in HEADERS if name.encode() in self._headers}
         return self._parse(body, wishes, limits)
 
@@ -99,8 +104,10 @@ def too_large(max_bytes: int) -> RequestError:
 
 def credential(headers: Mapping[bytes, bytes]) -> str:
     """The API key among the headers, or ""."""
-    authorization = headers.get(b"authorization", b"").decode("latin-1")
-    return bearer(authorization, headers.get(b"x-api-key", b"").decode("latin-1"))
+    authorization = headers.get(b"authorization", b"")
+    if authorization[:7] == b"Bearer " and (token := authorization[7:].strip()):  # as nearly everybody says it
+        return token.decode("latin-1")
+    return bearer(authorization.decode("latin-1"), headers.get(b"x-api-key", b"").decode("latin-1"))
 
 
 class Route(NamedTuple):

@@ -110,7 +110,7 @@ class Run(Part):
         flight = await CachedFlight.look_up(mesh, work)
         trace.looked_up(flight.verdict)
         head = self.show.head = msgspec.structs.replace(self.show.head, cache=flight.verdict)
-        with flight.seated():
+        with flight:
             if flight.answer is not None:
                 return self._say(flight.answer)
             policy = mesh.policy_of(begun.policy)

@@ -169,16 +169,10 @@ class Mesh:
 
     async def tokenize(self, request: InferenceRequest) -> tuple[bytes, ...]:
         """Packed token ids per prompt, rendered with the model's template for a chat. Raises RequestError."""
-        tokenizer = self.model.tokenizer
-
-        def work() -> tuple[bytes, ...]:
-            if request.kind == "chat":
-                return (tokenizer.render_chat(request.messages, request.tools),)
-            return tuple(p if isinstance(p, bytes) else tokenizer.encode(p) for p in request.prompts)
-
         if text_chars(request) <= INLINE_TOKENIZE_CHARS:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return ids_of(self.model.tokenizer, request)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, ids_of, self.model.tokenizer, request)
 
     def text_of(self, ids: bytes) -> str:
         """The text of a prompt that came as token ids."""
@@ -195,6 +189,13 @@ class Mesh:
         if not request.tools:
             return None
         return tool_transform(request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}")
+
+
+def ids_of(tokenizer: Tokenizer, request: InferenceRequest) -> tuple[bytes, ...]:
+    """As `Mesh.tokenize`, in the calling thread."""
+    if request.kind == "chat":
+        return (tokenizer.render_chat(request.messages, request.tools),)
+    return tuple([p if isinstance(p, bytes) else tokenizer.encode(p) for p in request.prompts])
 
 
 def text_chars(request: InferenceRequest) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -77,15 +77,17 @@ async def serve(mesh: Mesh, call: Call) -> None:
         fail = responder.fail
         work = await admitted(mesh, principal, request, call.request_id, trace)
         trace.admitted(work)
-        resumable = await journalled(mesh, work, call.request_id, responder, trace)
-        if resumable:
-            return
+        resumable = None
+        if outlives_its_call(work):
+            resumable = await journalled(mesh, work, call.request_id, responder, trace)
+            if resumable:
+                return
         flight = await CachedFlight.look_up(mesh, work)
         trace.looked_up(flight.verdict)
         created = int(mesh.clock.wall_s())
         head = AnswerHead(call.request_id, shown_model(mesh, work), created, flight.verdict, resumable)
         head = head if flight.answer is None else flight.headed(head)
-        with flight.seated():
+        with flight:
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder)
             else:
@@ -108,10 +110,16 @@ async def serve(mesh: Mesh, call: Call) -> None:
         trace.end()
 
 
+def outlives_its_call(work: Work) -> bool:
+    """The answer is asked for by name, or its tenant wants all of them kept."""
+    request = work.request
+    return bool(request.idempotency_key or request.last_event_id) or work.principal.journal == "always"
+
+
 async def journalled(
     mesh: Mesh, work: Work, request_id: str, responder: Responder, trace: RequestTrace
 ) -> bool | None:
-    """Steps 3 to 7 for an answer that outlives this call. True: it was answered so; False: that was asked for, but
+    """Steps 3 to 7 for an answer that `outlives_its_call`. True: it was answered so; False: that was asked for, but
     cannot be done now; None: nobody asked. Raises MeshError."""
     if mesh.journal is None:
         if work.request.last_event_id:
@@ -124,11 +132,7 @@ def cancel_this_task() -> Callable[[], None]:
     """For Call.on_gone."""
     task = asyncio.current_task()
     assert task is not None
-
-    def cancel() -> None:
-        task.cancel()
-
-    return cancel
+    return cast("Callable[[], None]", task.cancel)
 
 
 async def admitted(
