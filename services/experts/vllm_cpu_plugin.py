@@ -6,6 +6,9 @@ weights (a crash with TP, wrong answers otherwise), and `CpuCommunicator` lacks 
 `reduce_scatterv`, which data parallel attention needs around its experts. With both, a Mixtral in float32 gives
 the same greedy tokens with one rank and with several (tests/cluster/test_expert_parallel.py).
 
+It lets adapters change attention beside experts that no adapter changes: with LoRA enabled vLLM takes Triton's MoE
+kernels, which a CPU does not have, whether or not an adapter may touch experts (`_patch_choice_of_experts`).
+
 It lets the KV cache take memory page by page when tokens first come there, and not 512 MiB at start (`_KvAsTouched`).
 
 It also spares three processes that would import vLLM once more: the data parallel coordinator's, which becomes a
@@ -23,7 +26,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from pathlib import Path
@@ -56,6 +59,7 @@ def register() -> None:
         )  # fmt: skip
         return
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator, _CPUSHMDistributed
+    from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
     from vllm.model_executor.models import registry
     from vllm.v1.worker import gpu_model_runner
@@ -67,6 +71,7 @@ def register() -> None:
         vllm_cpu_fork.install()
         registry._run_in_subprocess = _run_here
         _patch_experts(CPUUnquantizedExperts)
+        _patch_choice_of_experts(FusedMoEConfig)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
         _patch_allocation(gpu_model_runner)
         vllm_cpu_norms.install(type(current_platform))
@@ -120,6 +125,18 @@ def _patch_experts(experts: Any) -> None:
     signature = inspect.signature(shipped)
     experts.apply = apply
     experts._expertmesh = True
+
+
+def _patch_choice_of_experts(config: Any) -> None:
+    """Kernels of experts as if no adapters were served: none that changes experts is (adapter_files.projections)."""
+    shipped = config.__init__
+
+    @wraps(shipped)
+    def __init__(self: Any, *args: Any, **named: Any) -> None:
+        shipped(self, *args, **named)
+        self.is_lora_enabled = False
+
+    config.__init__ = __init__
 
 
 def gather_padded(

@@ -11,14 +11,21 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import pytest
+import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from services.config import ExpertsConfig
-from services.experts import linux_processes, model_store
+from services.experts import adapter_files, linux_processes, model_store
+from services.experts.adapters import AdapterRef
 from services.outcome import Reason
-from services.request import GenerateJob, SamplingParams, pack_ids
+from services.request import GenerateJob, SamplingParams, pack_ids, unpack_ids
+from tests.adapter_maker import ALPHA, RANK, make_real_adapter
 from tests.cluster.engine_client import Answer, EngineClient, RankProcess, Ranks
 from tests.cluster.prompts import PROMPTS
 
@@ -35,11 +42,28 @@ def jobs() -> list[GenerateJob]:
     ]
 
 
-def config(shards: int) -> ExpertsConfig:
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two adapters in one folder, of random weights."""
+    folder, model = tmp_path_factory.mktemp("adapters"), model_store.prepare().path
+    return [make_real_adapter(folder, name, model, seed=seed) for seed, name in enumerate(("a", "b"))]
+
+
+def config(shards: int, adapters: list[Path]) -> ExpertsConfig:
     model = model_store.prepare()
     return ExpertsConfig(
-        model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0
-    )
+        model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0,
+        adapters=str(adapters[0].parent),
+    )  # fmt: skip
+
+
+def adapted(jobs: list[GenerateJob], adapters: list[Path]) -> list[GenerateJob]:
+    """Fewer and shorter jobs, in turn with one adapter and the other."""
+    short = msgspec.structs.replace(jobs[0].sampling, max_tokens=12)
+    named = [str(AdapterRef(path.name, adapter_files.revision_of(path))) for path in adapters]
+    return [
+        msgspec.structs.replace(job, adapter=named[i % 2], sampling=short) for i, job in enumerate(jobs[:4])
+    ]
 
 
 def ask(ranks: list[RankProcess], work: Ask) -> list[Answer]:
@@ -54,24 +78,76 @@ def ask(ranks: list[RankProcess], work: Ask) -> list[Answer]:
     return asyncio.run(run())
 
 
+class Single(NamedTuple):
+    """Tokens of a group of one rank."""
+
+    plain: list[list[int]]
+    adapted: list[list[int]]
+
+
 @pytest.fixture(scope="module")
-def alone(jobs: list[GenerateJob]) -> list[list[int]]:
-    """Each prompt's tokens from one rank, asked one by one."""
+def single(jobs: list[GenerateJob], adapters: list[Path]) -> Single:
+    """Each job's tokens from one rank, asked one by one."""
+    asked = [*jobs, *adapted(jobs, adapters)]
 
     async def one_by_one(clients: list[EngineClient]) -> list[Answer]:
-        return [await clients[0].ask(job) for job in jobs]
+        return [await clients[0].ask(job) for job in asked]
 
-    with Ranks(config(1)) as ranks:
+    with Ranks(config(1, adapters)) as ranks:
         answers = ask(ranks, one_by_one)
-    assert all(answer.failed is None for answer in answers)
-    return [answer.token_ids for answer in answers]
+    assert [answer.failed for answer in answers if answer.failed] == []
+    ids = [answer.token_ids for answer in answers]
+    return Single(ids[: len(jobs)], ids[len(jobs) :])
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[list[RankProcess]]:
+def alone(single: Single) -> list[list[int]]:
+    return single.plain
+
+
+@pytest.fixture(scope="module")
+def group(adapters: list[Path]) -> Iterator[list[RankProcess]]:
     """Two ranks, a core each. Tests name it after `alone`, so that it starts when the single rank has gone."""
-    with Ranks(config(2)) as ranks:
+    with Ranks(config(2, adapters)) as ranks:
         yield ranks
+
+
+@torch.no_grad()
+def test_an_adapters_tokens_are_those_of_its_weights_merged(
+    single: Single, jobs: list[GenerateJob], adapters: list[Path]
+) -> None:
+    """transformers, with W + alpha / r · B A in place of W: what PEFT's merge does."""
+    model = AutoModelForCausalLM.from_pretrained(model_store.prepare().path, dtype=torch.float32).eval()
+    asked = adapted(jobs, adapters)
+    assert all(ids != plain[:12] for ids, plain in zip(single.adapted, single.plain, strict=False))
+    for number, path in enumerate(adapters):
+        tensors = load_file(path / adapter_files.WEIGHTS)
+        own = model.state_dict()
+        deltas: dict[str, torch.Tensor] = {}
+        for name, matrix in tensors.items():
+            if ".lora_B." in name:
+                target = name.removeprefix("base_model.model.").replace(".lora_B", "")
+                deltas[target] = ALPHA / RANK * matrix @ tensors[name.replace(".lora_B.", ".lora_A.")]
+        for target, delta in deltas.items():
+            own[target] += delta
+        for job, found in list(zip(asked, single.adapted, strict=True))[number::2]:
+            ids = torch.tensor([unpack_ids(job.prompt_ids)])
+            told = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+            assert model.generate(ids, **told)[0, ids.shape[1] :].tolist() == found
+        for target, delta in deltas.items():
+            own[target] -= delta
+
+
+def test_two_ranks_with_adapters_give_the_tokens_of_one(
+    single: Single, group: list[RankProcess], jobs: list[GenerateJob], adapters: list[Path]
+) -> None:
+    """Of both adapters and of the model itself in the same steps."""
+
+    async def at_once(clients: list[EngineClient]) -> list[Answer]:
+        asked = [*adapted(jobs, adapters), *jobs[:2]]
+        return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(asked)))
+
+    assert [answer.token_ids for answer in ask(group, at_once)] == [*single.adapted, *single.plain[:2]]
 
 
 def test_two_ranks_give_the_tokens_of_one(

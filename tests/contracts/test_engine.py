@@ -10,7 +10,9 @@ through plain function calls. What holds for every engine:
 4. What cannot run is answered through the sink, with its reason, and not retryable.
 5. After `abort` returned, its stream is silent, and its slot becomes free.
 6. Streams do not change one another.
-7. Load is counted: tokens only grow, an idle engine holds nothing.
+7. An adapter is loaded when a stream asks for it; it changes that stream's answer and no other's. More adapters than
+   an engine keeps are served all the same. One that is missing, or another version, is answered as 4 says.
+8. Load is counted: tokens only grow, an idle engine holds nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from services.experts import adapter_files
+from services.experts.adapters import AdapterRef
 from services.experts.engine import Engine, EngineInfo, EngineLoadSample, StreamError
 from services.outcome import Reason
 from services.request import (
@@ -38,6 +43,10 @@ from services.request import (
 WAIT_S = 600.0
 SCHEMA = """{"type": "object", "required": ["city", "n"], "properties":
     {"city": {"type": "string", "maxLength": 12}, "n": {"type": "integer"}}}"""
+
+
+Names = list[str]
+"""Adapters that the engine may load, as name@revision."""
 
 
 @dataclass
@@ -63,8 +72,8 @@ class Stream:
 class Host:
     """An engine on a loop of its own."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, adapters: Names) -> None:
+        self.engine, self.adapters = engine, adapters
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -128,34 +137,54 @@ class Host:
         self.loop.close()
 
 
-def _sim() -> Engine:
+def _sim(folder: Path) -> tuple[Engine, Names]:
+    from services.config import ExpertsConfig
     from services.experts.sim_engine import SimEngine
-    from services.experts.sim_model import SimTiming
+    from tests.adapter_maker import make_adapter
 
-    return SimEngine(SimTiming(step_s=0.0, prefill_tokens_per_s=1e9, max_num_seqs=16, max_model_len=2048))
+    paths = [make_adapter(folder, f"n{seed}", "sim", seed=seed) for seed in range(3)]
+    config = ExpertsConfig(
+        engine="sim", model_name="sim", sim_step_s=0.0, sim_prefill_tokens_per_s=1e9, max_num_seqs=16,
+        max_model_len=2048, adapters=str(folder), max_kept_adapters=2,
+    )  # fmt: skip
+    return SimEngine.from_config(config), _refs(paths)
 
 
-def _vllm() -> Engine:
+def _refs(paths: list[Path]) -> Names:
+    return [str(AdapterRef(path.name, adapter_files.revision_of(path))) for path in paths]
+
+
+def _vllm(folder: Path) -> tuple[Engine, Names]:
     from services.config import ExpertsConfig
     from services.experts import model_store
     from services.experts.factory import make_engine
     from services.experts.groups import RankPlace
 
     model = model_store.prepare()
-    config = ExpertsConfig(model_path=str(model.path), dtype="float32", max_num_seqs=8, max_model_len=2048)
-    return make_engine(config, RankPlace(cores=(0, 1)))
+    config = ExpertsConfig(
+        model_path=str(model.path), dtype="float32", max_num_seqs=8, max_model_len=2048, adapters=str(folder),
+        max_adapters=2, max_kept_adapters=2,
+    )  # fmt: skip
+    return make_engine(config, RankPlace(cores=(0, 1))), _real_adapters(folder, model.path)
 
 
-def _vllm_on_gpu() -> Engine:
+def _real_adapters(folder: Path, model: Path) -> Names:
+    from tests.adapter_maker import make_real_adapter
+
+    return _refs([make_real_adapter(folder, f"n{seed}", model, seed=seed) for seed in range(3)])
+
+
+def _vllm_on_gpu(folder: Path) -> tuple[Engine, Names]:
     from services.config import ExpertsConfig
     from services.experts import model_store
     from services.experts.factory import make_engine
 
     model = model_store.prepare()
     config = ExpertsConfig(
-        model_path=str(model.path), dtype="float32", device="cuda", max_num_seqs=8, max_model_len=2048
-    )
-    return make_engine(config)
+        model_path=str(model.path), dtype="float32", device="cuda", max_num_seqs=8, max_model_len=2048,
+        adapters=str(folder), max_adapters=2, max_kept_adapters=2,
+    )  # fmt: skip
+    return make_engine(config), _real_adapters(folder, model.path)
 
 
 ENGINES = [
@@ -166,8 +195,9 @@ ENGINES = [
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    running = Host(request.param())
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    engine, adapters = request.param(tmp_path_factory.mktemp("adapters"))
+    running = Host(engine, adapters)
     yield running
     running.close()
 
@@ -318,6 +348,35 @@ def test_an_abort_before_the_first_frame(host: Host) -> None:
     host.until(lambda sample: sample.running + sample.waiting == 0)
     host.ask(job(max_tokens=4))
     assert heard == []
+
+
+def test_each_stream_has_its_own_adapter(host: Host) -> None:
+    jobs = [job(), *(msgspec.structs.replace(job(), adapter=name) for name in host.adapters[:2])]
+    alone = [host.ask(one)[0] for one in jobs]
+    assert [stream.error for stream in alone] == [None] * 3
+    assert len({tuple(stream.token_ids) for stream in alone}) == 3
+    together = host.ask(*jobs, *jobs)
+    assert [stream.token_ids for stream in together] == [stream.token_ids for stream in alone] * 2
+    moved = [
+        msgspec.structs.replace(one, emitted_ids=pack_ids(s.token_ids[:9]))
+        for one, s in zip(jobs, alone, strict=True)
+    ]
+    assert [s.token_ids for s in host.ask(*moved)] == [s.token_ids[9:] for s in alone]
+
+
+def test_more_adapters_than_it_keeps(host: Host) -> None:
+    jobs = [msgspec.structs.replace(job(max_tokens=6), adapter=name) for name in host.adapters]
+    alone = [host.ask(one)[0].token_ids for one in jobs + jobs]
+    assert alone[:3] == alone[3:]
+    assert [stream.token_ids for stream in host.ask(*jobs)] == alone[:3]
+
+
+def test_an_adapter_that_is_not_there_is_refused_by_reason(host: Host) -> None:
+    for name in ("nobody@0123456789abcdef", host.adapters[0][:-1] + "x", "../n0@1"):
+        (stream,) = host.ask(msgspec.structs.replace(job(), adapter=name))
+        assert stream.error is not None
+        assert (stream.error.reason, stream.error.retryable) == (Reason.MODEL_NOT_FOUND, False)
+    assert host.ask(job())[0].error is None
 
 
 def test_load_is_counted(host: Host) -> None:
