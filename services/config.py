@@ -38,6 +38,9 @@ class BandConfig(Section):
     preemptible: bool = True
     pauses_lower: bool = False
     """Beyond its reserve, too, this band's requests pause preemptible work of lower bands that is over theirs."""
+    max_slowdown: float = Field(default=0.0, ge=0.0, le=100.0)
+    """While this band has traffic, lower bands fill an engine only as far as its steps take at most so many times as
+    long as with one stream (learnt from its reports); 0: as far as throughput gains. Costs tokens per second."""
 
 
 DEFAULT_BANDS = (

@@ -4,8 +4,9 @@
 
 One engine, started once; every arm is offered the same VIPs (15% of what the engine can do, measured first) beside
 batch at 3 or 10 times it, open loop. Arms: `mesh` waits in the queue; `priority` sends everything to vLLM at once, VIPs
-with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike. Who has no token by
-its deadline leaves, in every arm. Every token of a completed answer is compared with what the engine said to the same
+with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike; `calm` is `mesh` with
+a bound on how long steps may be beside VIPs (`max_slowdown` of their band, `--slowdown`). Who has no token by its
+deadline leaves, in every arm. Every token of a completed answer is compared with what the engine said to the same
 prompt alone before.
 
 `--model embedded` is the model of `make run` (prepare it first); `tiny` is a random Mixtral of four layers, for many
@@ -27,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.config import ExpertsConfig
+from services.config import DEFAULT_BANDS, ExpertsConfig
 from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient
 
@@ -140,8 +141,17 @@ class Stage:
 class Arm(Run):
     """One arm on the stage; `direct` leaves the queue out."""
 
-    def __init__(self, stage: Stage, direct: str, classes: list[dict[str, object]], seconds: float) -> None:
-        super().__init__({"engine_silent_s": 5.0}, classes, seconds)
+    def __init__(
+        self,
+        stage: Stage,
+        direct: str,
+        classes: list[dict[str, object]],
+        seconds: float,
+        slowdown: float = 0.0,
+    ) -> None:
+        bands = [band.model_dump() for band in DEFAULT_BANDS]
+        bands[0]["max_slowdown"] = slowdown
+        super().__init__({"engine_silent_s": 5.0, "bands": bands}, classes, seconds)
         self.stage, self.direct = stage, direct
         self.cpu_s: dict[str, float] = {}
         """CPU seconds of each part within the window: queue, gateway with its client, the engine's processes."""
@@ -200,9 +210,10 @@ def at(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def play(stage: Stage, name: str, window_s: float, warm_s: float) -> Arm:
+def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: float = 1.5) -> Arm:
     capacity, end_s = stage.capacity_per_s, warm_s + window_s
-    direct = "" if name.startswith(("alone", "mesh", "storm")) else name.rstrip("0123456789")
+    ours = name.startswith(("mesh", "calm"))
+    direct = "" if ours or name.startswith(("alone", "storm")) else name.rstrip("0123456789")
     overload = float(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
 
     def load(
@@ -223,8 +234,9 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float) -> Arm:
     classes = [load("vip", "vip", VIP_SHARE, end_s, 30.0)]
     if overload:
         classes.append(load("batch", "batch", overload, end_s, BATCH_DEADLINE_S))
-    drain_s = BATCH_DEADLINE_S + 4.0 if name.startswith("mesh") else 3.0
-    return Arm(stage, direct, classes, end_s + drain_s).play_on(warm_s, window_s)
+    drain_s = BATCH_DEADLINE_S + 4.0 if ours else 3.0
+    bound = slowdown if name.startswith("calm") else 0.0
+    return Arm(stage, direct, classes, end_s + drain_s, bound).play_on(warm_s, window_s)
 
 
 def refusal_ms(rows: list[Row]) -> list[float]:
@@ -270,6 +282,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--window", type=float, default=20.0)
     parser.add_argument("--warm", type=float, default=5.0)
+    parser.add_argument("--slowdown", type=float, default=1.5, help="of the arms named calm")
     parser.add_argument(
         "--answers", type=int, nargs=2, default=[4, 17], help="tokens of an answer: at least, less than"
     )
@@ -281,7 +294,7 @@ def main(arguments: list[str]) -> None:
             print(f"capacity {stage.capacity_per_s:.2f} requests/s", file=sys.stderr, flush=True)
             for _ in range(told.rounds):
                 for name in told.arms.split(","):
-                    arm = play(stage, name, told.window, told.warm)
+                    arm = play(stage, name, told.window, told.warm, told.slowdown)
                     seen.setdefault(name, []).append(figures(arm, name, told.window))
                     print(name, json.dumps(seen[name][-1]), file=sys.stderr, flush=True)
         finally:

@@ -2,7 +2,7 @@
 
 Rules: no clock, no messages of its own (state.py's moves make them). The questions in turn:
 1. does a band that uses less than its reserve wait? It goes first, and may call borrowed slots back;
-2. with a slot free: the first lane by rank whose head may take it (pools.py);
+2. with a slot free: the first lane by rank whose head may take it (pools.py, calm.py);
 3. with none free: a band that pauses lower ones, then a tenant without backlog beside one that floods (fairness.py);
 4. which engine (routing/)? A head that no free engine suits steps aside for this decision and blocks nobody.
 """
@@ -29,12 +29,13 @@ def dispatch(state: QueueState, now_s: float) -> bool:
     bands, fleet = state.bands, state.fleet
     parked: list[Entry] = []
     num_late = 0
+    calm_below = state.calm.strictest(now_s)[0]
     while bands.waiting and len(parked) < MAX_PARKED and num_late < MAX_LATE:
         free = fleet.any_free()
         entry = _below_reserve(state)
         calls_back = entry is not None or not free
         if entry is None:
-            entry = _by_rank(state, parked) if free else _pausing(state)
+            entry = _by_rank(state, parked, calm_below) if free else _pausing(state)
         if entry is None:
             if free or not _favour_light(state, now_s):
                 break
@@ -43,7 +44,10 @@ def dispatch(state: QueueState, now_s: float) -> bool:
             num_late += 1
             continue
         urgent = calls_back or bands.all[entry.band].config.pauses_lower
-        engine = _urgent_place(state, entry, free, now_s) if urgent else _patient_place(state, entry)
+        if urgent:
+            engine = _urgent_place(state, entry, free, now_s)
+        else:
+            engine = _patient_place(state, entry, calm=0 <= calm_below < entry.band)
         if engine is None:
             bands.leave(entry, PARKED)
             parked.append(entry)
@@ -73,8 +77,9 @@ def _urgent_place(state: QueueState, entry: Entry, free: bool, now_s: float) -> 
     return engine or _reclaim(state, entry, victims)
 
 
-def _patient_place(state: QueueState, entry: Entry) -> EngineState | None:
-    """For everybody else: a free slot. One without backlog, beside a flood, need not wait inside the engine."""
+def _patient_place(state: QueueState, entry: Entry, calm: bool) -> EngineState | None:
+    """For everybody else: a free slot. One without backlog, beside a flood, need not wait inside the engine. `calm`:
+    a higher band wants short steps."""
     slots = state.slots[entry.band]
     if entry.tenant in slots.light and len(slots.rows) > 1 and state.config.pause_for_light_tenants:
         engine = _place(state, entry, at_once=True)
@@ -85,7 +90,7 @@ def _patient_place(state: QueueState, entry: Entry) -> EngineState | None:
             engine = _reclaim(state, entry, swap[1], at_once=True)
             if engine is not None:
                 return engine
-    return _place(state, entry, at_once=False)
+    return _place(state, entry, at_once=calm)
 
 
 def _below_reserve(state: QueueState) -> Entry | None:
@@ -125,10 +130,13 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
     return False
 
 
-def _by_rank(state: QueueState, parked: list[Entry]) -> Entry | None:
-    """The first by rank that may take a free slot; those that may not borrow step aside."""
+def _by_rank(state: QueueState, parked: list[Entry], calm_below: int) -> Entry | None:
+    """The first by rank that may take a free slot; those that may not borrow step aside. Bands lower than `calm_below`
+    (-1: none) wait while steps are as long as they may be."""
     may_take = state.pools.may_take
     for band in state.bands.all:
+        if 0 <= calm_below < band.index and not state.fleet.any_calm():
+            break
         while len(parked) < MAX_PARKED:
             entry = band.own.peek()
             if entry is None:

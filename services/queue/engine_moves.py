@@ -40,6 +40,7 @@ class EngineMoves:
         if engine is not None:
             before = engine.capacity
             engine.load(message, now_s)
+            engine.calm.look(engine.model.fit, self.state.calm.strictest(now_s)[1], now_s)
             if engine.capacity != before:
                 self.state.resize()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..link.messages import EngineLoad, EngineUp
+from .calm import CalmDepth
 from .finish import Pace
 from .saturation import DepthModel
 
@@ -54,6 +55,7 @@ class EngineState:
         self.foreign = 0
         self.kv_reserved = 0
         self.capacity = self.model.depth
+        self.calm = CalmDepth()
         self._peak = 0
         self._pace = Pace()
         self._running = 0
@@ -67,8 +69,9 @@ class EngineState:
 
     @property
     def capacity_at_once(self) -> int:
-        """Slots that begin at once: without those that wait inside for a step or two (saturation.py)."""
-        return self.capacity - self.model.lookahead
+        """Slots that begin at once, in a step that is short enough: without those that wait inside for a step or two
+        (saturation.py), and within the bound that a band in need of short steps sets (calm.py)."""
+        return min(self.capacity - self.model.lookahead, self.calm.streams)
 
     def has_room(self, wanted_tokens: int, at_once: bool = False) -> bool:
         """Whether a stream with `wanted_tokens` of KV fits now (`at_once`: without waiting inside). A stream alone

@@ -116,6 +116,10 @@ class Fleet:
                 return True
         return False
 
+    def any_calm(self) -> bool:
+        """Whether some engine has a slot that begins at once."""
+        return any(engine.used < engine.capacity_at_once and engine.up for engine in self.engines.values())
+
     def token_s(self, now_s: float) -> float:
         """Seconds per token of the engine that is fastest now; 0 where one idles, or nothing is known."""
         return min((engine.token_s(now_s) for engine in self.engines.values() if engine.up), default=0.0)

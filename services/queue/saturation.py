@@ -56,6 +56,12 @@ class StepTimeFit:
         line = self._line()
         return line[0] * (1.0 / MIN_ELASTICITY - 1.0) / line[1] if line is not None else None
 
+    def within(self, slowdown: float) -> float | None:
+        """Batch size at which steps take `slowdown` times as long as with one stream; None while the data cannot tell.
+        a + c·b = slowdown·(a + c), solved for b."""
+        line = self._line()
+        return 1.0 + (slowdown - 1.0) * (line[0] + line[1]) / line[1] if line is not None else None
+
     def at(self, batch: int) -> float:
         """Step time to expect at a batch size; the mean while the data cannot tell, infinite without any."""
         line = self._line()

@@ -134,6 +134,7 @@ class Scheduler(EngineMoves):
             state.effects.append(ToGateway(gateway, Refuse(message.ticket, verdict[0], verdict[1])))
             return
         entry = new_entry(state, gateway, message, band, now_s)
+        state.calm.asked(band, now_s)
         state.counts[band].registered += 1
         entry.counts.registered += 1
         slack_s = state.outlook.slack_s(entry, now_s)

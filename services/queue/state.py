@@ -12,6 +12,7 @@ from ..link.messages import Grant, Preempt, Refuse
 from ..outcome import Reason
 from .admission import Backlog
 from .bands import Bands
+from .calm import Calm
 from .deadlines import DeadlineWatch, ServiceRate
 from .engines import EngineState
 from .entry import GONE, LEASED, PARKED, PREEMPTING, WAITING, Entry
@@ -39,6 +40,7 @@ class QueueState:
         self.bands = Bands(config.bands, config.ordering)
         self.configs: list[BandConfig] = [band.config for band in self.bands.all]
         self.pools = Pools(self.configs)
+        self.calm = Calm(self.configs)
         self.pool_of = dict(self.bands.index_of)
         self.backlog = Backlog(len(self.configs))
         self.slots = [TenantSlots() for _ in self.configs]
@@ -72,6 +74,7 @@ class QueueState:
         for band, settings in zip(self.bands.all, ranked, strict=True):
             band.config = settings
         self.pools.configure(ranked)
+        self.calm.configure(ranked)
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
         self.leases.ttl_s = config.lease_ttl_s
         self.resize()

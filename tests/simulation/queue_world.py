@@ -77,7 +77,7 @@ class Job:
 
 @dataclass
 class SimEngineHost:
-    """Slots and speed; `streams` run, `inside` wait for a slot."""
+    """Slots and speed; `streams` run, `inside` wait for a slot. A step takes `stream_s` longer per stream."""
 
     name: str
     slots: int
@@ -91,6 +91,12 @@ class SimEngineHost:
     inside: deque[Job] = field(default_factory=deque)
     tokens_total: int = 0
     busy_s: float = 0.0
+    stream_s: float = 0.0
+
+    @property
+    def pace_s(self) -> float:
+        """A step's time with the streams that run now."""
+        return self.step_s + self.stream_s * len(self.streams)
 
 
 class World:
@@ -324,21 +330,21 @@ class World:
                 continue
             engine.streams[job.name] = job.ticket
             prefill_s = (job.prompt_tokens + job.emitted) / engine.prefill_tokens_per_s
-            self.after(prefill_s + engine.step_s, lambda j=job, t=job.ticket: self._token(engine, j, t))
+            self.after(prefill_s + engine.pace_s, lambda j=job, t=job.ticket: self._token(engine, j, t))
 
     def _token(self, engine: SimEngineHost, job: Job, ticket: int) -> None:
         if engine.streams.get(job.name) != ticket or not engine.alive:
             return
         job.emitted += 1
         engine.tokens_total += 1
-        engine.busy_s += engine.step_s
+        engine.busy_s += engine.pace_s
         if job.first_token_s is None:
             job.first_token_s = self.now_s
         if job.emitted >= job.output_tokens:
             self._return(job, "completed")
             self._end(job, "completed")
         else:
-            self.after(engine.step_s, lambda: self._token(engine, job, ticket))
+            self.after(engine.pace_s, lambda: self._token(engine, job, ticket))
 
     def _stop(self, job: Job) -> None:
         """Abort on the engine."""
@@ -356,7 +362,7 @@ class World:
                 running = len(engine.streams)
                 free = engine.kv_tokens - 100 * running
                 load = EngineLoad(
-                    engine.name, running, len(engine.inside), free, engine.step_s if running else 0.0,
+                    engine.name, running, len(engine.inside), free, engine.pace_s if running else 0.0,
                     engine.tokens_total,
                 )  # fmt: skip
                 self.tell(FromEngine(load))
