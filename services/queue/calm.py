@@ -33,18 +33,18 @@ class Calm:
 
     def configure(self, configs: Sequence[BandConfig]) -> None:
         """New limits at run time."""
-        self._slowdowns = [config.max_slowdown for config in configs]
+        self._slowdowns = {b: config.max_slowdown for b, config in enumerate(configs) if config.max_slowdown}
 
     def asked(self, band: int, now_s: float) -> None:
         """A request of the band came."""
-        if self._slowdowns[band]:
+        if band in self._slowdowns:
             self._until_s[band] = now_s + LATELY_S
 
     def strictest(self, now_s: float) -> tuple[int, float]:
         """Index of the lowest band that is spared, and the slowdown that holds; (-1, 0.0): no bound."""
         lowest, least = -1, 0.0
-        for band, slowdown in enumerate(self._slowdowns):
-            if slowdown and now_s < self._until_s[band]:
+        for band, slowdown in self._slowdowns.items():
+            if now_s < self._until_s[band]:
                 lowest, least = band, min(least or slowdown, slowdown)
         return lowest, least
 
