@@ -1,4 +1,4 @@
-"""python -m load_tests.survival soak|chaos|churn|rollout|store [options]"""
+"""python -m load_tests.survival soak|chaos|churn|rollout|store|memory [options]"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 from importlib import import_module
 
-COMMANDS = ("soak", "chaos", "churn", "rollout", "store")
+COMMANDS = ("soak", "chaos", "churn", "rollout", "store", "memory")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:

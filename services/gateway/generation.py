@@ -74,10 +74,11 @@ class Generation:
         self.choices.append(self._make_choice(self, len(self.choices), flow, text))
 
     def let_go(self) -> None:
-        """After `run` and after whoever wanted the choices: undo the ring between them and this. What a request used is
-        then free the moment it ends, and the next request gets the same memory, warm, instead of what the garbage
-        collector has not come round to yet."""
+        """After `run` and after whoever wanted the choices: undo the rings between them, the responder and this. What a
+        request used is then free the moment it ends, and the next request gets the same memory, warm, instead of what
+        the garbage collector has not come round to yet."""
         self.choices.clear()
+        del self._responder, self._responder_plain  # a client that left is told nothing that would end its hold on us
 
     @property
     def astray(self) -> bool:

@@ -107,6 +107,13 @@ class Part(ABC):
             self.dirty = True
             self._runs.mark(self, ahead=self.show.waits)
 
+    def let_go(self) -> None:
+        """It is over: see Generation.let_go."""
+        if self._generation is not None:
+            self._generation.let_go()
+        self._generation = self._call = None
+        self.choices.clear()
+
     def flush(self) -> None:
         """Send what the journal does not have yet."""
         self.dirty = False

@@ -48,6 +48,7 @@ class Run(Part):
         self._mesh, self._work, self._trace = mesh, work, trace
         self._ahead = work.sampling.temperature > 0
         self._why: MeshError | None = None
+        self._fresh = False
 
     def start(self, head: JournalHead, *, resume: bool) -> None:
         """Ask the journal, then make or follow the answer."""
@@ -61,7 +62,7 @@ class Run(Part):
     @property
     def fresh(self) -> bool:
         """The answer began here."""
-        return self._call is not None and self._call.fresh
+        return self._fresh
 
     def stop(self, error: MeshError) -> None:
         """End here; the answer pauses where it is, for the next gateway."""
@@ -86,6 +87,7 @@ class Run(Part):
             if call is None:
                 self.opened.set_result(False)
                 return
+            self._fresh = call.fresh
             begun = decode_head(call.head)
             self.show.head = AnswerHead(begun.request_id, begun.model, begun.created)
             self.opened.set_result(True)
@@ -100,6 +102,7 @@ class Run(Part):
             self._failed(ServiceError(Reason.INTERNAL, f"an internal error ({type(bug).__name__})"))
         finally:
             self._runs.forget(self)
+            self.let_go()
 
     async def _make(self, begun: JournalHead) -> JournalTail:
         """Nobody has this answer yet."""

@@ -189,6 +189,8 @@ class RequestTrace:
         """Nothing more happens. Emits once; not while it is `held`, by an answer that goes on without its call."""
         if not self.ended_s and not self.held:
             self.ended_s = self._clock.now_s()
+            if self.error is not None:  # its traceback knows the frame that knows this: see Generation.let_go
+                self.error.__traceback__ = self.error.__context__ = None
             if self._emit is not None:
                 self._emit(self)
 

@@ -19,13 +19,24 @@ from tests.mesh.local_mesh import LocalMesh, local_mesh
 NUM_REQUESTS = 10
 
 
-async def ring_of_each(mesh: LocalMesh, body: dict[str, Any]) -> Counter[str]:
-    """Our objects that were unreachable and yet not freed, by type, after a few requests."""
+async def ring_of_each(
+    mesh: LocalMesh, body: dict[str, Any], *, keyed: bool = False, leaves: bool = False, status: int = 200
+) -> Counter[str]:
+    """Our objects that were unreachable and yet not freed, by type, after a few requests. `leaves`: the client is gone
+    after its first event."""
 
     async def ask(number: int) -> None:
-        response = await mesh.post("/v1/completions", {**body, "prompt": f"{body['max_tokens']} {number}"})
-        assert response.status == 200
-        await response.read()
+        headers = {"idempotency-key": f"k{number}"} if keyed else {}
+        prompt = f"{body['max_tokens']} {number}"
+        response = await mesh.post("/v1/completions", {**body, "prompt": prompt}, headers=headers)
+        assert response.status == status
+        if leaves:
+            await anext(response.events())
+            response.hang_up()
+            while mesh.gateways[0]._http.connections:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0)
+        else:
+            await response.read()
 
     await ask(0)  # what is made once
     gc.collect()
@@ -56,5 +67,32 @@ def test_a_request_leaves_no_ring_of_references(tmp_path: Path, wish: dict[str, 
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:
             assert not await ring_of_each(mesh, {"model": "sim", "max_tokens": 8, **wish})
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nor_does_an_answer_that_is_kept(tmp_path: Path, temperature: float) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path) as mesh:
+            body = {"model": "sim", "max_tokens": 8, "stream": True, "temperature": temperature}
+            assert not await ring_of_each(mesh, body, keyed=True)
+
+    asyncio.run(main())
+
+
+def test_nor_a_client_that_leaves(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path) as mesh:
+            body = {"model": "sim", "max_tokens": 4000, "stream": True, "temperature": 1.0}
+            assert not await ring_of_each(mesh, body, leaves=True)
+
+    asyncio.run(main())
+
+
+def test_nor_a_request_that_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path) as mesh:
+            assert not await ring_of_each(mesh, {"model": "none", "max_tokens": 8}, status=404)
 
     asyncio.run(main())
