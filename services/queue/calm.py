@@ -8,8 +8,8 @@ requests can help. A band with `max_slowdown` s > 1 is promised that a step take
 stream, s(b) = a + c·b ≤ s·(a + c), as the engine's own reports tell a and c. The promise binds lower bands only, and
 only while the band has traffic: LATELY_S after its last request, engines are filled as far as throughput gains again.
 
-While a, c cannot be told (nothing was measured yet, or the batch did not vary lately) the last bound known holds for
-KNOWN_S, and then none: the batch grows, which tells.
+The memory of a and c is long (DECAY), since a bound that holds keeps the batch from varying. Where they cannot
+be told, because an engine was always full, half its batch for a second in every few tells.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from ..config import BandConfig
 from .saturation import StepTimeFit
 
 LATELY_S = 10.0
-KNOWN_S = 30.0
+DECAY = 0.998
+"""Weight of the past per report: 500 reports, 50 s."""
+LEAST_VARIANCE = 0.25
+TRY_EVERY_S = 6.0
+TRY_S = 1.0
 UNBOUNDED = 1 << 30
 
 
@@ -52,16 +56,23 @@ class Calm:
 class CalmDepth:
     """The bound of one engine."""
 
-    __slots__ = ("_known_s", "streams")
+    __slots__ = ("_fit", "_half", "_unknown_s", "streams")
 
     def __init__(self) -> None:
         self.streams = UNBOUNDED
-        self._known_s = float("-inf")
+        self._fit = StepTimeFit(DECAY, LEAST_VARIANCE)
+        self._half = 0
+        self._unknown_s = 0.0
 
-    def look(self, fit: StepTimeFit, slowdown: float, now_s: float) -> None:
-        """A report came; `slowdown` 0: no bound."""
-        batch = fit.within(slowdown) if slowdown else None
+    def look(self, running: int, step_s: float, slowdown: float, now_s: float) -> None:
+        """A report came: mean step time at a batch. `slowdown` 0: no bound."""
+        if running > 0 and step_s > 0.0:
+            self._fit.add(running, step_s)
+        batch = self._fit.within(slowdown) if slowdown else float("inf")
         if batch is not None:
-            self.streams, self._known_s = max(1, int(batch)), now_s
-        elif not slowdown or now_s - self._known_s > KNOWN_S:
-            self.streams = UNBOUNDED
+            self.streams, self._half = max(1, int(min(batch, UNBOUNDED))), 0
+            return
+        if not self._half:
+            self._half, self._unknown_s = max(1, running // 2), now_s
+        trying = (now_s - self._unknown_s) % TRY_EVERY_S < TRY_S
+        self.streams = self._half if trying else UNBOUNDED

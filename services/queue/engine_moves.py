@@ -40,7 +40,8 @@ class EngineMoves:
         if engine is not None:
             before = engine.capacity
             engine.load(message, now_s)
-            engine.calm.look(engine.model.fit, self.state.calm.strictest(now_s)[1], now_s)
+            slowdown = self.state.calm.strictest(now_s)[1]
+            engine.calm.look(message.running, message.step_s, slowdown, now_s)
             if engine.capacity != before:
                 self.state.resize()
 

@@ -4,6 +4,7 @@
    engine; so is nobody whose grant would not begin at once.
 2. Nobody of the band itself waits while any slot is free: the bound holds others back, not those whom it is for.
 3. Bounds agree with the step times that engines tell: s(bound) ≤ slowdown · s(1) < s(bound + 1).
+4. What cannot be told is tried: an engine that was always full has its bound soon. Steps that do not grow bound nobody.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 
 from services.config import BandConfig, QueueConfig
 from services.link.messages import EngineLoad, EngineUp, Grant, Preempt, Release
-from services.queue.calm import KNOWN_S, LATELY_S, UNBOUNDED, CalmDepth
+from services.queue.calm import UNBOUNDED, CalmDepth
 from services.queue.events import Event, FromEngine, FromGateway, Tick, ToGateway
-from services.queue.saturation import StepTimeFit
 from services.queue.scheduler import Scheduler
 from tests.unit.queue.making import asking
 
@@ -101,27 +101,32 @@ def test_the_bound_is_met_by_something() -> None:
 
 @given(st.floats(1e-4, 0.1), st.floats(1e-5, 0.02), st.floats(1.01, 4.0))
 def test_3_bounds_agree_with_step_times(fixed_s: float, stream_s: float, slowdown: float) -> None:
-    fit, depth = StepTimeFit(), CalmDepth()
+    depth = CalmDepth()
     for batch in range(1, 33):
-        fit.add(batch, fixed_s + stream_s * batch)
-    depth.look(fit, slowdown, 0.0)
+        depth.look(batch, fixed_s + stream_s * batch, slowdown, 0.0)
     most_s = slowdown * (fixed_s + stream_s)
     assert fixed_s + stream_s * depth.streams <= most_s * (1 + 1e-6)
     assert fixed_s + stream_s * (depth.streams + 1) >= most_s * (1 - 1e-6)
 
 
-def test_a_bound_is_remembered_for_a_while_and_lifted_without_traffic() -> None:
-    fit, depth = StepTimeFit(), CalmDepth()
-    for batch in range(1, 33):
-        fit.add(batch, 0.01 + 0.001 * batch)
-    depth.look(fit, 1.5, 0.0)
-    known = depth.streams
-    assert known < UNBOUNDED
-    cannot_tell = StepTimeFit()
-    depth.look(cannot_tell, 1.5, KNOWN_S - 1.0)
-    assert depth.streams == known
-    depth.look(cannot_tell, 1.5, KNOWN_S + 1.0)
+def test_4_an_engine_that_was_always_full_tells_within_a_second() -> None:
+    """Its batch is what the bound allows, as behind a long line of waiting requests."""
+    depth, now_s, bounds = CalmDepth(), 0.0, list[int]()
+    for _ in range(3000):
+        now_s += 0.1
+        batch = min(16, depth.streams)
+        depth.look(batch, 0.01 + 0.001 * batch, 1.5, now_s)
+        bounds.append(depth.streams)
+    assert bounds[0] == 8, "half of what it had"
+    settled = bounds[25:]
+    assert max(settled) == 6, "1.5 · 11 ms = 10 ms + 6.5 · 1 ms"
+    assert settled.count(6) >= 0.95 * len(settled), "it tries again when it has forgotten"
+    depth.look(6, 0.016, 0.0, now_s)
     assert depth.streams == UNBOUNDED
-    depth.look(fit, 1.5, KNOWN_S + 2.0)
-    depth.look(fit, 0.0, KNOWN_S + LATELY_S)
+
+
+def test_4_steps_that_do_not_grow_are_not_bounded() -> None:
+    depth = CalmDepth()
+    for batch in range(1, 33):
+        depth.look(batch, 0.02, 1.2, 0.1 * batch)
     assert depth.streams == UNBOUNDED
