@@ -6,17 +6,22 @@ needed: when it is dead or slow the request goes on alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText
 from ..cache import policy
+from ..cache.key import CacheKey
 from ..cache.question import question_of
-from ..cache.seat import Hit, Leading, Seat
+from ..cache.seat import Asking, Following, Hit, Leading, LookedUp, Seat
 from ..cache.semantic_client import SemanticCall
 from ..cache.value import CachedAnswer, CachedChoice, replay
 from ..errors import RequestError
 from ..link.messages import FeedPart
 from .admission import Work
+from .beside import Beside
+from .choice import Leases
 from .generation import Generation
 from .mesh import Mesh
 
@@ -27,23 +32,48 @@ class CachedFlight:
     """What the cache made of one request. `verdict` is the x-cache header, `kind` says of a hit whether the question
     was the same or only its meaning; `answer` is the known answer, if any."""
 
-    def __init__(self, verdict: str, *, answer: CachedAnswer | None = None, seat: Seat | None = None) -> None:
+    def __init__(self, verdict: str, *, answer: CachedAnswer | None = None) -> None:
         self.verdict = verdict
         self.kind = "exact" if answer is not None else ""
         self.answer = answer
         self.follows = False
         self.keeps_s = 0.0
-        self._seat = seat
+        self._seat: Seat | None = None
         self._looked_up = True
         self._by_meaning: SemanticCall | None = None
+        self._beside: Beside | None = None
+        self._generation: Generation | None = None
+        self._once_missed: Callable[[], None] | None = None
 
     @classmethod
     async def look_up(cls, mesh: Mesh, work: Work) -> CachedFlight:
-        """Ask. A local hit costs no await; the cache's answer is waited for 2 ms at most."""
+        """Ask, and wait: nothing for an answer in this process, 2 ms at most for the Cache's."""
+        flight, key, rank = cls._known(mesh, work)
+        if key is not None:
+            refresh = not flight._looked_up
+            flight._seated(await mesh.cache.lookup(key, rank=rank, refresh=refresh))
+        return flight
+
+    @classmethod
+    def begin(cls, mesh: Mesh, work: Work) -> CachedFlight:
+        """Ask, and wait for nothing: while the Cache is asked the request generates as far as a lease (`leases`). If
+        the answer is kept, the generation is told by cache_hit; if another gateway makes it, by cache_yield."""
+        flight, key, rank = cls._known(mesh, work)
+        if key is not None:
+            flight._beside = Beside(mesh.queue)
+            found = mesh.cache.begin(key, flight._told, rank=rank, refresh=not flight._looked_up)
+            if not isinstance(found, Asking):
+                flight._beside = None
+            flight._seated(found)
+        return flight
+
+    @classmethod
+    def _known(cls, mesh: Mesh, work: Work) -> tuple[CachedFlight, CacheKey | None, int]:
+        """What this process knows. With a key: the Cache is to be asked, for a request of that rank."""
         config, principal = mesh.cache_config, work.principal
         decision = policy.decide(config, work.request, tenant_caches_sampled=principal.cache_sampled)
         if not decision.look_up and not decision.store:
-            return cls("bypass")
+            return cls("bypass"), None, 0
         key = mesh.keys.key(
             principal.tenant,
             mesh.model.identity_of(work.revision, work.adapter),
@@ -52,16 +82,43 @@ class CachedFlight:
             mesh.policy.version,
         )
         if decision.look_up and (answer := mesh.cache.lookup_local(key)) is not None:
-            return cls("hit", answer=answer)
-        found = await mesh.cache.lookup(key, rank=mesh.band_rank(work.band), refresh=not decision.look_up)
-        if isinstance(found, Hit):
-            return cls("hit", answer=found.answer)
-        bypass = not decision.look_up or (isinstance(found, Leading) and found.bypass)
-        flight = cls("bypass" if bypass else "miss", seat=found.seat)
-        flight.follows = not isinstance(found, Leading)
+            return cls("hit", answer=answer), None, 0
+        flight = cls("miss" if decision.look_up else "bypass")
         flight.keeps_s = policy.ttl_s(config) if decision.store else 0.0
         flight._looked_up = decision.look_up
-        return flight
+        return flight, key, mesh.band_rank(work.band)
+
+    def _seated(self, found: LookedUp | Asking) -> None:
+        if isinstance(found, Hit):
+            self.verdict, self.kind, self.answer = "hit", "exact", found.answer
+            return
+        self._seat, self.follows = found.seat, isinstance(found, Following)
+        if isinstance(found, Leading) and found.bypass:
+            self.verdict = "bypass"
+
+    def _told(self, found: LookedUp) -> None:
+        """The Cache answered `begin`, or did not in time."""
+        beside, generation = self._beside, self._generation
+        assert beside is not None and generation is not None  # nothing is awaited between `begin` and `attach`
+        self._beside = self._generation = None
+        once_missed, self._once_missed = self._once_missed, None
+        if isinstance(found, Hit):
+            self.verdict, self.kind = "hit", "exact"
+            beside.drop()
+            generation.cache_hit(found.answer)
+            return
+        self._seated(found)
+        if self.follows:
+            beside.drop()
+            generation.cache_yield()
+            return
+        if once_missed is not None:
+            once_missed()
+        beside.open()
+
+    def leases(self, queue: Leases) -> Leases:
+        """The queue, as this request may use it."""
+        return queue if self._beside is None else self._beside
 
     @property
     def feeds(self) -> bool:
@@ -78,12 +135,19 @@ class CachedFlight:
             self._seat.leave()
 
     def attach(self, follower: Generation) -> None:
+        self._generation = follower if self._beside is not None else None
         if self._seat is not None:
             self._seat.attach(follower)
 
     def ask_by_meaning(self, mesh: Mesh, work: Work, generation: Generation) -> None:
         """Of a tenant that opted in: beside the generation, ask whether a question of the same meaning is answered
         already. The answer is taken if it comes before our first token; what we generate is learned from if not."""
+        if self._beside is not None:  # the very same question may still be answered
+            self._once_missed = lambda: self._ask_by_meaning(mesh, work, generation)
+        else:
+            self._ask_by_meaning(mesh, work, generation)
+
+    def _ask_by_meaning(self, mesh: Mesh, work: Work, generation: Generation) -> None:
         delta, seat = work.principal.semantic_cache, self._seat
         if not 0.0 < delta < 1.0 or seat is None or self.follows or not (self._looked_up and self.keeps_s):
             return
@@ -124,7 +188,7 @@ class CachedFlight:
             self._seat.leave()
         if self._by_meaning is not None:
             self._by_meaning.end(None, 0.0)
-            self._by_meaning = None  # it holds on to the generation
+        self._by_meaning = self._generation = self._once_missed = None  # they hold on to the generation
 
 
 def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) -> AnswerTail:

@@ -5,7 +5,7 @@ owns it. Knows no wire format (a Call brings its own), no Ray, no vLLM, no Redis
 
     1 authenticate  identity.py      who asks
     2 admit         admission.py     may it enter, tokenised once, within context and limits
-    3 look up       cache            a known answer is replayed; an answer in the making is awaited
+    3 look up       cache            a known answer is replayed; an answer in the making is awaited; beside step 4
     4 acquire       flow.py → queue  a lease on an engine slot
     5 generate      generation.py    tokens come over the link, lost engines are replaced
     6 postprocess   stream.py        inline, on every piece of text
@@ -31,7 +31,7 @@ from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, check_model, lease_template, no_model
 from .answers import CachedFlight, replay_answer, to_keep
-from .choice import Choice
+from .choice import Choice, Leases
 from .flow import ChoiceFlow
 from .generation import Generation, MakeChoice
 from .identity import Permission, Principal
@@ -82,7 +82,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
             resumable = await journalled(mesh, work, call.request_id, responder, trace)
             if resumable:
                 return
-        flight = await CachedFlight.look_up(mesh, work)
+        flight = CachedFlight.begin(mesh, work)
         trace.looked_up(flight.verdict)
         created = int(mesh.clock.wall_s())
         head = AnswerHead(call.request_id, shown_model(mesh, work), created, flight.verdict, resumable)
@@ -173,13 +173,13 @@ async def generated(
     trace: RequestTrace,
 ) -> AnswerTail:
     """Steps 4 to 7, or the answer of whoever generates the same already. Raises MeshError."""
-    generation = prepare(mesh, work, head, responder, trace)
+    generation = prepare(mesh, work, head, responder, trace, leases=flight.leases(mesh.queue))
     generation.record = [] if flight.feeds else None
     try:
         flight.ask_by_meaning(mesh, work, generation)
         await generation.run(flight)
+        trace.cache = flight.verdict
         if generation.hit is not None:
-            trace.cache = flight.verdict
             return replay_answer(generation.hit, flight.headed(head), responder)
         tail = settle(mesh, work, generation)
         responder.end(tail)
@@ -198,6 +198,7 @@ def prepare(
     responder: Responder,
     trace: RequestTrace,
     *,
+    leases: Leases | None = None,
     make_choice: MakeChoice = Choice,
     policy: CompiledPolicy | None = None,
 ) -> Generation:
@@ -207,7 +208,7 @@ def prepare(
     generation = Generation(
         head=head,
         clock=mesh.clock,
-        leases=mesh.queue,
+        leases=leases or mesh.queue,
         engines=mesh.engines,
         responder=responder,
         observer=trace,
