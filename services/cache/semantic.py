@@ -11,9 +11,9 @@ sigmoid(gain · (s - threshold)). Until a hit is certain enough the model is ask
 1. Most entries are asked a few times only, and vCache fits each alone. Here an entry's threshold is drawn towards
    the tenant's (a normal prior around the pooled fit), and its uncertainty goes into the score: the predictive
    probability of a wrong answer, averaged over what the threshold may be.
-2. The score only ranks. What score is good enough comes from the tenant's own verified outcomes: the largest cutoff
-   of a fixed ladder, climbed from below until a binomial test at 95% no longer shows that at most `delta` of the
-   outcomes under it are wrong (fixed-sequence testing, "Learn then Test", Angelopoulos et al. 2021). So the bound
+2. The score only ranks. What score is good enough comes from the tenant's own verified outcomes, the best ones first:
+   as many as a binomial test at 95% needs at least, then a tenth more at a time, until the test no longer shows that at
+   most `delta` of them are wrong (fixed-sequence testing, "Learn then Test", Angelopoulos et al. 2021). So the bound
    does not rest on the model of 1, and no hit is given before about 3/delta outcomes were verified. Outcomes are
    ranked anew by each fit, each by what its entry had learned *before* it: what was verified while little was known
    counts in full, and no outcome vouches for itself.
@@ -35,8 +35,10 @@ from numpy.typing import NDArray
 
 from .bounds import at_most, upper_bound
 
-LADDER = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 CONFIDENCE = 0.95
+RUNG = 1.1
+"""How many more outcomes each test of the sequence takes in. Of 1.03, 1.1 and 1.3 none gave notably more hits; steps in
+the score instead of in outcomes gave 7% fewer."""
 REFIT_EVERY = 50
 MAX_OBSERVED = 64
 POOL_SIZE = 8192
@@ -177,21 +179,26 @@ class Trust:
         order = np.arange(self.num_verified - size, self.num_verified) % POOL_SIZE
         similarity, right, offset, deviation = self._pool[:, order]
         self.shape = _pooled(similarity[-FIT_SIZE:], right[-FIT_SIZE:])
-        self.cutoff = self._climb(scores(self.shape, similarity, offset, deviation), right)
+        self.cutoff = climb(scores(self.shape, similarity, offset, deviation), right, self.delta)
 
-    def _climb(self, score: Floats, right: Floats) -> float:
-        """The highest rung up to which every rung passes its test, from the first that has enough outcomes to pass
-        at all (how many there are says nothing about how many are right)."""
-        allowed = 0.0
-        for rung in LADDER:
-            under = score <= rung
-            num = int(under.sum())
-            if (1.0 - self.delta) ** num > 1.0 - CONFIDENCE:
-                continue
-            if at_most(num - int(right[under].sum()), num, self.delta) > 1.0 - CONFIDENCE:
-                break
-            allowed = rung
-        return allowed
+
+def climb(score: Floats, right: Floats, delta: float) -> float:
+    """The highest score up to which every test passes, from the first that has enough outcomes to pass at all (how many
+    there are says nothing about how many are right); 0.0 where none does. `right`: 1.0 or 0.0."""
+    order = np.argsort(score, kind="stable")
+    ranked, wrong = score[order], np.cumsum(1.0 - right[order])
+    num, allowed = enough(delta), 0.0
+    while num <= len(ranked):
+        if at_most(int(wrong[num - 1]), num, delta) > 1.0 - CONFIDENCE:
+            break
+        allowed = float(ranked[num - 1])
+        num = int(num * RUNG) + 1
+    return allowed
+
+
+def enough(delta: float) -> int:
+    """How many outcomes, all of them right, show that at most `delta` are wrong: some 3/delta."""
+    return math.ceil(math.log(1.0 - CONFIDENCE) / math.log1p(-delta))
 
 
 def _pooled(similarity: Floats, right: Floats) -> Shape:
