@@ -19,7 +19,7 @@ def make_adapter(folder: Path, name: str, base: str, *, seed: int = 0, **config:
 
 
 def make_real_adapter(
-    folder: Path, name: str, model: Path, *, base: str = "", seed: int = 0, scale: float = 0.02
+    folder: Path, name: str, model: Path, *, base: str = "", seed: int = 0, scale: float = 0.08
 ) -> Path:
     """One that changes every attention projection of the model in `model`."""
     settings = json.loads((model / "config.json").read_text())

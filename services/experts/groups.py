@@ -46,8 +46,8 @@ def split_cores(cores: Sequence[int], ranks: int) -> list[tuple[int, ...]]:
     """Cores of each rank: equal runs, what is left over goes unused. Raises ConfigError when there are too few."""
     if ranks > len(cores):
         raise ConfigError(
-            f"{ranks} expert-parallel ranks want a core each and this host has {len(cores)}: "
-            f"set EXPERTMESH_SHARDS={len(cores)} or fewer"
+            f"{ranks} expert-parallel ranks or workers want a core each and there are {len(cores)}: "
+            f"set EXPERTMESH_SHARDS={len(cores)} or fewer, or a smaller tensor_parallel"
         )
     each = len(cores) // ranks
     ordered = sorted(cores)
@@ -165,9 +165,10 @@ def environment(config: ExpertsConfig, place: RankPlace) -> dict[str, str]:
         # Or the first request with log-probabilities or top-p waits for a C++ compiler, 5 s and more on busy cores.
         env["TORCH_COMPILE_DISABLE"] = "1"
     if config.device == "cpu" and place.cores:
-        env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in place.cores)
+        workers = split_cores(place.cores, config.tensor_parallel)
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, cores)) for cores in workers)
         # Ray sets it to the replica's share of CPUs, and vLLM's workers inherit it.
-        env["OMP_NUM_THREADS"] = str(len(place.cores))
+        env["OMP_NUM_THREADS"] = str(len(workers[0]))
     return env
 
 

@@ -56,6 +56,7 @@ def install() -> None:
 
 
 def _context() -> Any:
-    one_core = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "").isdecimal()
+    bound = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "")
+    one_core = bound.replace("|", "").isdecimal()  # or one for each of its workers, which are new processes
     alone = multiprocessing.parent_process() is None  # not inside the engine core itself
     return CoreForks() if one_core and alone else None

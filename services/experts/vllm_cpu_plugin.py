@@ -6,8 +6,9 @@ weights (a crash with TP, wrong answers otherwise), and `CpuCommunicator` lacks 
 `reduce_scatterv`, which data parallel attention needs around its experts. With both, a Mixtral in float32 gives
 the same greedy tokens with one rank and with several (tests/cluster/test_expert_parallel.py).
 
-It lets adapters change attention beside experts that no adapter changes: with LoRA enabled vLLM takes Triton's MoE
-kernels, which a CPU does not have, whether or not an adapter may touch experts (`_patch_choice_of_experts`).
+It makes LoRA adapters right (vllm_cpu_adapters.py) and lets them change attention beside experts that no adapter
+changes: with LoRA enabled vLLM takes Triton's MoE kernels, which a CPU does not have, whether or not an adapter may
+touch experts (`_patch_choice_of_experts`).
 
 It lets the KV cache take memory page by page when tokens first come there, and not 512 MiB at start (`_KvAsTouched`).
 
@@ -59,12 +60,13 @@ def register() -> None:
         )  # fmt: skip
         return
     from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator, _CPUSHMDistributed
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
     from vllm.model_executor.models import registry
     from vllm.v1.worker import gpu_model_runner
 
-    from . import vllm_cpu_coordinator, vllm_cpu_fork, vllm_cpu_norms
+    from . import vllm_cpu_adapters, vllm_cpu_coordinator, vllm_cpu_fork, vllm_cpu_norms
 
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
         vllm_cpu_coordinator.install()
@@ -72,6 +74,7 @@ def register() -> None:
         registry._run_in_subprocess = _run_here
         _patch_experts(CPUUnquantizedExperts)
         _patch_choice_of_experts(FusedMoEConfig)
+        vllm_cpu_adapters.install(PunicaWrapperCPU)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
         _patch_allocation(gpu_model_runner)
         vllm_cpu_norms.install(type(current_platform))

@@ -21,8 +21,6 @@ def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
         args.max_num_batched_tokens = config.max_num_batched_tokens
     if config.cuda_graph_sizes:
         args.cudagraph_capture_sizes = list(config.cuda_graph_sizes)
-    if config.expert_parallel == "on":
-        args.enable_expert_parallel = True
     if config.balance_every_steps:
         every = config.balance_every_steps
         args.enable_eplb = True

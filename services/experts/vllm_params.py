@@ -83,6 +83,9 @@ def _structured(guided: GuidedDecoding) -> StructuredOutputsParams:
     return StructuredOutputsParams(grammar=guided.spec)
 
 
+CPU_IDLE_STEPS = 2
+
+
 def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
     """Arguments of one rank's engine."""
     args = AsyncEngineArgs(
@@ -115,12 +118,18 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         args.max_lora_rank = config.max_adapter_rank
         # Only these: what vLLM wraps for adapters it wraps for everyone, and experts it cannot on CPUs.
         args.lora_target_modules = list(adapter_files.base_of(config.model_name, config.model_path).modules)
+    if config.expert_parallel == "on":
+        args.enable_expert_parallel = True
     if not place.alone:
         args.data_parallel_size = place.size
         args.data_parallel_rank = place.rank
         args.data_parallel_address = place.host
         args.data_parallel_rpc_port = place.port
         args.enable_expert_parallel = config.expert_parallel != "off"
+        if config.device == "cpu":
+            # The group asks itself every so many steps whether anybody has work, and takes empty ones until then: on
+            # CPUs these take every core (16 of them by default), and the question takes no time.
+            args.dp_sync_interval = CPU_IDLE_STEPS
     if config.tensor_parallel > 1:
         # Inside a gang's placement group vLLM would choose its Ray executor, which CPUs lack and we do not want:
         # a rank's workers are children of the rank.

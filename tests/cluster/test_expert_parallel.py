@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import ray
 import torch
+from ray import serve
+from ray._private.state import actors
+from ray.cluster_utils import Cluster
+from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from graphs.profiles import SimOptions, sim_config
 from services.config import ExpertsConfig
-from services.experts import adapter_files, linux_processes, model_store
+from services.experts import adapter_files, linux_processes, model_store, remote_rank
 from services.experts.adapters import AdapterRef
+from services.experts.deployment import experts_deployment
 from services.outcome import Reason
 from services.request import GenerateJob, SamplingParams, pack_ids, unpack_ids
 from tests.adapter_maker import ALPHA, RANK, make_real_adapter
@@ -49,11 +58,11 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [make_real_adapter(folder, name, model, seed=seed) for seed, name in enumerate(("a", "b"))]
 
 
-def config(shards: int, adapters: list[Path]) -> ExpertsConfig:
+def config(shards: int, adapters: list[Path], **more: Any) -> ExpertsConfig:
     model = model_store.prepare()
     return ExpertsConfig(
         model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0,
-        adapters=str(adapters[0].parent),
+        adapters=str(adapters[0].parent), **more,
     )  # fmt: skip
 
 
@@ -138,6 +147,20 @@ def test_an_adapters_tokens_are_those_of_its_weights_merged(
             own[target] -= delta
 
 
+def test_tensor_parallel_workers_with_whole_experts_give_the_tokens_of_one(
+    single: Single, jobs: list[GenerateJob], adapters: list[Path]
+) -> None:
+    """TP2 + EP2: attention and head in halves, four whole experts in each worker; adapters in halves, too."""
+
+    async def at_once(clients: list[EngineClient]) -> list[Answer]:
+        asked = [*jobs, *adapted(jobs, adapters)]
+        return await asyncio.gather(*(clients[0].ask(job) for job in asked))
+
+    with Ranks(config(1, adapters, tensor_parallel=2, expert_parallel="on")) as ranks:
+        answers = ask(ranks, at_once)
+    assert [answer.token_ids for answer in answers] == [*single.plain, *single.adapted]
+
+
 def test_two_ranks_with_adapters_give_the_tokens_of_one(
     single: Single, group: list[RankProcess], jobs: list[GenerateJob], adapters: list[Path]
 ) -> None:
@@ -211,3 +234,60 @@ def test_a_killed_rank_takes_its_group_with_it_and_nothing_stays_behind(
         rank.stop()
     assert [one for one in everyone if one.alive] == []
     assert [path for path in segments if Path(path).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def on_two_nodes(adapters: list[Path]) -> Iterator[list[tuple[str, bytes]]]:
+    """Address and key of each rank of a group that Serve placed on two Ray nodes: two raylets, whose ranks are forks of
+    one process here, to spare an import. Both use the machine's one memory and loopback: what is proven is placement,
+    meeting and tokens, not a network between hosts."""
+    name = secrets.token_hex(8)
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    with tempfile.TemporaryFile() as said:
+        importer = remote_rank.start_server(name, os.getpid(), said)
+        cluster = Cluster(initialize_head=True, head_node_args=small)
+        try:
+            cluster.add_node(**small)
+            ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
+            experts = config(2, adapters, fork_server=name)
+            settings = sim_config(SimOptions(redis_url="")).model_copy(update={"experts": experts})
+            apart = GangSchedulingConfig(
+                gang_size=2,
+                gang_placement_strategy=GangPlacementStrategy.SPREAD,
+                runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
+            )
+            ranks = experts_deployment(settings).options(gang_scheduling_config=apart)
+            # No queue: ranks serve who dials them, and go on looking for it.
+            handle = serve.run(ranks.bind(settings, "nobody"), name="shards", route_prefix=None)
+            found: dict[str, bytes] = {}
+            for _ in range(500):
+                address, key = handle.endpoint.remote().result()
+                found[address] = key
+                if len(found) == 2:
+                    break
+            nodes = [one["Address"]["NodeID"] for one in actors(actor_state_name="ALIVE").values()
+                     if one["ActorClassName"].startswith("ServeReplica:shards")]  # fmt: skip
+            assert (len(found), len(nodes), len(set(nodes))) == (2, 2, 2)
+            yield list(found.items())
+            serve.delete("shards")
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+            importer.terminate()
+            importer.wait()
+
+
+def test_a_group_on_two_nodes_gives_the_tokens_of_one(
+    single: Single, on_two_nodes: list[tuple[str, bytes]], jobs: list[GenerateJob], adapters: list[Path]
+) -> None:
+    async def run() -> list[Answer]:
+        clients = [await EngineClient.open(address, key) for address, key in on_two_nodes]
+        asked = [*jobs, *adapted(jobs, adapters)]
+        try:
+            return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(asked)))
+        finally:
+            for client in clients:
+                client.close()
+
+    answers = asyncio.run(run())
+    assert [answer.token_ids for answer in answers] == [*single.plain, *single.adapted]
