@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from services.experts import model_store, quantize, safetensors_file
 from services.experts.quantized_files import Shard, quantize_folder
 
-from .torch_quantized import RoundedInputs, load, restored_weights
+from .torch_quantized import RoundedInputs, Weights, load, restored_weights
 
 TEXTS = Path(__file__).resolve().parents[1] / "distill" / "texts"
 WINDOW = 512
@@ -56,15 +56,14 @@ def perplexity(model: torch.nn.Module, texts: Windows) -> float:
     return math.exp(total / count)
 
 
-def original(folder: Path, *, bfloat16: bool) -> dict[str, torch.Tensor]:
+def original(folder: Path, *, bfloat16: bool) -> Weights:
     """The weights as they are, or rounded to bfloat16."""
-    out: dict[str, torch.Tensor] = {}
+    out: Weights = {}
     for path in sorted(folder.glob("*.safetensors")):
         shard = Shard(path)
         for name in shard.entries:
             values = shard.values(name)
-            rounded = quantize.from_bfloat16(quantize.to_bfloat16(values)) if bfloat16 else values
-            out[name] = torch.from_numpy(rounded.copy())
+            out[name] = quantize.from_bfloat16(quantize.to_bfloat16(values)) if bfloat16 else values
     return out
 
 

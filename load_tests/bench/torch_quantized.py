@@ -7,6 +7,8 @@ the same everywhere, and these are they.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,38 +17,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from services.experts import quantize
+from services.experts import quantize, safetensors_file
 from services.experts.quantize import Scheme
 from services.experts.quantized_files import Shard
 
+Weights = dict[str, NDArray[np.float32]]
 
-def restored_weights(folder: Path, scheme: Scheme) -> dict[str, torch.Tensor]:
+
+def restored_weights(folder: Path, scheme: Scheme) -> Weights:
     """Every tensor of the folder in float32, by the names of the unquantised model."""
     held: dict[str, NDArray[Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         shard = Shard(path, check=False)
         held |= {name: shard.array(name) for name in shard.entries}
-    out: dict[str, torch.Tensor] = {}
+    out: Weights = {}
     for name in held:
         if name.endswith(".weight_scale"):
             stem = name.removesuffix("weight_scale")
             parts = {key.removeprefix(stem): value for key, value in held.items() if key.startswith(stem)}
-            out[f"{stem}weight"] = torch.from_numpy(quantize.restored(parts, scheme))
+            out[f"{stem}weight"] = quantize.restored(parts, scheme)
         elif f"{name}_scale" not in held and "weight_packed" not in name and "weight_shape" not in name:
             array = held[name]
-            values = quantize.from_bfloat16(array) if array.dtype == np.uint16 else array.astype(np.float32)
-            out[name] = torch.from_numpy(np.ascontiguousarray(values))
+            out[name] = (
+                quantize.from_bfloat16(array) if array.dtype == np.uint16 else array.astype(np.float32)
+            )
     return out
 
 
-def load(source: Path, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The model of `source` with these weights in place of its own."""
-    config = AutoConfig.from_pretrained(source)
-    model = AutoModelForCausalLM.from_pretrained(
-        None, config=config, state_dict=weights, dtype=torch.float32, attn_implementation="eager"
-    )
+def load(source: Path, weights: Weights) -> torch.nn.Module:
+    """The model of `source` with these weights in place of its own, read by transformers as any checkpoint is."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = json.loads((source / "config.json").read_text())
+        (Path(folder) / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+        safetensors_file.write(Path(folder) / "model.safetensors", weights.items())
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, experts_implementation="eager"
+        )
     return model.eval()
 
 
