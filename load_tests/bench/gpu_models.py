@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from services.experts import quantize
+
 Shape = dict[str, object]
 
 _YARN: Shape = {
@@ -50,7 +52,11 @@ V2_LITE_INT4: Shape = V2_LITE | {
 }  # fmt: skip
 """Routed experts in 4 bits with a scale and a zero point for each 128 weights, everything else in 16."""
 
-SHAPES = {"v2-lite": V2_LITE, "v3-cut": V3_CUT, "v2-lite-int4": V2_LITE_INT4}
+SHAPES = {"v2-lite": V2_LITE, "v3-cut": V3_CUT, "v2-lite-int4": V2_LITE_INT4} | {
+    f"v2-lite-made-{scheme}": V2_LITE | {"quantization_config": quantize.settings(scheme, 64)}
+    for scheme in quantize.SCHEMES
+}
+"""`made`: as `expertmesh model quantize` makes them; groups of 64 are the most that divide the dense FFN's 10,944."""
 
 
 def write(folder: Path, shape: Shape) -> None:

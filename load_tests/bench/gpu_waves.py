@@ -45,6 +45,15 @@ WAVES: dict[str, list[Layout]] = {
         Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
         Layout("DP4+EP4", ranks(0, 1, 2, 3), 7.8),
     ],
+    # One GPU is enough for these two: each layout has a turn of its own there.
+    "made-8": [
+        Layout("TP1", ranks(0), 3.0),
+        Layout("TP1 made fp8", ranks(0), 3.0, model="v2-lite-made-fp8"),
+    ],
+    "made-4": [
+        Layout("TP1 made int8", ranks(0), 3.0, model="v2-lite-made-int8"),
+        Layout("TP1 made int4", ranks(0), 3.0, model="v2-lite-made-int4"),
+    ],
     "skew": [
         Layout("DP4+EP4 balanced", ranks(0, 1, 2, 3), 2.7, BALANCED),
         Layout("DP4+EP4", ranks(0, 1, 2, 3), 2.7),
@@ -66,6 +75,8 @@ TURNS: dict[str, list[Turn]] = {
         (("DP2 experts sliced", "TP2+EP"), (32, 256, 512), 0),
     ],
     "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
+    "made-8": [(("TP1",), (1, 32, 256), 0), (("TP1 made fp8",), (1, 32, 256), 0)],
+    "made-4": [(("TP1 made int8",), (1, 32, 256), 0), (("TP1 made int4",), (1, 32, 256), 0)],
     "skew": [
         (("DP4+EP4",), (512,), 4),
         (("DP4+EP4 balanced",), (512,), 4),
