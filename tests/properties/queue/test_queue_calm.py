@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.config import BandConfig, QueueConfig
 from services.link.messages import EngineLoad, EngineUp, Grant, Preempt, Release
 from services.queue.calm import UNBOUNDED, CalmDepth
-from services.queue.events import Event, FromEngine, FromGateway, Tick, ToGateway
+from services.queue.events import Event, FromEngine, FromGateway, SetLimits, Tick, ToGateway
 from services.queue.scheduler import Scheduler
 from tests.unit.queue.making import asking
 
@@ -123,6 +123,19 @@ def test_4_an_engine_that_was_always_full_tells_within_a_second() -> None:
     assert settled.count(6) >= 0.95 * len(settled), "it tries again when it has forgotten"
     depth.look(6, 0.016, 0.0, now_s)
     assert depth.streams == UNBOUNDED
+
+
+def test_the_bound_is_set_and_lifted_while_requests_run() -> None:
+    mesh = Mesh()
+    vip, *others = BANDS
+    for slowdown, most in ((1.3, 3), (0.0, 8), (1.3, 3)):
+        bands = (vip.model_copy(update={"max_slowdown": slowdown}), *others)
+        mesh.decide(SetLimits(QueueConfig(bands=bands)))
+        for number in range(40):
+            mesh.step(["batch", "batch", "vip"] if number % 4 == 0 else ["batch"] * 3, 2)
+        lower = [ticket for ticket in mesh.held if mesh.band[ticket] != "vip"]
+        assert len(lower) <= most
+        assert slowdown or len(mesh.held) >= 7
 
 
 def test_4_steps_that_do_not_grow_are_not_bounded() -> None:
