@@ -144,3 +144,15 @@ def test_one_gather_carries_tensors_of_any_type(sizes: list[int]) -> None:
         gathered = gather_padded(tensors, sizes, lambda output, mine: output.copy_(torch.cat(sent)))
         for found, parts in zip(gathered, zip(*everyone, strict=True), strict=True):
             assert torch.equal(found, torch.cat(parts))
+
+
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+def test_cache_memory_is_zero_and_begins_with_a_page(size: int) -> None:
+    """Kernels load 64 bytes at a time from where it begins."""
+    with vllm_cpu_plugin._KvAsTouched():
+        cache = torch.zeros(size, dtype=torch.int8, device="cpu")
+        other = torch.zeros(3, dtype=torch.float32)
+    assert (len(cache), cache.data_ptr() % 4096, int(cache.sum())) == (size, 0, 0)
+    cache += 1
+    assert int(cache.to(torch.int64).sum()) == size
+    assert other.tolist() == [0.0] * 3
