@@ -21,6 +21,7 @@ from pathlib import Path
 
 import uvloop
 
+from load_tests.bench.bench_cache_http import through_http
 from load_tests.bench.cache_rig import ANSWER, KEYS, MODEL, REQUEST, SAMPLING, Rig, config, key_of
 from services.cache.question import question_of
 from services.cache.redis_store import RedisStore
@@ -189,25 +190,31 @@ async def by_meaning(rig: Rig, rounds: int, num: int) -> list[Row]:
     return [("asking by meaning beside a miss, in the gateway", spread(taken), "nothing visible")]
 
 
-async def single_flight(rig: Rig) -> list[Row]:
-    """1,000 identical concurrent misses over four gateways."""
+async def single_flight(rig: Rig, bursts: int) -> list[Row]:
+    """1,000 identical concurrent misses over four gateways, again and again."""
+    generations: list[int] = []
+    yielded, took_ms = 0, []
     async with rig.client() as a, rig.client() as b, rig.client() as c, rig.client() as d:
-        key = key_of(random.randrange(1 << 30, 1 << 31))
-        begin = time.perf_counter()
-        found = await asyncio.gather(*(each.lookup(key) for each in (a, b, c, d) for _ in range(250)))
-        took_ms = (time.perf_counter() - begin) * 1e3
-        leaders = [each.seat for each in found if isinstance(each, Leading)]
-        late = [Late() for _ in leaders]
-        for seat, watcher in zip(leaders, late, strict=True):
-            seat.attach(watcher)
-        await asyncio.sleep(
-            0.05
-        )  # what came late has come: a leader that generated nothing yet yields to another
-        generate = sum(not watcher.yielded for watcher in late)
-        for each in found:
-            if not isinstance(each, Hit):
-                each.seat.leave()
-    text = f"{generate} generation(s), {len(leaders) - generate} yielded, all seated in {took_ms:.1f} ms"
+        for _ in range(bursts):
+            key = key_of(random.randrange(1 << 30, 1 << 31))
+            begin = time.perf_counter()
+            found = await asyncio.gather(*(each.lookup(key) for each in (a, b, c, d) for _ in range(250)))
+            took_ms.append((time.perf_counter() - begin) * 1e3)
+            leaders = [each.seat for each in found if isinstance(each, Leading)]
+            late = [Late() for _ in leaders]
+            for seat, watcher in zip(leaders, late, strict=True):
+                seat.attach(watcher)
+            await asyncio.sleep(0.05)  # what came late has come: a leader without a token yields to another
+            generations.append(sum(not watcher.yielded for watcher in late))
+            yielded += len(leaders) - generations[-1]
+            for each in found:
+                if not isinstance(each, Hit):
+                    each.seat.leave()
+            await asyncio.sleep(0.01)
+    text = (
+        f"{min(generations)} to {max(generations)} generation(s) in each of {bursts} bursts, {yielded} yielded, "
+        f"all seated in {statistics.median(took_ms):.1f} ms"
+    )
     return [("1,000 identical concurrent misses, 4 gateways", text, "exactly 1")]
 
 
@@ -348,11 +355,12 @@ async def main(arguments: argparse.Namespace) -> str:
         assert config(rig.valkey.url).store_timeout_s == 0.002
         rows += await hits_and_misses(rig, arguments.rounds, arguments.num)
         rows += await throughput(rig, 3.0)
-        rows += await single_flight(rig)
+        rows += await single_flight(rig, 20)
         rows += await by_meaning(rig, arguments.rounds, arguments.num)
         rows += await purge(rig, 2000)
         rows += await timing(rig, 2000)
         rows += await faults(rig, 3.0)
+        rows += await through_http(arguments.num // 2, arguments.rounds, 3.0)
     finally:
         await rig.stop()
     return report(rows)

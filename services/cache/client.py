@@ -1,21 +1,18 @@
-"""A gateway's side of the response cache: answers in this process, flights in this process, one link to the
-Cache.
+"""A gateway's side of the response cache: answers and flights in this process, one link to the Cache.
 
-How the pipeline uses it (nothing here raises; a dead or slow cache costs at most `store_timeout_s`):
+How the pipeline uses it, or `begin` instead of `lookup` (nothing raises; a slow cache costs `store_timeout_s` at most):
 
     if (answer := client.lookup_local(key)) is not None: replay it          a µs or two, no await
     match await client.lookup(key, rank=band_rank):
         case Hit(answer, ttl_s):     replay it (x-cache: hit)
-        case Leading(seat):          generate; seat.feed(part) per engine frame;
-                                     at the end seat.store(answer, ttl_s), or seat.abandon(), or
-                                     seat.fail(error)
+        case Leading(seat):          generate; seat.feed(part) per engine frame; at the end
+                                     seat.store(answer, ttl_s), seat.abandon() or seat.fail(error)
         case Following(seat):        seat.attach(follower): somebody else generates the same answer
 
 A leader must end with `store`, `fail` or `abandon`, a follower with `leave`; all are idempotent.
 
-In-process answers are served only while the link to the Cache is up: a purge that this gateway could not hear
-of must not find an answer here (a partition is noticed within DEAD_AFTER_S + 0.2 s; a purge is promised
-within 1 s).
+In-process answers are served only while the link to the Cache is up: a purge that this gateway could not hear of must
+not find an answer here (a partition is noticed within DEAD_AFTER_S + 0.2 s; a purge is promised within 1 s).
 """
 
 from __future__ import annotations
@@ -48,7 +45,7 @@ from .gateway_flights import GatewayFlights, SharedFlight
 from .key import CacheKey
 from .local_tier import LocalTier
 from .policy import may_keep
-from .seat import REMOTE, Asking, Following, Hit, Leading, LookedUp, Seat
+from .seat import REMOTE, Asking, Following, Hit, Leading, LookedUp, Seat, into
 from .semantic_client import SemanticClient
 from .value import BadValue, CachedAnswer, decode, encode
 
@@ -72,7 +69,7 @@ class CacheClient:
         self._redial = Redial(resolve, self, name, dead_after_s=DEAD_AFTER_S)
 
     def start(self) -> None:
-        """Keep a link to the Cache from now on."""
+        """Keep a link to the Cache."""
         self._redial.start()
 
     async def stop(self) -> None:
@@ -100,12 +97,7 @@ class CacheClient:
         """Ask the Cache, and join or open the key's flight. Ends within `store_timeout_s` (2 ms): who gets no
         answer leads. `rank` is the band's; `refresh` asks to generate anew (Cache-Control: no-cache)."""
         answer: asyncio.Future[LookedUp] = asyncio.get_running_loop().create_future()
-
-        def told(found: LookedUp) -> None:
-            if not answer.done():
-                answer.set_result(found)
-
-        asked = self.begin(key, told, rank=rank, refresh=refresh)
+        asked = self.begin(key, into(answer), rank=rank, refresh=refresh)
         if not isinstance(asked, Asking):
             return asked
         try:
@@ -117,9 +109,8 @@ class CacheClient:
     def begin(
         self, key: CacheKey, told: Callable[[LookedUp], None], *, rank: int = 0, refresh: bool = False
     ) -> Leading | Following | Asking:
-        """As `lookup`, beside something else: of an Asking, `told` is called once with what it comes to, within
-        `store_timeout_s`, unless the seat leaves before. Whoever is told of another who leads, or of an answer, after
-        its own generation began must undo that."""
+        """As `lookup`, waiting for nothing: of an Asking, `told` is called once with what it comes to, within
+        `store_timeout_s`, unless the seat leaves before."""
         seat = Seat(self, key)
         if refresh and self._flights.get(key.wire) is not None:
             seat.alone = True

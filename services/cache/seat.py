@@ -5,6 +5,7 @@ Rules: no link, no store; the client (client.py) moves seats, the pipeline holds
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -206,3 +207,13 @@ class Asking(NamedTuple):
     """The Cache was asked; until it answers, the seat leads."""
 
     seat: Seat
+
+
+def into(answer: asyncio.Future[LookedUp]) -> Callable[[LookedUp], None]:
+    """Sets a future that may have been cancelled."""
+
+    def told(found: LookedUp) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    return told

@@ -191,10 +191,10 @@ class CachedFlight:
         self._by_meaning = self._generation = self._once_missed = None  # they hold on to the generation
 
 
-def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder) -> AnswerTail:
-    """Say a known answer: the same text, token counts and finish reasons."""
+def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder, *, stream: bool) -> AnswerTail:
+    """Say a known answer: the same text, token counts and finish reasons; in pieces where it is streamed."""
     responder.begin(head)
-    for delta in replay(answer, REPLAY_PIECE_CHARS):
+    for delta in replay(answer, REPLAY_PIECE_CHARS if stream else 0):
         responder.delta(delta)
     tail = AnswerTail(answer.usage(), answer.confidence)
     responder.end(tail)

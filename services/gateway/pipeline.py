@@ -89,7 +89,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         head = head if flight.answer is None else flight.headed(head)
         with flight:
             if flight.answer is not None:
-                tail = replay_answer(flight.answer, head, responder)
+                tail = replay_answer(flight.answer, head, responder, stream=request.stream)
             else:
                 tail = await generated(mesh, work, head, flight, responder, trace)
             trace.completed(tail.usage, tail.confidence)
@@ -180,7 +180,7 @@ async def generated(
         await generation.run(flight)
         trace.cache = flight.verdict
         if generation.hit is not None:
-            return replay_answer(generation.hit, flight.headed(head), responder)
+            return replay_answer(generation.hit, flight.headed(head), responder, stream=work.request.stream)
         tail = settle(mesh, work, generation)
         responder.end(tail)
         if not generation.astray:
