@@ -6,7 +6,7 @@
     added TTFT            median over alternating single requests: mesh minus direct
 
 Mesh and bare ranks run beside each other, configured alike, and take turns. A turn begins when both sleep: a data
-parallel group of vLLM takes up to 32 empty steps after its last token, on both cores. Both get the same prompts as
+parallel group of vLLM takes empty steps after its last token, on both cores. Both get the same prompts as
 token ids, greedy, `ignore_eos`, so both do the same work.
 """
 

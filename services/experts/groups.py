@@ -21,6 +21,9 @@ KNOWN_QUANTIZATIONS = (
 """What vLLM reads weights in, as their config.json calls it."""
 
 _EXPERT_COUNTS = ("num_local_experts", "n_routed_experts", "num_experts")
+CPU_IDLE_STEPS = 2
+"""Steps between two questions of a data parallel group of CPU ranks whether anybody has work."""
+
 CPU_PREFILL_CHUNK = 512
 """Most prompt tokens of one step on CPU: bounds how long a step lasts, and so what "stuck" can mean."""
 

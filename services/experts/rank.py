@@ -37,7 +37,7 @@ it meanwhile may be dead, and the next one would take an epoch for valid that ga
 
 PROBE_IDLE_S = 15.0
 """An engine that had no work for this long must prove itself with one token when its health is asked. A data parallel
-group takes up to 32 empty steps for each: seconds of every core where it runs on CPUs."""
+group goes on with empty steps for a while after each."""
 
 
 class Rank:

@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from ..config import ExpertsConfig
 from ..request import GenerateJob, GuidedDecoding, count_ids, unpack_ids
 from . import adapter_files
-from .groups import CPU_PREFILL_CHUNK, RankPlace
+from .groups import CPU_IDLE_STEPS, CPU_PREFILL_CHUNK, RankPlace
 from .vllm_cpu_executor import CpuExecutor
 from .vllm_gpu_args import use_gpus
 from .vllm_resume_plugin import EMITTED_KEY
@@ -81,9 +81,6 @@ def _structured(guided: GuidedDecoding) -> StructuredOutputsParams:
     if guided.kind == "regex":
         return StructuredOutputsParams(regex=guided.spec)
     return StructuredOutputsParams(grammar=guided.spec)
-
-
-CPU_IDLE_STEPS = 2
 
 
 def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
