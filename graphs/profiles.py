@@ -1,6 +1,7 @@
 """One complete, frozen configuration per graph. dev, sim and prod differ in values only.
 
-The environment is read here and in options.py, and nowhere else; every variable is listed in docs/settings.md.
+The environment is read here, in options.py and in host_gpus.py, and nowhere else; every variable is listed in
+docs/settings.md.
 """
 
 import hashlib
@@ -30,10 +31,11 @@ from services.config import (
 )
 from services.config_capacity import DrainConfig, ScaleConfig
 from services.errors import ConfigError
-from services.experts import drain_rule, groups, weight_files
+from services.experts import drain_rule, gpu_memory, groups, weight_files
 from services.gateway import json_key_store
 from services.gateway.tls import TlsFiles
 
+from . import host_gpus
 from .options import CapacityOptions as CapacityOptions
 from .options import DevOptions as DevOptions
 from .options import Options as Options
@@ -189,10 +191,10 @@ def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
         pin_cores=False,
     )
     groups.check(experts, model)
-    if not options.dummy_weights:
-        weight_files.check(folder)
+    weight_bytes = 0 if options.dummy_weights else weight_files.check(folder)
     if not options.remote_gpus:
-        groups.check_gpus(experts, _num_gpus())
+        groups.check_gpus(experts, host_gpus.num_gpus())
+        gpu_memory.check_memory(experts, model, host_gpus.gpu_bytes(), weight_bytes)
     return experts
 
 
@@ -212,17 +214,6 @@ def _drained(experts: ExpertsConfig, options: ProdOptions) -> ExpertsConfig:
     experts = experts.model_copy(update={"drain_s": drain_s})
     drain_rule.check(experts, drain)
     return experts
-
-
-def _num_gpus() -> int:
-    """GPUs of this host that this process may use. Raises ConfigError when there is none."""
-    if not Path("/dev/nvidiactl").exists():
-        raise ConfigError(
-            "no GPU on this host; if they are on other nodes of the cluster, add remote_gpus=true"
-        )
-    found = sum(1 for device in Path("/dev").glob("nvidia*") if device.name[len("nvidia") :].isdecimal())
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip()]))
 
 
 def _cache(options: Options, **more: Any) -> CacheConfig:

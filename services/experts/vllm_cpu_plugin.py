@@ -211,7 +211,12 @@ class _KvAsTouched(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if func is torch.zeros and named.get("dtype") is torch.int8 and len(args) == 1:
+        if (
+            func is torch.zeros
+            and named.get("dtype") is torch.int8
+            and len(args) == 1
+            and isinstance(args[0], int)
+        ):
             # Whole pages: NumPy's own begin 16 bytes into one, and the kernel that decodes MLA loads 64 at a time,
             # which then ends the process (0.32, float32).
             pages = mmap.mmap(-1, max(1, args[0]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

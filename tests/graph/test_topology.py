@@ -66,7 +66,7 @@ def weights(folder: Path, **more: object) -> None:
 
 def test_prod_checks_the_model_before_any_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one error, raised while the graph is built: nothing was started that could be left running."""
-    monkeypatch.setattr("graphs.profiles._num_gpus", lambda: 2)
+    monkeypatch.setattr("graphs.host_gpus.num_gpus", lambda: 2)
     weights(tmp_path)
 
     def refusal(**options: str) -> str:
@@ -80,6 +80,13 @@ def test_prod_checks_the_model_before_any_cluster(tmp_path: Path, monkeypatch: p
     assert "ends at 32768 tokens" in refusal(max_model_len="65536")
     with pytest.raises(ValueError, match="quantization"):
         ProdOptions.model_validate({"quantization": "fp5"})
+    assert "nowhere is no folder" in refusal(adapters=str(tmp_path / "nowhere"))
+    shape = {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32_000, "intermediate_size": 14_336}
+    monkeypatch.setattr("graphs.host_gpus.gpu_bytes", lambda: 24e9)
+    (tmp_path / "mixtral").mkdir()
+    weights(tmp_path / "mixtral", **shape)
+    small = refusal(model=str(tmp_path / "mixtral"), dummy_weights="true")
+    assert "21.6 GB of a GPU here may be used: shards=8 would fit" in small
     (tmp_path / "model.safetensors").write_bytes(b"cut")
     assert "model.safetensors is damaged" in refusal()
     (tmp_path / "model.safetensors").unlink()
