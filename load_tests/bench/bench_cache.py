@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -25,6 +26,7 @@ from load_tests.bench.bench_cache_http import through_http
 from load_tests.bench.cache_rig import ANSWER, KEYS, MODEL, REQUEST, SAMPLING, Rig, config, key_of
 from services.cache.question import question_of
 from services.cache.redis_store import RedisStore
+from services.cache.redis_wire import Command, open_wire
 from services.cache.seat import Hit, Leading
 from services.cache.value import CachedAnswer
 from services.errors import MeshError
@@ -244,8 +246,50 @@ async def purge(rig: Rig, num: int) -> list[Row]:
     ]
 
 
+class Sabotage:
+    """What is done to a Valkey that lives: it is paused again and again, filled up, or its entries overwritten."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._task: asyncio.Task[None] | None = None
+
+    def slow(self) -> None:
+        self._task = asyncio.create_task(self._again(0.025, (b"CLIENT", b"PAUSE", 20, b"ALL")))
+
+    def full(self) -> None:
+        self._task = asyncio.create_task(self._again(10.0, (b"CONFIG", b"SET", b"maxmemory", 1)))
+
+    def not_full(self) -> None:
+        self.stop()
+        self._task = asyncio.create_task(self._again(10.0, (b"CONFIG", b"SET", b"maxmemory", 0)))
+
+    def garbage(self) -> None:
+        self._task = asyncio.create_task(self._overwrite())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _again(self, every_s: float, command: Command) -> None:
+        wire = await open_wire(self._url, 5.0)
+        while True:
+            await wire.call([command], 5.0)
+            await asyncio.sleep(every_s)
+
+    async def _overwrite(self) -> None:
+        wire = await open_wire(self._url, 5.0)
+        while True:
+            (names,) = await wire.call([(b"KEYS", b"em:v1:*")], 5.0)
+            assert isinstance(names, list)
+            kept = cast("list[bytes]", names)
+            if kept:
+                await wire.call([(b"SET", name, os.urandom(200), b"KEEPTTL") for name in kept], 5.0)
+            await asyncio.sleep(0.05)
+
+
 async def faults(rig: Rig, seconds: float) -> list[Row]:
-    """Valkey stopped, killed and brought back; the authority stopped: what look-ups cost meanwhile."""
+    """Valkey stopped, killed and brought back, slow, full, overwritten; the authority stopped: what look-ups cost
+    meanwhile."""
     rows: list[Row] = []
     async with rig.client(local_bytes=0) as client:
 
@@ -281,6 +325,11 @@ async def faults(rig: Rig, seconds: float) -> list[Row]:
             "Valkey hung", lambda: valkey.signal(signal.SIGSTOP), lambda: valkey.signal(signal.SIGCONT)
         )
         await outage("Valkey killed", lambda: valkey.signal(signal.SIGKILL), valkey.again)
+        sabotage = Sabotage(valkey.url)
+        await outage("Valkey slow (paused for 20 of every 45 ms)", sabotage.slow, sabotage.stop)
+        await outage("Valkey full", sabotage.full, sabotage.not_full)
+        await outage("every entry overwritten with noise, again and again", sabotage.garbage, sabotage.stop)
+        sabotage.stop()
         process = rig.process
         assert process is not None
 
