@@ -18,7 +18,7 @@ from ..errors import MeshError
 
 
 class Wire(Protocol):
-    """What a responder needs of a connection (uvicorn_server.Connection)."""
+    """What a responder needs of a connection (httptools_exchange.Exchange)."""
 
     @property
     def closed(self) -> bool: ...

@@ -36,6 +36,7 @@ from .adapter_shelf import AdapterShelf
 from .canary import run_canary
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
+from .httptools_server import HttpServer
 from .journal import Journal
 from .mesh import Mesh, Model
 from .model_tokenizer import load_tokenizer
@@ -43,7 +44,6 @@ from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
 from .readiness import CANARY_EVERY_S
 from .tls import TlsFiles
-from .uvicorn_server import HttpServer
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """TLS of the gateway's two ports: do the files fit, what do they hold, did they change.
 
-Rules: the standard library's ssl and files, no server: uvicorn_server.py and grpc_server.py ask here. Checked before
+Rules: the standard library's ssl and files, no server: httptools_server.py and grpc_server.py ask here. Checked before
 anything listens, one error for each thing that can be wrong. Later changes that do not fit leave in force what was.
 """
 

@@ -115,7 +115,7 @@ def test_one_that_pauses_and_reads_on_gets_every_token_once(tmp_path: Path) -> N
 
 
 def backed_up(mesh: LocalMesh) -> bool:
-    return any(c.flow.write_paused for c in mesh.gateways[0]._http.connections)
+    return any(c.write_paused for c in mesh.gateways[0]._http.connections)
 
 
 async def taken(response: Response) -> list[dict[str, Any]]:

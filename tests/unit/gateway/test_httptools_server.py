@@ -1,20 +1,20 @@
-"""Our writes keep uvicorn's state right, and clients are bounded. Real sockets on loopback, no sleeping."""
+"""Requests in, answers out, and clients are bounded. Real sockets on loopback, no sleeping."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from load_tests.bench.hostile_clients import SMUGGLED
 from services.config import LimitsConfig
 from services.errors import ConfigError
-from services.gateway import uvicorn_server
+from services.gateway import httptools_server
+from services.gateway.httptools_exchange import Exchange
+from services.gateway.httptools_server import HttpServer
 from services.gateway.sockets import bind
-from services.gateway.uvicorn_server import Exchange, HttpServer
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -26,26 +26,22 @@ class App:
         self.gone = asyncio.Event()
         self.hold = asyncio.Event()
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        wire: Exchange = scope["exchange"]
-        if scope["path"] == "/refuse":
+    async def __call__(self, wire: Exchange) -> None:
+        if wire.path == b"/refuse":
             wire.respond(413, b"content-type: text/plain\r\n", b"too large")
             return
-        message = await receive()
-        body = message.get("body", b"")
-        while message.get("more_body"):
-            message = await receive()
-            body += message.get("body", b"")
-        if scope["path"] == "/stream":
+        body = await wire.body(1_000_000)
+        assert body is not None
+        if wire.path == b"/stream":
             wire.start_stream(b"x-request-id: a\r\n")
             for number in range(3):
                 wire.write_chunk(b"data: %d\n\n" % number)
             wire.end_stream(b"data: [DONE]\n\n")
-        elif scope["path"] == "/last-words":
+        elif wire.path == b"/last-words":
             wire.start_stream(b"")
             wire.watch(on_close=lambda: wire.write_chunk(b"data: counted\n\n"))
             await self.hold.wait()
-        elif scope["path"] == "/hang":
+        elif wire.path == b"/hang":
             wire.watch(on_close=self.gone.set)
             await self.hold.wait()
         else:
@@ -154,7 +150,7 @@ def test_a_request_with_two_readings_is_refused_and_nothing_behind_it_read(rest:
 
 
 def test_a_slow_sender_is_cut_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uvicorn_server, "SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.01)
 
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"POST /a HTTP/1.1\r\nhost")
@@ -211,7 +207,9 @@ def test_connections_are_bounded(limits: dict[str, int]) -> None:
     run(exchange, LimitsConfig(**limits))
 
 
-def test_an_idle_connection_is_closed() -> None:
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.01)
+
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
         await answer(reader)
@@ -225,9 +223,8 @@ def test_answers_that_nobody_takes_are_not_made() -> None:
     made: list[int] = []
     large = b"x" * 400_000
 
-    async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+    async def app(wire: Exchange) -> None:
         made.append(1)
-        wire: Exchange = scope["exchange"]
         wire.respond(200, b"content-type: text/plain\r\n", large)
 
     async def main() -> None:
@@ -285,10 +282,10 @@ def test_a_refused_body_does_not_cost_the_client_its_answer() -> None:
 
 def test_one_that_never_takes_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection, and what is buffered for it, would otherwise stay for as long as its host answers probes."""
-    monkeypatch.setattr(uvicorn_server, "SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.01)
 
-    async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        scope["exchange"].respond(200, b"", b"x" * 20_000_000)
+    async def app(wire: Exchange) -> None:
+        wire.respond(200, b"", b"x" * 20_000_000)
 
     async def main(connection: bytes) -> None:
         server = HttpServer(app, LimitsConfig(body_timeout_s=0.05))

@@ -1,0 +1,76 @@
+"""The HTTP server: connections (httptools_connection.py) on a socket of ours, bounded in number, over all and by
+address, and swept once a second for those that take too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+
+from ..config import LimitsConfig
+from .httptools_connection import Connection
+from .httptools_exchange import Exchange
+from .outbox import Outbox
+from .sockets import bind
+
+SWEEP_EVERY_S = 1.0
+TLS_SHUTDOWN_S = 1.0
+"""How long a client may take to say goodbye; then it is cut."""
+
+App = Callable[[Exchange], Awaitable[None]]
+
+
+class HttpServer:
+    """Connections on a socket of ours, inside a running event loop. `num_from`: open connections by address."""
+
+    def __init__(self, app: App, limits: LimitsConfig) -> None:
+        self.app, self.limits = app, limits
+        self.outbox = Outbox()
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.num_from: dict[str, int] = {}
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(
+        self, host: str, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
+    ) -> int:
+        """Listen and return the port. Raises ConfigError when the port is taken."""
+        sock = bind(host, port, reuse_port=reuse_port)
+        self.loop = asyncio.get_running_loop()
+        self._server = await self.loop.create_server(
+            self._connection,
+            sock=sock,
+            backlog=4096,
+            ssl=tls,
+            ssl_handshake_timeout=self.limits.header_timeout_s if tls is not None else None,
+            ssl_shutdown_timeout=TLS_SHUTDOWN_S if tls is not None else None,
+        )
+        self._sweeper = asyncio.create_task(self._sweep())
+        return sock.getsockname()[1]
+
+    def _connection(self) -> Connection:
+        return Connection(self)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            now_s = self.loop.time()
+            for connection in list(self.connections):
+                connection.sweep(now_s)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop listening, let what runs finish for `grace_s` seconds, then cut it. Idle connections close now."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.end_after_the_last()
+        deadline_s = self.loop.time() + grace_s
+        while self.connections and self.loop.time() < deadline_s:  # noqa: ASYNC110  # few wait, and seldom
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.transport.abort()
