@@ -14,7 +14,7 @@ import numpy as np
 
 from load_tests.faq.generator import Language, Question, workload
 from load_tests.faq.plot import Curve, calibration_svg
-from load_tests.faq.replay import Tally, best_calibrated, best_static, by_text, learned, perfect
+from load_tests.faq.replay import Space, Tally, best_calibrated, best_static, by_text, learned, perfect
 from services.cache.factory import open_embedder
 
 MODELS: dict[Language, tuple[str, str]] = {
@@ -102,9 +102,10 @@ def main(wishes: argparse.Namespace) -> None:
             print(row(what, "learned, as it ships", ours), flush=True)
             curves.append(curve(what, history))
             print(row(what, "never wrong, from the first request", perfect(questions)), flush=True)
+            space = Space(questions, vectors)
             for guarded, where in ((False, "static"), (True, "static behind our guards")):
                 for choose, how in ((best_calibrated, "calibrated"), (best_static, "hindsight")):
-                    threshold, tally = choose(questions, vectors, wishes.delta, guarded=guarded)
+                    threshold, tally = choose(space, wishes.delta, guarded=guarded)
                     ratio = f"learned: {ours.hits / tally.hits:.2f} ×" if tally.hits else "no hits"
                     print(row(what, f"{where}, {how}: {threshold:.3f} ({ratio})", tally), flush=True)
     if wishes.plot is not None:

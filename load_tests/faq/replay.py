@@ -15,7 +15,7 @@ import numpy as np
 from load_tests.faq.generator import Question
 from services.cache.bounds import upper_bound
 from services.cache.embedding import Vectors
-from services.cache.guards import Marks, compatible, marks_of
+from services.cache.guards import compatible, marks_of
 from services.cache.index import ExactIndex
 from services.cache.key import WIRE_BYTES, CacheKey
 from services.cache.meanings import Meanings
@@ -49,28 +49,36 @@ class Tally(NamedTuple):
         return (self.exact + self.hits) / max(1, self.requests)
 
 
-class Kept:
-    """What a static threshold compares with: labels, marks and an exact index."""
+class Space:
+    """All texts of a workload, how similar each is to each, and which may share an answer as far as words can tell."""
 
-    def __init__(self, dimensions: int) -> None:
-        self.labels: list[str] = []
-        self.marks: list[Marks] = []
-        self.index = ExactIndex(dimensions)
+    def __init__(self, questions: Sequence[Question], vectors: Mapping[str, np.ndarray]) -> None:
+        texts = list(vectors)
+        rows = np.stack([vectors[text] for text in texts])
+        self.similarity = rows @ rows.T
+        at = {text: number for number, text in enumerate(texts)}
+        self.order = [at[question.text] for question in questions]
+        self.labels = [""] * len(texts)
+        for question in questions:
+            self.labels[at[question.text]] = question.label
+        self._marks = [marks_of(text) for text in texts]
 
-    def add(self, question: Question, vector: np.ndarray, marks: Marks) -> None:
-        self.index.add(len(self.labels), vector)
-        self.labels.append(question.label)
-        self.marks.append(marks)
-
-    def nearest(self, vector: np.ndarray, marks: Marks, *, guarded: bool) -> tuple[int, float] | None:
-        for entry_id, similarity in self.index.nearest(vector, NUM_CANDIDATES if guarded else 1):
-            if not guarded or compatible(marks, self.marks[entry_id]):
-                return entry_id, similarity
+    def nearest(self, text: int, kept: list[int], *, guarded: bool) -> tuple[int, float] | None:
+        """The most similar of the kept texts; behind guards, of the `NUM_CANDIDATES` nearest the first that passes."""
+        if not kept:
+            return None
+        near = self.similarity[text, kept]
+        if not guarded:
+            best = int(near.argmax())
+            return kept[best], float(near[best])
+        num = min(NUM_CANDIDATES, len(kept))
+        for best in sorted(np.argpartition(-near, num - 1)[:num], key=lambda each: -near[each]):
+            if compatible(self._marks[text], self._marks[kept[best]]):
+                return kept[best], float(near[best])
         return None
 
 
 NAMESPACE = bytes(WIRE_BYTES)
-NO_MARKS = marks_of("")
 BUDGETS = (300, 450, 600, 800, 1000, 1500, 2000)
 THRESHOLDS = tuple(0.80 + step / 200 for step in range(40))
 
@@ -113,36 +121,31 @@ def learned(
     return Tally(len(questions), exact, hits, wrong, verified, rate, bound)
 
 
-def static(
-    questions: Sequence[Question], vectors: Mapping[str, np.ndarray], threshold: float, *, guarded: bool
-) -> Tally:
+def static(space: Space, threshold: float, *, guarded: bool) -> Tally:
     """One threshold for all: everything at least so similar is a hit."""
-    kept = Kept(len(next(iter(vectors.values()))))
-    seen: set[str] = set()
+    kept: list[int] = []
+    seen: set[int] = set()
     exact = hits = wrong = 0
-    for question in questions:
-        if question.text in seen:
+    for text in space.order:
+        if text in seen:
             exact += 1
             continue
-        vector, marks = vectors[question.text], marks_of(question.text) if guarded else NO_MARKS
-        near = kept.nearest(vector, marks, guarded=guarded)
+        near = space.nearest(text, kept, guarded=guarded)
         if near is not None and near[1] >= threshold:
             hits += 1
-            wrong += kept.labels[near[0]] != question.label
+            wrong += space.labels[near[0]] != space.labels[text]
             continue
-        seen.add(question.text)
-        kept.add(question, vector, marks)
-    return Tally(len(questions), exact, hits, wrong, 0)
+        seen.add(text)
+        kept.append(text)
+    return Tally(len(space.order), exact, hits, wrong, 0)
 
 
-def best_static(
-    questions: Sequence[Question], vectors: Mapping[str, np.ndarray], delta: float, *, guarded: bool
-) -> tuple[float, Tally]:
+def best_static(space: Space, delta: float, *, guarded: bool) -> tuple[float, Tally]:
     """The threshold with the most hits among those that keep the bound (the same test: the upper 95% bound of wrong
     hits), chosen with hindsight over the whole stream: an oracle that no running cache has."""
-    best = (1.0, static(questions, vectors, 1.01, guarded=guarded))
+    best = (1.0, static(space, 1.01, guarded=guarded))
     for threshold in sorted(THRESHOLDS, reverse=True):
-        tally = static(questions, vectors, threshold, guarded=guarded)
+        tally = static(space, threshold, guarded=guarded)
         if tally.hits > best[1].hits and tally.false_bound <= delta:
             best = (threshold, tally)
         if tally.false_bound > 3 * delta and threshold < 0.97:
@@ -150,30 +153,22 @@ def best_static(
     return best
 
 
-def calibrated(
-    questions: Sequence[Question],
-    vectors: Mapping[str, np.ndarray],
-    delta: float,
-    *,
-    budget: int,
-    guarded: bool,
-) -> tuple[float, Tally]:
+def calibrated(space: Space, delta: float, *, budget: int, guarded: bool) -> tuple[float, Tally]:
     """One threshold for all as somebody without hindsight must find it: from the first `budget` verified outcomes of
     the same stream, by the same test at the same confidence as the learned cutoff, and kept from then on. 1.01: none
     passed, and there is never a hit."""
-    kept = Kept(len(next(iter(vectors.values()))))
-    seen: set[str] = set()
+    kept: list[int] = []
+    seen: set[int] = set()
     outcomes: list[tuple[float, bool]] = []
     exact = hits = wrong = 0
     threshold = 2.0
-    for question in questions:
-        if question.text in seen:
+    for text in space.order:
+        if text in seen:
             exact += 1
             continue
-        vector, marks = vectors[question.text], marks_of(question.text) if guarded else NO_MARKS
-        near = kept.nearest(vector, marks, guarded=guarded)
+        near = space.nearest(text, kept, guarded=guarded)
         if near is not None:
-            right = kept.labels[near[0]] == question.label
+            right = space.labels[near[0]] == space.labels[text]
             if near[1] >= threshold:
                 hits += 1
                 wrong += not right
@@ -183,9 +178,9 @@ def calibrated(
                 if len(outcomes) == budget:
                     distance, rights = np.array(outcomes).T
                     threshold = 1.01 - climb(1.01 - distance, rights, delta)
-        seen.add(question.text)
-        kept.add(question, vector, marks)
-    return threshold, Tally(len(questions), exact, hits, wrong, len(outcomes))
+        seen.add(text)
+        kept.append(text)
+    return threshold, Tally(len(space.order), exact, hits, wrong, len(outcomes))
 
 
 def perfect(questions: Sequence[Question]) -> Tally:
@@ -204,11 +199,9 @@ def perfect(questions: Sequence[Question]) -> Tally:
     return Tally(len(questions), exact, hits, 0, 0)
 
 
-def best_calibrated(
-    questions: Sequence[Question], vectors: Mapping[str, np.ndarray], delta: float, *, guarded: bool
-) -> tuple[float, Tally]:
+def best_calibrated(space: Space, delta: float, *, guarded: bool) -> tuple[float, Tally]:
     """With the budget that turned out best, in hindsight."""
-    arms = [calibrated(questions, vectors, delta, budget=each, guarded=guarded) for each in BUDGETS]
+    arms = [calibrated(space, delta, budget=each, guarded=guarded) for each in BUDGETS]
     return max(arms, key=lambda arm: arm[1].hits)
 
 
