@@ -38,23 +38,27 @@ class Attached:
         """`serve …`, to its end. Raises RuntimeError with what it said."""
         await self._run(str(BIN / "serve"), *words)
 
-    async def _run(self, *words: str) -> None:
-        process = await asyncio.create_subprocess_exec(
+    async def side(self, *words: str) -> None:
+        """`expertmesh side …`, to its end. Raises RuntimeError with what it said."""
+        await self._run(str(BIN / "expertmesh"), "side", *words)
+
+    async def begin(self, *words: str) -> asyncio.subprocess.Process:
+        """A command that acts on this mesh, under way."""
+        return await asyncio.create_subprocess_exec(
             *words, env=self.environment, cwd=self.stack.folder, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
+
+    async def _run(self, *words: str) -> None:
+        process = await self.begin(*words)
         said, _ = await process.communicate()
         if process.returncode:
             raise RuntimeError(f"{' '.join(words)}: {said.decode()[-3000:]}")
 
-    async def delete(self, name: str) -> None:
-        """Take an application down (Serve has no command line for it). Raises RuntimeError with what it said."""
-        script = f"import ray; from ray import serve; ray.init(namespace='serve'); serve.delete({name!r})"
-        await self._run(sys.executable, "-c", script)
-
     async def ask(self, wish: dict[str, Any]) -> dict[str, Any]:
         """What `expertmesh rollout …` and `expertmesh drain` send (services/cli/rollout.py). A gateway or queue that is
         away just now is asked again. Raises RuntimeError when the queue says no."""
+        status, answer = 503, b""
         for _ in range(ASK_AGAIN):
             try:
                 status, _, answer = await asyncio.to_thread(self.stack.call, "/admin/queue", wish)

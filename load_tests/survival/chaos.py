@@ -14,6 +14,8 @@ come back.
     cache, postprocess, gateway    kill -9 of the replica
     store          kill -9 of the Valkey, which is back half a second later, empty
     controller     kill -9 of Serve's controller
+    gcs            kill -9 of Ray's GCS, which keeps its state in a second Valkey and is back a second later; then an
+                   engine is killed, whose successor needs it
     a+b+c          several at the same time, each so often
     a:5            five kills, whatever --kills says
 
@@ -39,6 +41,7 @@ from tests.cluster.stack import Stack
 
 from ..bench.cache_rig import Valkey
 from .attached import Attached
+from .gcs import PROCESS, Gcs
 from .streams import KINDS, RESUMABLE, Stream
 
 ENGINES, GATEWAYS = 3, 2
@@ -53,8 +56,8 @@ class Rig:
     """One mesh and what can be killed in it. A killer returns the moment of the kill, and is followed by a wait until
     the victim serves again."""
 
-    def __init__(self, stack: Stack, valkey: Valkey, rng: random.Random) -> None:
-        self.stack, self.valkey, self.rng = stack, valkey, rng
+    def __init__(self, stack: Stack, valkey: Valkey, rng: random.Random, gcs: Gcs | None = None) -> None:
+        self.stack, self.valkey, self.rng, self.gcs = stack, valkey, rng, gcs
         self.mesh = Attached(stack)
         self.victims: dict[str, Callable[[], Awaitable[float]]] = {
             "engine": lambda: self._engine(signal.SIGKILL),
@@ -66,6 +69,7 @@ class Rig:
             "gateway": self._gateway,
             "store": self._store,
             "controller": self._controller,
+            "gcs": self._gcs,
         }
 
     async def _pids(self, name: str) -> list[int]:
@@ -137,6 +141,14 @@ class Rig:
         at_s = time.monotonic()
         await asyncio.sleep(STORE_AWAY_S)
         await asyncio.to_thread(self.valkey.again)
+        return at_s
+
+    async def _gcs(self) -> float:
+        assert self.gcs is not None
+        (pid,) = await self._pids(PROCESS)
+        port = self.mesh.environment["RAY_ADDRESS"].rpartition(":")[2]
+        at_s = await asyncio.to_thread(self.gcs.kill, pid, port)
+        await self._engine(signal.SIGKILL)
         return at_s
 
     async def _controller(self) -> float:
@@ -239,12 +251,17 @@ def main(arguments: list[str]) -> int:
     told = parser.parse_args(arguments)
     failed = 0
     valkey = Valkey()
+    environment, gcs = {"EXPERTMESH_REDIS_URL": valkey.url}, None
+    if "gcs" in told.victims:
+        gcs = Gcs()
+        environment |= gcs.environment
     with tempfile.TemporaryDirectory() as folder:
-        command = ("expertmesh", "run", "--graph", "sim", f"engines={ENGINES}", f"gateways={GATEWAYS}")
-        stack = Stack(Path(folder), *command, environment={"EXPERTMESH_REDIS_URL": valkey.url})
+        more = (f"engines={ENGINES}", f"gateways={GATEWAYS}")
+        command = ("expertmesh", "run", "--graph", "sim", *more)
+        stack = Stack(Path(folder), *command, environment=environment)
         try:
             stack.wait_ready()
-            rig = Rig(stack, valkey, random.Random(told.seed))
+            rig = Rig(stack, valkey, random.Random(told.seed), gcs)
             for wish in told.victims.split(","):
                 victim, _, kills = wish.partition(":")
                 seen = asyncio.run(offer(rig, victim, told.streams, int(kills or told.kills), told.tokens))
@@ -253,4 +270,6 @@ def main(arguments: list[str]) -> int:
         finally:
             stack.stop()
             valkey.server.stop()
+            if gcs is not None:
+                gcs.end()
     return 1 if failed else 0

@@ -2,12 +2,13 @@
 
     python -m load_tests.survival rollout [--lanes 20] [--only canary,rollback,…]
 
-`expertmesh run --graph sim` with two gateways; other revisions come as second applications (`serve run --name green
-graphs.shards`), as an operator brings them. Every stream is compared with what one revision of the model must say.
+`expertmesh run --graph sim` with two gateways; other revisions come as second applications (`expertmesh side up
+green`), as an operator brings them. Every stream is compared with what one revision of the model must say.
 
     canary      30% → 100% by weight, sessions stick
     blue_green  everybody at once, back to the first revision
     rollback    the canary's engines die again and again; the verdict takes it back by itself
+    ctrl_c      a side that was never up is stopped: it ends alone
     drain       one worker is told to go, another comes
     recycle     each worker in turn is told to go and comes back, one at a time
     rolling     Serve replaces all of the mesh, gateways too (`serve run` with another revision on the same name)
@@ -28,7 +29,7 @@ from typing import Any
 
 from tests.cluster.stack import Stack
 
-from .attached import Attached
+from .attached import BIN, Attached
 from .streams import KINDS, RESUMABLE, Stream
 
 OLD, NEW = "sim-1", "v2"
@@ -100,10 +101,7 @@ def release(new: str, strategy: str, **more: object) -> dict[str, object]:
 
 async def bring_up(mesh: Attached, name: str, revision: str, engines: int) -> None:
     """The other side of a release."""
-    await mesh.serve(
-        "run", "--non-blocking", "--name", name, "--route-prefix", f"/{name}", "graphs.shards", "simulated=true",
-        f"revision={revision}", f"groups={engines}",
-    )  # fmt: skip
+    await mesh.side("up", name, "simulated=true", f"revision={revision}", f"groups={engines}")
     await mesh.until_engines(revision, engines)
 
 
@@ -118,7 +116,7 @@ async def blue_green(mesh: Attached) -> None:
     """Back to the first revision, all at once; then the other side goes."""
     await mesh.ask(release(OLD, "blue_green", old=NEW))
     await mesh.until_phase("done")
-    await mesh.delete("green")
+    await mesh.side("down", "green")
 
 
 async def rollback(mesh: Attached) -> None:
@@ -172,8 +170,26 @@ async def drain(mesh: Attached) -> None:
     await renew(mesh, next(iter(before["workers"])), before["engines"])
 
 
+async def ctrl_c(mesh: Attached) -> None:
+    """`expertmesh side up` is stopped while it starts (`serve run` would end all of Serve)."""
+    name = ENGINE.format("blue")
+    starting = await mesh.begin(
+        str(BIN / "expertmesh"), "side", "up", "blue", "simulated=true", "revision=v9"
+    )
+    async with asyncio.timeout(60):
+        while not mesh.stack.pids(name):
+            await asyncio.sleep(0.1)
+        starting.send_signal(signal.SIGINT)
+        said, _ = await starting.communicate()
+        while mesh.stack.pids(name):
+            await asyncio.sleep(0.1)
+    if starting.returncode != 130:
+        raise RuntimeError(said.decode())
+    await mesh.until_engines("v9", 0)
+
+
 Scene = Callable[[Attached], Coroutine[Any, Any, None]]
-SCENES = {scene.__name__: scene for scene in (canary, blue_green, rollback, recycle, rolling)}
+SCENES = {scene.__name__: scene for scene in (canary, blue_green, rollback, ctrl_c, drain, recycle, rolling)}
 
 
 def run(stack: Stack, names: list[str], lanes: int, tokens: int) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import cache, doctor, keys, model, plan, queue, rollout, twin
+from . import cache, doctor, keys, model, plan, queue, rollout, side, twin
 
 app = typer.Typer(
     help="Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards.",
@@ -20,6 +20,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(cache.app, name="cache")
 app.add_typer(twin.app, name="twin")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(side.app, name="side")
 app.command("drain")(rollout.drain)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)

@@ -110,9 +110,49 @@ def deploy(app: Application, say: Say, *, verbose: bool) -> None:
             raise StartFailed(f"the mesh did not start: {failure() or error}") from error
 
 
-def failure() -> str:
+@contextmanager
+def attached() -> Generator[None]:
+    """In a Ray that runs: RAY_ADDRESS, or this host's. Raises ConfigError where there is none."""
+    try:
+        ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ConfigError(f"no Ray to attach to (RAY_ADDRESS names another one): {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def deploy_beside(app: Application, name: str, say: Say) -> None:
+    """Run one more application on the Serve that runs there; what was begun is deleted when it fails or is stopped, and
+    nothing else. Raises ConfigError (no mesh there, or the name is taken), StartFailed."""
+    applications = serve.status().applications
+    if not applications:
+        raise ConfigError("no mesh runs on that Ray")
+    if name in applications:
+        raise ConfigError(f"{name} is there already: replacing it would end its streams; take it down first")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        with _progress(say, name):
+            serve.run(app, name=name, route_prefix=f"/{name}")
+    except BaseException as error:
+        told = failure(name)
+        serve.delete(name)
+        if isinstance(error, RuntimeError):
+            raise StartFailed(f"{name} did not start: {told or error}") from error
+        raise
+
+
+def delete(name: str) -> None:
+    """Take one application down, and return when it is gone. Raises ConfigError where it is not."""
+    if name == APP_NAME or name not in serve.status().applications:
+        raise ConfigError(f"there is no side called {name}")
+    serve.delete(name)
+
+
+def failure(name: str = APP_NAME) -> str:
     """What the deployments that are not well say about themselves."""
-    application = serve.status().applications.get(APP_NAME)
+    application = serve.status().applications.get(name)
     if application is None:
         return ""
     unwell = {
@@ -151,7 +191,7 @@ def _silence() -> Generator[None]:
 
 
 @contextmanager
-def _progress(say: Say) -> Generator[None]:
+def _progress(say: Say, app: str = APP_NAME) -> Generator[None]:
     """Says when a deployment changes its state, until the block ends; where it ended well, once more then."""
     done, well = threading.Event(), threading.Event()
 
@@ -162,7 +202,7 @@ def _progress(say: Say) -> Generator[None]:
             last = done.wait(LOOK_EVERY_S)
             if last and not well.is_set():
                 return
-            application = serve.status().applications.get(APP_NAME)
+            application = serve.status().applications.get(app)
             for name, one in (application.deployments if application else {}).items():
                 states = cast(Mapping[str, int], one.replica_states)  # annotated as an enum, plain strings
                 running, total = states.get("RUNNING", 0), sum(states.values())

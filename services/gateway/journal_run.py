@@ -35,6 +35,9 @@ from .pipeline import prepare, settle, shown_model
 
 log = logging.getLogger(__name__)
 
+MAX_AGE_S = 600.0
+"""Clocks of hosts differ; and nobody's age should bury everybody else."""
+
 
 class Run(Part):
     """See the module. `opened` tells whether the answer is journalled at all; `work` is of the call that began it."""
@@ -137,9 +140,13 @@ class Run(Part):
         known = mesh.queue.revisions(info.model) or ()
         if policy is None or begun.model != shown_model(mesh, self._work) or begun.revision not in known:
             raise expired("it was begun with another model, revision or policy")
+        # Its place in the queue is that of the one who began it: behind all who wait, a client whose gateway died
+        # would wait for others' answers to end.
+        age_s = min(max(0.0, mesh.clock.wall_s() - begun.created), MAX_AGE_S)
         work = msgspec.structs.replace(
-            self._work, revision=begun.revision, adapter=begun.adapter, pinned=True
-        )
+            self._work, revision=begun.revision, adapter=begun.adapter, pinned=True,
+            arrived_s=min(self._work.arrived_s, mesh.clock.now_s() - age_s),
+        )  # fmt: skip
         generation = prepare(
             mesh, work, self.show.head, self.show, mesh.telemetry.silent(),
             make_choice=self.make_choice, policy=policy,

@@ -11,7 +11,7 @@ and hour where the machines are spot: `a100=2@3.67,spot=4@1.20!0.05`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -110,7 +110,7 @@ class PlanReport(msgspec.Struct, frozen=True):
     pools: tuple[PoolReport, ...]
 
 
-def parse_pools(text: str, timings: dict[str, SimTiming]) -> list[Pool]:
+def parse_pools(text: str, timings: Mapping[str, SimTiming]) -> list[Pool]:
     """Pools as a user writes them. Raises ConfigError, naming what is wrong."""
     pools: list[Pool] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):

@@ -33,17 +33,3 @@ def sim_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Three simulated engines and two gateways, for what kills, drains and replaces them. Leave it
-    whole."""
-    stack = Stack(
-        tmp_path_factory.mktemp("fleet"), "expertmesh", "run", "--graph", "sim", "engines=3", "gateways=2"
-    )
-    try:
-        stack.wait_ready()
-        yield stack
-    finally:
-        stack.stop()

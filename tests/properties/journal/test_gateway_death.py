@@ -118,3 +118,21 @@ class ComingBack(RuleBasedStateMachine):
 EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", "15"))
 ComingBack.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=20, deadline=None)
 TestComingBack = ComingBack.TestCase
+
+
+def test_who_comes_back_keeps_its_place() -> None:
+    """In the queue it is as old as the answer: who waited behind it still does."""
+    world = JournalWorld(num_gateways=2)
+    reader = Reader(ask("tell me", 150), "k")
+    world.connect(reader, 0)
+    world.wait(0.7)
+    call, client, ages = reader.call, world.gateways[1].client, list[float]()
+    acquire = client.acquire
+    client.acquire = lambda one, holder: (ages.append(one.age_s), acquire(one, holder))  # type: ignore[method-assign]
+    assert call is not None
+    world.kill(0, 30.0)
+    call.cut()
+    world.connect(reader, 1)
+    world.wait(3.0)
+    assert reader.done and not reader.problems
+    assert len(ages) == 1 and 0.7 <= ages[0] < 3.0  # answers are dated in whole seconds

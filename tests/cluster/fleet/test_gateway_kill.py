@@ -14,14 +14,13 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.cluster.fleet.test_chaos import SEED, TOKENS, said
 from tests.cluster.stack import Stack
-from tests.cluster.test_chaos import SEED, TOKENS, said
 
 pytestmark = pytest.mark.cluster
 
@@ -30,17 +29,6 @@ KILLS = int(os.environ.get("EXPERTMESH_CHAOS_KILLS", "2"))
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"temperature": 0}, "sampled": {"temperature": 1}, "choices": {"temperature": 0, "n": 2},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    command = ("expertmesh", "run", "--graph", "sim", "engines=2", "gateways=2")
-    stack = Stack(tmp_path_factory.mktemp("gateways"), *command)
-    try:
-        stack.wait_ready()
-        yield stack
-    finally:
-        stack.stop()
 
 
 class Reader:
@@ -110,17 +98,17 @@ async def both_answer(client: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_everybody_gets_exactly_the_rest(stack: Stack) -> None:
+def test_everybody_gets_exactly_the_rest(fleet: Stack) -> None:
     name = "ServeReplica:default:Gateway"
-    assert len(stack.pids(name)) == 2
+    assert len(fleet.pids(name)) == 2
     readers: list[Reader] = []
 
     async def main() -> None:
         rng = random.Random(SEED)
-        headers = {"authorization": f"Bearer {stack.key}", "cache-control": "no-store"}
+        headers = {"authorization": f"Bearer {fleet.key}", "cache-control": "no-store"}
         limits = httpx.Limits(max_connections=STREAMS + 1, max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=stack.base_url, headers=headers, limits=limits, timeout=60
+            base_url=fleet.base_url, headers=headers, limits=limits, timeout=60
         ) as client:
             killing = asyncio.create_task(kill(rng, client))
 
@@ -137,7 +125,7 @@ def test_everybody_gets_exactly_the_rest(stack: Stack) -> None:
     async def kill(rng: random.Random, client: httpx.AsyncClient) -> None:
         for _ in range(KILLS):
             await asyncio.sleep(rng.uniform(1.0, 2.5))
-            os.kill(rng.choice(stack.pids(name)), signal.SIGKILL)
+            os.kill(rng.choice(fleet.pids(name)), signal.SIGKILL)
             async with asyncio.timeout(60):
                 await both_answer(client)
 

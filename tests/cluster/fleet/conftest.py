@@ -1,0 +1,23 @@
+"""The one mesh of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.stack import Stack
+
+
+@pytest.fixture(scope="package")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Three simulated engines and two gateways, for what kills, drains and replaces them. Leave it
+    whole."""
+    stack = Stack(
+        tmp_path_factory.mktemp("fleet"), "expertmesh", "run", "--graph", "sim", "engines=3", "gateways=2"
+    )
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.stop()
