@@ -26,50 +26,35 @@ DECAY = 0.98
 
 
 class StepTimeFit:
-    """Least squares of step time on batch size, the past forgotten exponentially (`decay` per report); it tells nothing
-    of batches that vary by less than `least_variance`."""
+    """Least squares of step time on batch size, the past forgotten exponentially."""
 
-    def __init__(self, decay: float = DECAY, least_variance: float = 1.0) -> None:
-        self._decay, self._least_variance = decay, least_variance
+    def __init__(self) -> None:
         self._n = self._b = self._s = self._bb = self._bs = 0.0
 
     def add(self, batch: int, step_s: float) -> None:
         """One report: mean step time at a batch size."""
-        self._n = self._n * self._decay + 1.0
-        self._b = self._b * self._decay + batch
-        self._s = self._s * self._decay + step_s
-        self._bb = self._bb * self._decay + batch * batch
-        self._bs = self._bs * self._decay + batch * step_s
+        self._n = self._n * DECAY + 1.0
+        self._b = self._b * DECAY + batch
+        self._s = self._s * DECAY + step_s
+        self._bb = self._bb * DECAY + batch * batch
+        self._bs = self._bs * DECAY + batch * step_s
 
-    def _any_line(self) -> tuple[float, float] | None:
-        """a and c of s(b) = a + c·b, whatever their signs; None while the data cannot tell."""
+    def _line(self) -> tuple[float, float] | None:
+        """a and c of s(b) = a + c·b, both positive; None while the data cannot tell."""
         if self._n < 10.0:
             return None
         mean_b, mean_s = self._b / self._n, self._s / self._n
         variance = self._bb / self._n - mean_b * mean_b
-        if variance < self._least_variance:
+        if variance < 1.0:
             return None
         slope = (self._bs / self._n - mean_b * mean_s) / variance
-        return mean_s - slope * mean_b, slope
-
-    def _line(self) -> tuple[float, float] | None:
-        """The same where both are positive."""
-        line = self._any_line()
-        return line if line is not None and line[0] > 0.0 and line[1] > 0.0 else None
+        fixed = mean_s - slope * mean_b
+        return (fixed, slope) if slope > 0.0 and fixed > 0.0 else None
 
     def knee(self) -> float | None:
         """Batch size at which elasticity falls to MIN_ELASTICITY; None while the data cannot tell."""
         line = self._line()
         return line[0] * (1.0 / MIN_ELASTICITY - 1.0) / line[1] if line is not None else None
-
-    def within(self, slowdown: float) -> float | None:
-        """Batch size at which steps take `slowdown` times as long as with one stream, infinite where they do not grow;
-        None while the data cannot tell. a + c·b = slowdown·(a + c), solved for b."""
-        line = self._any_line()
-        if line is None:
-            return None
-        fixed, slope = max(0.0, line[0]), line[1]
-        return 1.0 + (slowdown - 1.0) * (fixed + slope) / slope if slope > 0.0 else float("inf")
 
     def at(self, batch: int) -> float:
         """Step time to expect at a batch size; the mean while the data cannot tell, infinite without any."""
