@@ -39,10 +39,6 @@ from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
 from .readiness import Readiness
 
-INLINE_TOKENIZE_CHARS = 2048
-"""Longer texts are tokenised in a thread: 220 KB are 100 ms that must not sit on the event loop."""
-
-
 MAX_POLICIES = 8
 """Policies that are kept for answers which began under them."""
 
@@ -169,10 +165,10 @@ class Mesh:
 
     async def tokenize(self, request: InferenceRequest) -> tuple[bytes, ...]:
         """Packed token ids per prompt, rendered with the model's template for a chat. Raises RequestError."""
-        if text_chars(request) <= INLINE_TOKENIZE_CHARS:
-            return ids_of(self.model.tokenizer, request)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, ids_of, self.model.tokenizer, request)
+        tokenizer = self.model.tokenizer
+        if text_chars(request) <= tokenizer.inline_chars:
+            return ids_of(tokenizer, request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ids_of, tokenizer, request)
 
     def text_of(self, ids: bytes) -> str:
         """The text of a prompt that came as token ids."""

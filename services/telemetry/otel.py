@@ -1,6 +1,6 @@
 """OpenTelemetry spans: one per request with a child per step, by the API only; silent until an SDK is set.
 
-Rules: the one file that knows opentelemetry. Without an SDK a request costs one look at the provider. With
+Rules: the one file that knows opentelemetry. Without an SDK a request costs a look at the clock. With
 one, the root span begins with the request (so that its context can be passed on) and the children are written
 at the end, from the trace's timeline: nothing is done between two tokens.
 """
@@ -20,16 +20,24 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _SCOPE = "expertmesh"
 
 
+ASK_AGAIN_S = 1.0
+"""Who asks for the provider reads the environment each time, which costs more than the rest of a silent request."""
+
+
 class Tracer:
     """Begins spans. One per process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._silent_until_s = 0.0
 
     def begin(self, traceparent: str = "") -> OtelSpan | None:
         """A span for a request that begins now, a child of the client's if it sent a `traceparent`; None
         while nobody records."""
+        if self._silent_until_s and self._clock.now_s() < self._silent_until_s:
+            return None
         if isinstance(api.get_tracer_provider(), ProxyTracerProvider):
+            self._silent_until_s = self._clock.now_s() + ASK_AGAIN_S
             return None
         parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
         span = api.get_tracer(_SCOPE).start_span(Name.REQUEST, context=parent, kind=SpanKind.SERVER)

@@ -32,6 +32,8 @@ Json = dict[str, object]
 class HfTokenizer:
     """Tokenizer port over `tokenizer.json`. `load` it once per process; it is shared by all streams."""
 
+    inline_chars = 2048  # 220 KB are 100 ms
+
     def __init__(self, library: Library, template: ChatTemplate, eos_ids: Iterable[int]) -> None:
         self._library = library
         self._template = template

@@ -73,6 +73,7 @@ class SimTokenizer:
     """Tokenizer of the simulated model."""
 
     eos_ids = frozenset((END_ID,))
+    inline_chars = 1 << 20  # a copy: 0.05 ms
 
     def encode(self, text: str) -> bytes:
         try:

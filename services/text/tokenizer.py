@@ -52,6 +52,12 @@ class Tokenizer(Protocol):
         """Ids that end an answer."""
         ...
 
+    @property
+    def inline_chars(self) -> int:
+        """Texts up to this length are encoded in less time than it takes to wake a thread for them (about 0.2 ms, and
+        more while others run): longer ones do not belong on an event loop."""
+        ...
+
     def encode(self, text: str) -> bytes:
         """Packed ids (services/request.py) of a plain prompt, with the model's own leading tokens.
 
