@@ -10,6 +10,8 @@ It makes LoRA adapters right (vllm_cpu_adapters.py) and lets them change attenti
 changes: with LoRA enabled vLLM takes Triton's MoE kernels, which a CPU does not have, whether or not an adapter may
 touch experts (`_patch_choice_of_experts`).
 
+It turns every head of MLA's queries by its position, where vLLM's kernel turns the first only (vllm_cpu_rotary.py).
+
 It lets the KV cache take memory page by page when tokens first come there, and not 512 MiB at start (`_KvAsTouched`).
 
 It also spares three processes that would import vLLM once more: the data parallel coordinator's, which becomes a
@@ -64,10 +66,11 @@ def register() -> None:
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
     from vllm.model_executor.models import registry
     from vllm.v1.worker import gpu_model_runner
 
-    from . import vllm_cpu_adapters, vllm_cpu_coordinator, vllm_cpu_fork, vllm_cpu_norms
+    from . import vllm_cpu_adapters, vllm_cpu_coordinator, vllm_cpu_fork, vllm_cpu_norms, vllm_cpu_rotary
 
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
         vllm_cpu_coordinator.install()
@@ -76,6 +79,7 @@ def register() -> None:
         _patch_experts(CPUUnquantizedExperts)
         _patch_choice_of_experts(FusedMoEConfig)
         vllm_cpu_adapters.install(PunicaWrapperCPU)
+        vllm_cpu_rotary.install(RotaryEmbedding)
         _patch_communicator(CpuCommunicator, _CPUSHMDistributed)
         _patch_allocation(gpu_model_runner)
         vllm_cpu_norms.install(type(current_platform))

@@ -74,7 +74,22 @@ for row, slot in ((1, 1), (2, 1), (4, 0)):
 lora.add_lora_linear(found, x, (a,), (b,), 1.0, (24,))
 print((found - wanted).abs().max())
 base_is_base = torch.allclose(found, wanted, atol=1e-4)
-print("RESULT", map_is_used, can_gather, can_scatter, base_is_base)
+
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+angles = torch.arange(tokens)[:, None] * torch.tensor([1.0, 0.1])
+rotary = SimpleNamespace(
+    head_size=4, rotary_dim=4, is_neox_style=False, cos_sin_cache=torch.cat([angles.cos(), angles.sin()], -1),
+    _match_cos_sin_cache_dtype=lambda query: rotary.cos_sin_cache,
+    forward_static=RotaryEmbedding.forward_static,
+    forward_native=lambda *told: RotaryEmbedding.forward_native(rotary, *told),
+)
+query, key = torch.randn(tokens, 3, 4), torch.randn(tokens, 1, 4)
+turned = torch.view_as_real(torch.view_as_complex(query.view(tokens, 3, 2, 2)) * torch.polar(
+    torch.ones_like(angles), angles)[:, None]).flatten(-2)
+found, _ = RotaryEmbedding.forward_cpu(rotary, torch.arange(tokens), query.clone(), key)
+print([(found - turned)[:, head].abs().max() for head in range(3)])
+heads_turn = torch.allclose(found, turned, atol=1e-5)
+print("RESULT", map_is_used, can_gather, can_scatter, base_is_base, heads_turn)
 """
 
 
@@ -89,13 +104,13 @@ def probe(how: str) -> list[str]:
 
 
 def test_this_vllm_still_needs_it() -> None:
-    assert probe("shipped") == ["False", "False", "False", "False"], (
+    assert probe("shipped") == ["False", "False", "False", "False", "False"], (
         "vLLM mended itself: drop what is no longer needed from services/experts/vllm_cpu_plugin.py"
     )
 
 
-def test_it_mends_all_four() -> None:
-    assert probe("mended") == ["True", "True", "True", "True"]
+def test_it_mends_all_five() -> None:
+    assert probe("mended") == ["True", "True", "True", "True", "True"]
 
 
 def test_it_is_gated_on_the_version_that_is_installed() -> None:
