@@ -1,8 +1,9 @@
 """From the bytes of one client to its requests: httptools' parser, and bounds on heads and on what is sent ahead.
 
 Rules: half of a connection (httptools_connection.py is the other one, which decides what runs and what is answered).
-Bounds: header bytes and number, time to send head and body (`deadline_s`, looked at by the server's sweep: no timers),
-requests sent ahead of their answers, body bytes that nobody asked for yet.
+Bounds: header bytes and number (trailers and chunk extensions too: what has no end is kept for one read), time to
+send head and body (`deadline_s`, looked at by the server's sweep: no timers), requests sent ahead of their answers,
+body bytes that nobody asked for yet.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Reader(asyncio.Protocol):
     """`ahead` are requests that came before the one before them was answered."""
 
     __slots__ = (
-        "_head_bytes", "_headers", "_limits", "_num_headers", "_parser", "_read_paused", "_refusal", "_url", "ahead",
-        "deadline_s", "latest", "loop", "resting", "running", "transport",
+        "_head_bytes", "_headers", "_limits", "_num_headers", "_parser", "_read_paused", "_refusal", "_unparsed",
+        "_url", "ahead", "deadline_s", "latest", "loop", "resting", "running", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -50,6 +51,9 @@ class Reader(asyncio.Protocol):
         """Whose body is being read."""
         self.ahead: deque[Exchange] | None = None
         self._url, self._headers, self._head_bytes, self._num_headers = b"", _NONE, 0, 0
+        self._unparsed = 0
+        """Bytes since the parser last had something whole: it keeps a header, a trailer or a chunk's extension that has
+        no end for as long as it comes."""
         self._refusal: Refused | None = None
         self._read_paused = self.resting = False
         self.deadline_s: float | None = loop.time() + limits.header_timeout_s
@@ -65,6 +69,7 @@ class Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._parser is None:
             return
+        self._unparsed += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # nothing here speaks anything else: what follows is not read
@@ -73,6 +78,10 @@ class Reader(asyncio.Protocol):
         except httptools.HttpParserError:
             refusal = self._refusal or Refused(400, "this is not a valid HTTP request")
             self.refuse(refusal.status, refusal.message, "invalid_http")
+        else:
+            if self._unparsed > MAX_HEADER_BYTES:
+                self._parser = None
+                self.refuse(431, "the headers are too large", "invalid_http")
 
     def pause_reading(self) -> None:
         """Its client is not read from, for now."""
@@ -121,6 +130,7 @@ class Reader(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._unparsed = 0
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEADER_BYTES:
             self._refuse(431, "the headers are too large")
@@ -138,6 +148,7 @@ class Reader(asyncio.Protocol):
             url = url.split(b"?", 1)[0].split(b"#", 1)[0]
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         exchange = Exchange(self, parser.get_method().decode("ascii"), url, self._headers, keep_alive)
+        self._headers = {}  # trailers are not headers (RFC 9110 §6.5.1)
         self.latest = exchange
         self.deadline_s = self.loop.time() + self._limits.body_timeout_s
         if self.running is None:
@@ -149,6 +160,7 @@ class Reader(asyncio.Protocol):
             self.ahead.append(exchange)
 
     def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
         exchange = self.latest
         if exchange is None or exchange.complete:
             return
@@ -157,6 +169,7 @@ class Reader(asyncio.Protocol):
             self.pause_reading()
 
     def on_message_complete(self) -> None:
+        self._unparsed = 0
         self.deadline_s = None
         exchange, self.latest = self.latest, None
         if exchange is not None:

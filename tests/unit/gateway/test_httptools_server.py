@@ -149,6 +149,24 @@ def test_a_request_with_two_readings_is_refused_and_nothing_behind_it_read(rest:
     run(exchange)
 
 
+@pytest.mark.parametrize(
+    ("method", "begun"),
+    [(b"GET", b"x: "), (b"GET", b""), (b"POST", b"1;"), (b"POST", b"0\r\nx: ")],
+    ids=["value", "name", "chunk extension", "trailer"],
+)
+def test_what_has_no_end_is_not_kept(method: bytes, begun: bytes) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(method + b" / HTTP/1.1\r\n")
+        if method == b"POST":
+            writer.write(b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(begun + b"a" * (33 * 1024))
+        head, _ = await answer(reader)
+        assert head.startswith(b"HTTP/1.1 431 ") and await reader.read() == b""
+
+    run(exchange)
+
+
 def test_a_slow_sender_is_cut_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.01)
 
