@@ -3,6 +3,7 @@
     python -m load_tests.bench.bench_queue [--ordering P]  decisions: latency, rate, memory
     python -m load_tests.bench.bench_queue overload        real processes, simulated engines (queue_overload.py)
     python -m load_tests.bench.bench_queue vllm            a real engine, vLLM's schedulers beside us (queue_vllm.py)
+    python -m load_tests.bench.bench_queue steps           short steps for VIPs, virtual clock (queue_steps.py)
     python -m load_tests.bench.bench_queue killed          the queue's process killed in Ray Serve (queue_killed.py)
 
 Decisions are timed one by one, wall and CPU time of the thread (other work on the host shows in the first only).
@@ -176,6 +177,10 @@ def main() -> None:
         from load_tests.bench import queue_vllm
 
         queue_vllm.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["steps"]:
+        from load_tests.bench import queue_steps
+
+        queue_steps.main(sys.argv[2:])
     elif sys.argv[1:2] == ["killed"]:
         from load_tests.bench import queue_killed
 

@@ -5,6 +5,7 @@ batch: 10 ms and 1.5 ms per stream, 34 ms when all 16 slots are taken.
 2. It costs what it must and no more: the engines work on, at the batch that the bound allows.
 3. Where the band has no traffic it costs nothing, and soon after its last request nothing any more.
 4. The band itself is never held back by it: VIPs alone fill all slots.
+5. So it is on an engine with steps and chunked prefill, whose batch hides by its own ups and downs how steps grow.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import random
 
 import pytest
 
+from load_tests.bench.queue_steps import play
 from services.config import DEFAULT_BANDS, QueueConfig
+from services.experts.sim_model import SimTiming
 from services.queue.calm import LATELY_S
 from tests.simulation.queue_world import Job, SimEngineHost, World, quantile
 
@@ -84,3 +87,18 @@ def test_4_the_band_itself_fills_all_slots() -> None:
     mesh = world(1.15)
     offer(mesh, 1, 3.0, 0.0, 10.0, "vip")
     assert tokens_per_s(mesh, 3.0, 10.0) >= 0.95 * SLOTS / (ALONE_S + SLOTS * STREAM_S)
+
+
+def test_5_on_an_engine_with_steps_and_prompts() -> None:
+    timing = SimTiming(
+        step_s=0.0153, step_per_seq_s=0.0014, prefill_tokens_per_s=6450.0, max_num_seqs=8, prefix_cache=False
+    )
+    alone, full, calm = (
+        play(timing, load, bound, 45.0) for load, bound in ((0.0, 0.0), (3.0, 0.0), (3.0, 1.45))
+    )
+    assert full.p99 >= 1.4 * alone.p99
+    assert calm.p99 <= 0.9 * full.p99
+    assert calm.p50 <= 0.9 * full.p50
+    assert 0.5 * full.tokens_per_s <= calm.tokens_per_s <= 0.9 * full.tokens_per_s
+    for seen in (full, calm):
+        assert 0 < seen.paused == seen.whole
