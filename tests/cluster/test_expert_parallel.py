@@ -8,33 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
 import pytest
-import ray
-import torch
-from ray import serve
-from ray._private.state import actors
-from ray.cluster_utils import Cluster
-from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
 
-from graphs.profiles import SimOptions, sim_config
 from services.config import ExpertsConfig
-from services.experts import adapter_files, linux_processes, model_store, remote_rank
-from services.experts.adapters import AdapterRef
-from services.experts.deployment import experts_deployment
+from services.experts import linux_processes, model_store
 from services.outcome import Reason
-from services.request import GenerateJob, SamplingParams, pack_ids, unpack_ids
-from tests.adapter_maker import ALPHA, RANK, make_real_adapter
+from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import Answer, EngineClient, RankProcess, Ranks
 from tests.cluster.prompts import PROMPTS
 
@@ -51,28 +35,11 @@ def jobs() -> list[GenerateJob]:
     ]
 
 
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters in one folder, of random weights."""
-    folder, model = tmp_path_factory.mktemp("adapters"), model_store.prepare().path
-    return [make_real_adapter(folder, name, model, seed=seed) for seed, name in enumerate(("a", "b"))]
-
-
-def config(shards: int, adapters: list[Path], **more: Any) -> ExpertsConfig:
+def config(shards: int) -> ExpertsConfig:
     model = model_store.prepare()
     return ExpertsConfig(
-        model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0,
-        adapters=str(adapters[0].parent), **more,
-    )  # fmt: skip
-
-
-def adapted(jobs: list[GenerateJob], adapters: list[Path]) -> list[GenerateJob]:
-    """Fewer and shorter jobs, in turn with one adapter and the other."""
-    short = msgspec.structs.replace(jobs[0].sampling, max_tokens=12)
-    named = [str(AdapterRef(path.name, adapter_files.revision_of(path))) for path in adapters]
-    return [
-        msgspec.structs.replace(job, adapter=named[i % 2], sampling=short) for i, job in enumerate(jobs[:4])
-    ]
+        model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0
+    )
 
 
 def ask(ranks: list[RankProcess], work: Ask) -> list[Answer]:
@@ -87,90 +54,24 @@ def ask(ranks: list[RankProcess], work: Ask) -> list[Answer]:
     return asyncio.run(run())
 
 
-class Single(NamedTuple):
-    """Tokens of a group of one rank."""
-
-    plain: list[list[int]]
-    adapted: list[list[int]]
-
-
 @pytest.fixture(scope="module")
-def single(jobs: list[GenerateJob], adapters: list[Path]) -> Single:
-    """Each job's tokens from one rank, asked one by one."""
-    asked = [*jobs, *adapted(jobs, adapters)]
+def alone(jobs: list[GenerateJob]) -> list[list[int]]:
+    """Each prompt's tokens from one rank, asked one by one."""
 
     async def one_by_one(clients: list[EngineClient]) -> list[Answer]:
-        return [await clients[0].ask(job) for job in asked]
+        return [await clients[0].ask(job) for job in jobs]
 
-    with Ranks(config(1, adapters)) as ranks:
+    with Ranks(config(1)) as ranks:
         answers = ask(ranks, one_by_one)
-    assert [answer.failed for answer in answers if answer.failed] == []
-    ids = [answer.token_ids for answer in answers]
-    return Single(ids[: len(jobs)], ids[len(jobs) :])
+    assert all(answer.failed is None for answer in answers)
+    return [answer.token_ids for answer in answers]
 
 
 @pytest.fixture(scope="module")
-def alone(single: Single) -> list[list[int]]:
-    return single.plain
-
-
-@pytest.fixture(scope="module")
-def group(adapters: list[Path]) -> Iterator[list[RankProcess]]:
+def group() -> Iterator[list[RankProcess]]:
     """Two ranks, a core each. Tests name it after `alone`, so that it starts when the single rank has gone."""
-    with Ranks(config(2, adapters)) as ranks:
+    with Ranks(config(2)) as ranks:
         yield ranks
-
-
-@torch.no_grad()
-def test_an_adapters_tokens_are_those_of_its_weights_merged(
-    single: Single, jobs: list[GenerateJob], adapters: list[Path]
-) -> None:
-    """transformers, with W + alpha / r · B A in place of W: what PEFT's merge does."""
-    model = AutoModelForCausalLM.from_pretrained(model_store.prepare().path, dtype=torch.float32).eval()
-    asked = adapted(jobs, adapters)
-    assert all(ids != plain[:12] for ids, plain in zip(single.adapted, single.plain, strict=False))
-    for number, path in enumerate(adapters):
-        tensors = load_file(path / adapter_files.WEIGHTS)
-        own = model.state_dict()
-        deltas: dict[str, torch.Tensor] = {}
-        for name, matrix in tensors.items():
-            if ".lora_B." in name:
-                target = name.removeprefix("base_model.model.").replace(".lora_B", "")
-                deltas[target] = ALPHA / RANK * matrix @ tensors[name.replace(".lora_B.", ".lora_A.")]
-        for target, delta in deltas.items():
-            own[target] += delta
-        for job, found in list(zip(asked, single.adapted, strict=True))[number::2]:
-            ids = torch.tensor([unpack_ids(job.prompt_ids)])
-            told = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
-            assert model.generate(ids, **told)[0, ids.shape[1] :].tolist() == found
-        for target, delta in deltas.items():
-            own[target] -= delta
-
-
-def test_tensor_parallel_workers_with_whole_experts_give_the_tokens_of_one(
-    single: Single, jobs: list[GenerateJob], adapters: list[Path]
-) -> None:
-    """TP2 + EP2: attention and head in halves, four whole experts in each worker; adapters in halves, too."""
-
-    async def at_once(clients: list[EngineClient]) -> list[Answer]:
-        asked = [*jobs, *adapted(jobs, adapters)]
-        return await asyncio.gather(*(clients[0].ask(job) for job in asked))
-
-    with Ranks(config(1, adapters, tensor_parallel=2, expert_parallel="on")) as ranks:
-        answers = ask(ranks, at_once)
-    assert [answer.token_ids for answer in answers] == [*single.plain, *single.adapted]
-
-
-def test_two_ranks_with_adapters_give_the_tokens_of_one(
-    single: Single, group: list[RankProcess], jobs: list[GenerateJob], adapters: list[Path]
-) -> None:
-    """Of both adapters and of the model itself in the same steps."""
-
-    async def at_once(clients: list[EngineClient]) -> list[Answer]:
-        asked = [*adapted(jobs, adapters), *jobs[:2]]
-        return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(asked)))
-
-    assert [answer.token_ids for answer in ask(group, at_once)] == [*single.adapted, *single.plain[:2]]
 
 
 def test_two_ranks_give_the_tokens_of_one(
@@ -234,60 +135,3 @@ def test_a_killed_rank_takes_its_group_with_it_and_nothing_stays_behind(
         rank.stop()
     assert [one for one in everyone if one.alive] == []
     assert [path for path in segments if Path(path).exists()] == []
-
-
-@pytest.fixture(scope="module")
-def on_two_nodes(adapters: list[Path]) -> Iterator[list[tuple[str, bytes]]]:
-    """Address and key of each rank of a group that Serve placed on two Ray nodes: two raylets, whose ranks are forks of
-    one process here, to spare an import. Both use the machine's one memory and loopback: what is proven is placement,
-    meeting and tokens, not a network between hosts."""
-    name = secrets.token_hex(8)
-    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    with tempfile.TemporaryFile() as said:
-        importer = remote_rank.start_server(name, os.getpid(), said)
-        cluster = Cluster(initialize_head=True, head_node_args=small)
-        try:
-            cluster.add_node(**small)
-            ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
-            experts = config(2, adapters, fork_server=name)
-            settings = sim_config(SimOptions(redis_url="")).model_copy(update={"experts": experts})
-            apart = GangSchedulingConfig(
-                gang_size=2,
-                gang_placement_strategy=GangPlacementStrategy.SPREAD,
-                runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
-            )
-            ranks = experts_deployment(settings).options(gang_scheduling_config=apart)
-            # No queue: ranks serve who dials them, and go on looking for it.
-            handle = serve.run(ranks.bind(settings, "nobody"), name="shards", route_prefix=None)
-            found: dict[str, bytes] = {}
-            for _ in range(500):
-                address, key = handle.endpoint.remote().result()
-                found[address] = key
-                if len(found) == 2:
-                    break
-            nodes = [one["Address"]["NodeID"] for one in actors(actor_state_name="ALIVE").values()
-                     if one["ActorClassName"].startswith("ServeReplica:shards")]  # fmt: skip
-            assert (len(found), len(nodes), len(set(nodes))) == (2, 2, 2)
-            yield list(found.items())
-            serve.delete("shards")
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
-            importer.terminate()
-            importer.wait()
-
-
-def test_a_group_on_two_nodes_gives_the_tokens_of_one(
-    single: Single, on_two_nodes: list[tuple[str, bytes]], jobs: list[GenerateJob], adapters: list[Path]
-) -> None:
-    async def run() -> list[Answer]:
-        clients = [await EngineClient.open(address, key) for address, key in on_two_nodes]
-        asked = [*jobs, *adapted(jobs, adapters)]
-        try:
-            return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(asked)))
-        finally:
-            for client in clients:
-                client.close()
-
-    answers = asyncio.run(run())
-    assert [answer.token_ids for answer in answers] == [*single.plain, *single.adapted]

@@ -155,17 +155,15 @@ def _refs(paths: list[Path]) -> Names:
 
 
 def _vllm(folder: Path) -> tuple[Engine, Names]:
+    """Without adapters: tests/cluster/test_layouts.py has them, on a model that is quick."""
     from services.config import ExpertsConfig
     from services.experts import model_store
     from services.experts.factory import make_engine
     from services.experts.groups import RankPlace
 
     model = model_store.prepare()
-    config = ExpertsConfig(
-        model_path=str(model.path), dtype="float32", max_num_seqs=8, max_model_len=2048, adapters=str(folder),
-        max_adapters=2, max_kept_adapters=2,
-    )  # fmt: skip
-    return make_engine(config, RankPlace(cores=(0, 1))), _real_adapters(folder, model.path)
+    config = ExpertsConfig(model_path=str(model.path), dtype="float32", max_num_seqs=8, max_model_len=2048)
+    return make_engine(config, RankPlace(cores=(0, 1))), []
 
 
 def _real_adapters(folder: Path, model: Path) -> Names:
@@ -351,6 +349,8 @@ def test_an_abort_before_the_first_frame(host: Host) -> None:
 
 
 def test_each_stream_has_its_own_adapter(host: Host) -> None:
+    if not host.adapters:
+        pytest.skip("this engine was started without adapters")
     jobs = [job(), *(msgspec.structs.replace(job(), adapter=name) for name in host.adapters[:2])]
     alone = [host.ask(one)[0] for one in jobs]
     assert [stream.error for stream in alone] == [None] * 3
@@ -365,6 +365,8 @@ def test_each_stream_has_its_own_adapter(host: Host) -> None:
 
 
 def test_more_adapters_than_it_keeps(host: Host) -> None:
+    if not host.adapters:
+        pytest.skip("this engine was started without adapters")
     jobs = [msgspec.structs.replace(job(max_tokens=6), adapter=name) for name in host.adapters]
     alone = [host.ask(one)[0].token_ids for one in jobs + jobs]
     assert alone[:3] == alone[3:]
@@ -372,7 +374,7 @@ def test_more_adapters_than_it_keeps(host: Host) -> None:
 
 
 def test_an_adapter_that_is_not_there_is_refused_by_reason(host: Host) -> None:
-    for name in ("nobody@0123456789abcdef", host.adapters[0][:-1] + "x", "../n0@1"):
+    for name in ("nobody@0123456789abcdef", *(name[:-1] + "x" for name in host.adapters[:1]), "../n0@1"):
         (stream,) = host.ask(msgspec.structs.replace(job(), adapter=name))
         assert stream.error is not None
         assert (stream.error.reason, stream.error.retryable) == (Reason.MODEL_NOT_FOUND, False)
