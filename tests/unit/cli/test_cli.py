@@ -85,3 +85,4 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path) -> None:
 
 def test_an_option_that_is_no_pair_is_refused() -> None:
     assert CliRunner().invoke(app, ["run", "shards"]).exit_code == 2
+    assert CliRunner().invoke(app, ["side", "up", "green", "revision"]).exit_code == 2
