@@ -2,7 +2,7 @@
 
 A request costs here what it must: a head becomes an `Exchange` (httptools_exchange.py), the app gets that in a task of
 its own, and everything written leaves without an await (architecture §2). uvicorn's protocol, which this took the place
-of, costs more than twice as much for each request, much of it for what only other applications need.
+of, needs 78 µs for a request where this needs 45 (docs/adr/0023-http-by-a-protocol-of-our-own.md).
 
 Bounds: those of what is read (httptools_reader.py), time to rest, and answers that are not read. Refusals are
 OpenAI-shaped JSON.

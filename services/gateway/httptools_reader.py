@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from ..config import LimitsConfig
 from .httptools_exchange import Exchange
+
+if TYPE_CHECKING:
+    from .httptools_connection import Connection
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -147,7 +151,8 @@ class Reader(asyncio.Protocol):
         elif b"?" in url or b"#" in url:
             url = url.split(b"?", 1)[0].split(b"#", 1)[0]
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        exchange = Exchange(self, parser.get_method().decode("ascii"), url, self._headers, keep_alive)
+        method = parser.get_method().decode("ascii")
+        exchange = Exchange(cast("Connection", self), method, url, self._headers, keep_alive)
         self._headers = {}  # trailers are not headers (RFC 9110 §6.5.1)
         self.latest = exchange
         self.deadline_s = self.loop.time() + self._limits.body_timeout_s

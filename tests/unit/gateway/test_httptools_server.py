@@ -167,6 +167,50 @@ def test_what_has_no_end_is_not_kept(method: bytes, begun: bytes) -> None:
     run(exchange)
 
 
+def test_who_waits_for_a_hundred_gets_it_before_sending_its_body() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert (await answer(reader))[1] == b"3"
+
+    run(exchange)
+
+
+def test_an_upgrade_is_answered_as_it_is_and_nothing_behind_it_read() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
+        told = await reader.read()
+        assert told.startswith(b"HTTP/1.1 200") and told.count(b"HTTP/1.1 ") == 1, told
+
+    run(exchange)
+
+
+def test_trailers_are_no_headers() -> None:
+    """RFC 9110 §6.5.1: a proxy before us may have looked at the headers alone."""
+    seen: list[dict[bytes, bytes]] = []
+
+    async def app(wire: Exchange) -> None:
+        assert await wire.body(100) == b"abc"
+        seen.append(wire.headers)
+        wire.respond(200, b"", b"")
+
+    async def main() -> None:
+        server = HttpServer(app, LimitsConfig())
+        port = await server.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        writer.write(head + b"3\r\nabc\r\n0\r\nauthorization: Bearer other\r\n\r\n")
+        async with asyncio.timeout(10):
+            await reader.read()
+        writer.close()
+        await server.stop(0.1)
+
+    asyncio.run(main())
+    assert set(seen[0]) == {b"host", b"transfer-encoding", b"connection"}
+
+
 def test_a_slow_sender_is_cut_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.01)
 
