@@ -39,6 +39,7 @@ _KEPT = re.compile(
 )
 _SHRINK = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 """Tried parts of the range that no value exceeds."""
+_AT_ONCE = 1 << 15
 
 
 def is_quantized(name: str, shape: tuple[int, ...]) -> bool:
@@ -128,26 +129,44 @@ def bits_per_weight(scheme: Scheme, group: int = 0) -> float:
 
 def _int4(weight: Array, group: int) -> Tensors:
     rows, columns = weight.shape
-    grouped = weight.reshape(rows, columns // group, group)
-    largest = np.maximum(np.abs(grouped).max(axis=2), np.float32(1e-8))
-    best_error = np.full(largest.shape, np.inf, np.float32)
-    best = np.zeros_like(grouped)
-    best_scale = np.zeros(largest.shape, np.uint16)
-    for part in _SHRINK:
-        bits = to_bfloat16(largest * (part / np.float32(7.5)))
-        scale = from_bfloat16(bits)[:, :, None]
-        values = np.rint(grouped / scale).clip(-8, 7)
-        error = np.square(values * scale - grouped).sum(axis=2)
-        better = error < best_error
-        best_error[better], best_scale[better] = error[better], bits[better]
-        best[better] = values[better]
-    nibbles = (best.reshape(rows, columns // 8, 8) + 8).astype(np.uint32)
+    grouped = np.ascontiguousarray(weight, np.float32).reshape(-1, group)
+    scale = np.empty(len(grouped), np.uint16)
+    values = np.empty(grouped.shape, np.uint8)
+    at_once = max(1, _AT_ONCE // group)
+    for begin in range(0, len(grouped), at_once):  # a piece at a time, which the processor's cache holds
+        piece = grouped[begin : begin + at_once]
+        chosen = scale[begin : begin + at_once] = _best_scales(piece)
+        values[begin : begin + at_once] = _rounded(piece, from_bfloat16(chosen)) + 8
+    nibbles = values.reshape(rows, columns // 8, 8).astype(np.uint32)
     packed = np.bitwise_or.reduce(nibbles << np.arange(0, 32, 4, dtype=np.uint32), axis=2)
     return {
         "weight_packed": packed.view(np.int32),
-        "weight_scale": best_scale,
+        "weight_scale": scale.reshape(rows, columns // group),
         "weight_shape": np.array([rows, columns], np.int64),
     }
+
+
+def _best_scales(grouped: Array) -> NDArray[np.uint16]:
+    """Of each group, the bfloat16 that leaves the least squared error, among those that `_SHRINK` says."""
+    largest = np.maximum(np.abs(grouped).max(axis=1), np.float32(1e-8))
+    best_error = np.full(len(grouped), np.inf, np.float32)
+    best = np.zeros(len(grouped), np.uint16)
+    for part in _SHRINK:
+        bits = to_bfloat16(largest * (part / np.float32(7.5)))
+        scale = from_bfloat16(bits)
+        left = _rounded(grouped, scale)
+        left *= scale[:, None]
+        left -= grouped
+        error = np.einsum("ij,ij->i", left, left)
+        better = error < best_error
+        best_error[better], best[better] = error[better], bits[better]
+    return best
+
+
+def _rounded(grouped: Array, scale: Array) -> Array:
+    values = grouped / scale[:, None]
+    np.rint(values, out=values)
+    return np.clip(values, -8, 7, out=values)
 
 
 def to_bfloat16(values: Array) -> NDArray[np.uint16]:
