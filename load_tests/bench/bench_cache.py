@@ -226,7 +226,9 @@ async def purge(rig: Rig, num: int) -> list[Row]:
         await fill(rig, num, "purged", "bob")
         for number in range(num):
             for each in (one, two):
-                await each.lookup(key_of(number, "purged", "bob"))
+                warm = await each.lookup(key_of(number, "purged", "bob"))
+                if not isinstance(warm, Hit):  # Valkey was late: nobody may find a flight here afterwards
+                    warm.seat.leave()
         link = one._link  # pyright: ignore[reportPrivateUsage]
         assert link is not None
         begin = time.perf_counter()
@@ -236,7 +238,7 @@ async def purge(rig: Rig, num: int) -> list[Row]:
                 await asyncio.sleep(0)
         found = await two.lookup(key_of(num - 1, "purged", "bob"))
         took_ms = (time.perf_counter() - begin) * 1e3
-        gone = isinstance(found, Leading) and all(
+        gone = not isinstance(found, Hit) and all(
             each.lookup_local(key_of(number, "purged", "bob")) is None
             for each in (one, two)
             for number in range(num)
