@@ -101,6 +101,8 @@ def main(wishes: argparse.Namespace) -> None:
             ours = learned(questions, vectors, wishes.delta, history=history)
             print(row(what, "learned, as it ships", ours), flush=True)
             curves.append(curve(what, history))
+            if wishes.no_static:
+                continue
             print(row(what, "never wrong, from the first request", perfect(questions)), flush=True)
             space = Space(questions, vectors)
             for guarded, where in ((False, "static"), (True, "static behind our guards")):
@@ -118,6 +120,7 @@ if __name__ == "__main__":
     parser.add_argument("--hard", type=float, default=0.25, help="share of hard negatives")
     parser.add_argument("--seeds", default="7,8,9", help="of the workload, separated by commas")
     parser.add_argument("--only-embed", action="store_true")
+    parser.add_argument("--no-static", action="store_true", help="only what ships")
     parser.add_argument("--num", type=int, default=0)
     parser.add_argument("--delta", type=float, default=0.01)
     parser.add_argument("--plot", type=Path)
