@@ -14,7 +14,7 @@ import pytest
 
 from services.cache.semantic import Entry, Trust, Verdict
 
-TENANTS, REQUESTS, DELTA = 12, 500, 0.05
+TENANTS, REQUESTS, DELTA = 6, 700, 0.05
 Draw = Callable[[random.Random, float], tuple[float, bool]]
 """A question to an entry of that own threshold: how similar, and is the entry's answer right?"""
 
