@@ -55,7 +55,7 @@ def refuse_late(state: QueueState, entry: Entry, now_s: float, room_s: float = 0
         state.refuse(entry, Reason.DEADLINE_UNREACHABLE, LATE, retry_after_s)
     else:
         return False
-    if entry.emitted_tokens:
+    if entry.protected:
         state.outlook.pauses.seen(now_s - entry.asked_s, now_s)
     return True
 

@@ -20,25 +20,38 @@ FRESH_S = 60.0
 FIRST_PAUSE_S = 0.25
 MOST_OF_PATIENCE = 0.25
 """Room for a pause takes at most this part of the time that a request has in all."""
+LONGEST_OF_S = 60.0
+"""The longest pause of this minute and of the one before is remembered: bursts of higher bands are rare, and an outage
+of all engines should be forgotten."""
 
 
 class Pauses:
-    """How long preempted work waits to go on: mean and mean deviation, as TCP does it for round trips (RFC 6298)."""
+    """How long preempted work waits to go on: mean and mean deviation, as TCP does it for round trips (RFC 6298), and
+    the longest lately, since pauses are long together, when a burst comes."""
 
     def __init__(self) -> None:
         self._mean_s = FIRST_PAUSE_S
         self._deviation_s = FIRST_PAUSE_S / 4
+        self._since_s = 0.0
+        self._longest_s = self._longest_before_s = 0.0
         self._seen_s = float("-inf")
 
     def seen(self, pause_s: float, now_s: float) -> None:
         """One ended, or was waited for in vain."""
         self._deviation_s = KEEP * self._deviation_s + (1.0 - KEEP) * abs(pause_s - self._mean_s)
         self._mean_s = KEEP * self._mean_s + (1.0 - KEEP) * pause_s
+        if now_s - self._since_s > LONGEST_OF_S:
+            just_over = now_s - self._since_s < 2 * LONGEST_OF_S
+            self._longest_before_s = self._longest_s if just_over else 0.0
+            self._since_s, self._longest_s = now_s, 0.0
+        self._longest_s = max(pause_s, self._longest_s)
         self._seen_s = now_s
 
     def room_s(self, now_s: float) -> float:
         """What a pause takes at worst, nearly; 0 where nobody was paused lately."""
-        return self._mean_s + 4.0 * self._deviation_s if now_s - self._seen_s < FRESH_S else 0.0
+        if now_s - self._seen_s >= FRESH_S:
+            return 0.0
+        return max(self._mean_s + 4.0 * self._deviation_s, self._longest_s, self._longest_before_s)
 
 
 class Outlook:

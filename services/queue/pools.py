@@ -26,10 +26,11 @@ class Pools:
         self.used = [0] * len(configs)
         self.unreserved = 0
         self._over = 0
-        # Victims: the end of each list is the most recent grant. Work that was preempted before stands apart and is
-        # taken last, so that nobody is paused for ever.
+        # Victims: the end of each list is the most recent grant. Work that was preempted before, be it before its first
+        # token, stands apart and is taken last, so that nobody is paused for ever.
         self._fresh: list[list[Entry]] = [[] for _ in configs]
         self._resumed: list[list[Entry]] = [[] for _ in configs]
+        self._recent: list[list[Entry]] = [[] for _ in configs]
 
     def configure(self, configs: list[BandConfig]) -> None:
         """New limits at run time; `resize` follows."""
@@ -72,10 +73,10 @@ class Pools:
             self._over += 1
         self.used[band] += 1
         if entry.preemptible:
-            stack = (self._resumed if entry.emitted_tokens else self._fresh)[band]
-            stack.append(entry)
-            if len(stack) > 2 * self.used[band] + 64:
-                stack[:] = [e for e in stack if e.state == LEASED]
+            for stack in ((self._resumed if entry.protected else self._fresh)[band], self._recent[band]):
+                stack.append(entry)
+                if len(stack) > 2 * self.used[band] + 64:
+                    stack[:] = [e for e in stack if e.state == LEASED]
 
     def give(self, entry: Entry) -> None:
         """A lease ended, or was called back."""
@@ -118,7 +119,7 @@ class Pools:
 
     def recent(self, band: int) -> list[Entry]:
         """Preemptible leases of a band in the order of their grants, some long gone."""
-        return self._fresh[band]
+        return self._recent[band]
 
     def check_integrity(self) -> None:
         over = sum(max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True))

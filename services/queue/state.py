@@ -142,9 +142,10 @@ class QueueState:
             self.prefixes.learn(entry.prefix, engine.bit)
         if entry.emitted_tokens:  # the prompt was paid for before the preemption or loss
             self.counts[entry.band].resumed += 1
-            self.outlook.pauses.seen(now_s - entry.asked_s, now_s)
         else:
             self.charge(entry, self.prices.input_token * entry.prompt_tokens)
+        if entry.protected:
+            self.outlook.pauses.seen(now_s - entry.asked_s, now_s)
         self.counts[entry.band].waited(entry.wait_s)
         entry.counts.granted += 1
         entry.counts.wait_sum_s += entry.wait_s
