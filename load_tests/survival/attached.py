@@ -72,8 +72,8 @@ class Attached:
         raise RuntimeError(f"the queue does not answer: {status} {answer.decode()}")
 
     async def status(self) -> dict[str, Any]:
-        """Of the one model."""
-        return (await self.ask({"type": "status"}))["sim"]
+        """Of the one model; a queue that has just begun knows none yet."""
+        return (await self.ask({"type": "status"})).get("sim", {"revisions": {}})
 
     async def until_phase(self, *phases: str, within_s: float = 120.0) -> dict[str, Any]:
         """The release, once it is in one of these."""

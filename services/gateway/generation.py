@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from ..answer import AnswerHead, Delta, Responder, TokenText
@@ -78,7 +79,6 @@ class Generation:
         request used is then free the moment it ends, and the next request gets the same memory, warm, instead of what
         the garbage collector has not come round to yet."""
         self.choices.clear()
-        del self._responder, self._responder_plain  # a client that left is told nothing that would end its hold on us
 
     @property
     def astray(self) -> bool:
@@ -173,11 +173,8 @@ class Generation:
         """How that choice's tokens may go straight to the client, if nobody else wants them."""
         if self.record is not None or self._responder_plain is None:
             return None
-        return self._responder_plain(choice, pieces, self._by_the_long_way)
-
-    def _by_the_long_way(self) -> None:
-        for choice in self.choices:
-            choice.leave_short_way()
+        # Not a method of ours: the responder of a client that left is told nothing that would end its hold on us.
+        return self._responder_plain(choice, pieces, partial(_by_the_long_way, self.choices))
 
     def _lead(self, flight: Flight) -> None:
         for choice in self.choices:
@@ -203,6 +200,11 @@ class Generation:
         for choice in self.choices:
             if choice.flow.phase is not Phase.DONE:
                 choice.apply(choice.flow.on_abort(error))
+
+
+def _by_the_long_way(choices: list[Choice]) -> None:
+    for choice in choices:
+        choice.leave_short_way()
 
 
 PlainOf = Callable[[int, Mapping[int, bytes], Callable[[], None]], Say | None]

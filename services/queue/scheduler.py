@@ -85,7 +85,7 @@ class Scheduler(EngineMoves):
         elif isinstance(event, FromEngine):
             self._engine_moves[type(event.message)](event.message, now_s)
         elif isinstance(event, GatewayLost):
-            self._gateway_lost(event.gateway)
+            self._gateway_lost(event.gateway, now_s)
         elif isinstance(event, EngineUnlinked):
             self._engine_unlinked(event.engine_id)
         elif isinstance(event, SetLimits):
@@ -226,10 +226,13 @@ class Scheduler(EngineMoves):
         else:
             state.fleet.limbo.setdefault(message.engine_id, []).append(entry)
 
-    def _gateway_lost(self, gateway: str) -> None:
+    def _gateway_lost(self, gateway: str, now_s: float) -> None:
         table = self.state.gateways.get(gateway, {})
-        for entry in [entry for entry in table.values() if entry.state == WAITING]:
-            self.state.drop(entry)
+        for entry in list(table.values()):
+            if entry.state == WAITING:
+                self.state.drop(entry)
+            elif entry.state in (LEASED, PREEMPTING):
+                self.state.leases.hurry(entry, now_s)
         if not table:
             self.state.gateways.pop(gateway, None)
 

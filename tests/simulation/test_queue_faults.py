@@ -17,6 +17,7 @@ from collections import Counter
 from services.config import QueueConfig
 from services.link.messages import EngineLoad, Grant, Preempt, Progress
 from services.queue.events import FromEngine, FromGateway, Tick, ToGateway
+from services.queue.leases import LOST_S
 from services.queue.scheduler import Scheduler
 from tests.simulation.queue_world import Job, SimEngineHost, World
 from tests.unit.queue.making import answer, asking, queue
@@ -68,7 +69,7 @@ def test_2_a_killed_gateways_leases_are_given_on() -> None:
     world = World(QueueConfig(), 2, engines(1), check=True)
     jobs = load(world, 120, 1.0)
     world.at(START_S + 1.0, lambda: world.kill_gateway("g0"))
-    world.run_until(START_S + 1.0 + world.config.lease_ttl_s + 0.3)
+    world.run_until(START_S + 1.0 + LOST_S + 0.3)
     assert world.queue is not None
     gateways = {
         entry.gateway
