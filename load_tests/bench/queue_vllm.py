@@ -33,7 +33,7 @@ from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient
 
 from .processes import cpu_s, tree
-from .queue_overload import Row, Run
+from .queue_overload import WAITED_S, Run, refusal_ms
 
 VIP_SHARE = 0.15
 SEQS = 8
@@ -42,7 +42,6 @@ PROMPTS = 16
 ARMS = ("alone", "mesh3", "priority3", "fifo3", "mesh10", "priority10", "storm")
 BATCH_DEADLINE_S = 8.0
 STORM_PATIENCE_S = 3.0
-WAITED_S = 1.0
 CALM_S = 8.0
 
 
@@ -237,12 +236,6 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: floa
     drain_s = BATCH_DEADLINE_S + 4.0 if ours else 3.0
     bound = slowdown if name.startswith("calm") else 0.0
     return Arm(stage, direct, classes, end_s + drain_s, bound).play_on(warm_s, window_s)
-
-
-def refusal_ms(rows: list[Row]) -> list[float]:
-    """Milliseconds until the refusal; what had waited first is given up, and not refused."""
-    told = (row for row in rows if row.outcome in ("queue_full", "deadline_unreachable"))
-    return sorted(1000 * row.answer_s for row in told if row.answer_s < WAITED_S)
 
 
 def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
