@@ -110,8 +110,8 @@ def sampling_params(
     logprobs: int | None,
     guided: GuidedDecoding | None,
 ) -> SamplingParams:
-    """Check every sampling field of `body`; the three that differ by kind of body are given checked. Most fields of most
-    requests are not given, and that is seen here: a call for each would cost more than the rest of the parsing."""
+    """Check every sampling field of `body`; the three that differ by kind of body are given checked. Most fields of
+    most requests are not given, and that is seen here: a call for each would cost more than the rest of the parsing."""
     repetition, top_p, top_k = body.repetition_penalty, body.top_p, body.top_k
     if repetition is not None:
         check_float(repetition, "repetition_penalty", 0.01, MAX_REPETITION_PENALTY, 1.0)

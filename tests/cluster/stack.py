@@ -125,14 +125,14 @@ class Stack:
         return [pid for pid, title in ours.items() if name in title and descends(pid)]
 
     def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 60.0) -> int:
-        """Ask it to end and return its exit code."""
+        """Ask it to end and return its exit code. Raises TimeoutError with what it said."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
             return self.process.wait(within_s)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             self.process.kill()
-            raise
+            raise TimeoutError(f"{error}:\n{self.output[-6000:]}") from None
 
     def call(
         self,

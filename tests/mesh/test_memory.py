@@ -33,7 +33,7 @@ async def ring_of_each(
         if leaves:
             await anext(response.events())
             response.hang_up()
-            while mesh.gateways[0]._http.connections:  # noqa: ASYNC110  # it tells nobody
+            while mesh.gateways[0]._http.connections:  # it tells nobody
                 await asyncio.sleep(0)
         else:
             await response.read()
