@@ -99,7 +99,9 @@ class CachedFlight:
     def _told(self, found: LookedUp) -> None:
         """The Cache answered `begin`, or did not in time."""
         beside, generation = self._beside, self._generation
-        assert beside is not None and generation is not None  # nothing is awaited between `begin` and `attach`
+        assert (
+            beside is not None and generation is not None
+        )  # nothing is awaited between `begin` and `attach`
         self._beside = self._generation = None
         once_missed, self._once_missed = self._once_missed, None
         if isinstance(found, Hit):
@@ -191,7 +193,9 @@ class CachedFlight:
         self._by_meaning = self._generation = self._once_missed = None  # they hold on to the generation
 
 
-def replay_answer(answer: CachedAnswer, head: AnswerHead, responder: Responder, *, stream: bool) -> AnswerTail:
+def replay_answer(
+    answer: CachedAnswer, head: AnswerHead, responder: Responder, *, stream: bool
+) -> AnswerTail:
     """Say a known answer: the same text, token counts and finish reasons; in pieces where it is streamed."""
     responder.begin(head)
     for delta in replay(answer, REPLAY_PIECE_CHARS if stream else 0):

@@ -14,7 +14,13 @@ from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from tests.mesh.local_mesh import KEYS, LocalMesh, sim_config
 
-BODY: dict[str, Any] = {"model": "sim", "prompt": "Who are you?", "max_tokens": 6, "temperature": 0, "user": "ann"}
+BODY: dict[str, Any] = {
+    "model": "sim",
+    "prompt": "Who are you?",
+    "max_tokens": 6,
+    "temperature": 0,
+    "user": "ann",
+}
 
 
 async def command(mesh: LocalMesh, *words: str) -> dict[str, str]:
@@ -49,7 +55,9 @@ def test_stats_say_what_hits_saved_and_a_purge_ends_them(tmp_path: Path) -> None
                 assert int(seen["gateway.saved_tokens"]) > 2 * 6
                 assert float(seen["gateway.saved_s"]) > 0
                 assert (seen["cache.stored"], seen["cache.store.kind"]) == ("1", "memory")
-                assert (await command(mesh, "purge", "--tenant", "acme", "--person", "ann"))["confirmed"] == "True"
+                assert (await command(mesh, "purge", "--tenant", "acme", "--person", "ann"))[
+                    "confirmed"
+                ] == "True"
                 await ask()
                 assert verdicts == ["miss", "hit", "hit", "miss"]
                 assert (await command(mesh, "stats"))["cache.purges"] == "1"

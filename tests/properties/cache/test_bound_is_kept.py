@@ -59,7 +59,9 @@ def test_the_bound_is_kept_of_tenant_after_tenant(draw: Draw, hit_rate: float) -
     beyond = sum(wrong > DELTA * hits for hits, wrong in lives)
     assert beyond <= 0.05 * TENANTS + 1, lives
     assert sum(wrong for _, wrong in lives) < DELTA * sum(hits for hits, _ in lives)
-    assert sum(hits for hits, _ in lives) > hit_rate * TENANTS * REQUESTS, "and there is something to keep it of"
+    assert sum(hits for hits, _ in lives) > hit_rate * TENANTS * REQUESTS, (
+        "and there is something to keep it of"
+    )
 
 
 def test_a_score_that_knows_nothing_gives_hardly_any_hits() -> None:
