@@ -50,8 +50,9 @@ def main(name: str, owner: int, preload: Sequence[str] = PRELOAD) -> int:
         return 0  # another serves already
     listener.listen()
     print("listening", flush=True)
-    os.close(1)
-    os.open(os.devnull, os.O_WRONLY)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # unlike a descriptor that was opened, one that programs of a rank's inherit
+    os.close(nowhere)
     for module in preload:
         importlib.import_module(module)
     gc.collect()
