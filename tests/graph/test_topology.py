@@ -118,3 +118,8 @@ def test_profiles_differ_in_values_only() -> None:
     dev, sim = dev_config(DevOptions()), sim_config(SimOptions())
     assert type(dev) is type(sim)
     assert set(dev.model_dump()) == set(sim.model_dump())
+
+
+def test_dev_refuses_adapters_whose_tokens_it_would_get_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CPUs"):
+        dev_config(DevOptions(adapters=str(tmp_path)))
