@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from services.ports import free_port
+
 from .processes import Group, command_line, tree, wait_http
 
 KEY = "em-bench-key-bench-key-bench-key-bench-key"
 REPLICA = "ray::ServeReplica:default:"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Arm:

@@ -29,9 +29,10 @@ from pathlib import Path
 
 from graphs.profiles import DevOptions, dev_config
 from load_tests.bench.processes import cpu_s, tree
+from services.ports import free_port
 from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient, Ranks
-from tests.cluster.stack import Stack, free_port, wait_for
+from tests.cluster.stack import Stack, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "benchmarks"

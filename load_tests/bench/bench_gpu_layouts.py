@@ -25,10 +25,11 @@ import msgspec
 
 from services.config import ExpertsConfig
 from services.experts.groups import RankPlace
+from services.ports import free_port
 
 from . import gpu_models
 from .bench_gpu_load import quantile
-from .bench_gpu_mesh import GRAPH_SIZES, free_port, gpu_memory, write
+from .bench_gpu_mesh import GRAPH_SIZES, gpu_memory, write
 from .bench_gpu_rank import Task
 from .gpu_waves import TURNS, WAVES, Layout
 from .processes import tree

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import typer
 
+from .. import ports
 from ..errors import ConfigError
-from . import ports
 
 NEEDED_MEMORY_GB = 10
 NEEDED_DISK_GB = 6

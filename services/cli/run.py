@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from .. import ports
 from ..errors import ConfigError
-from . import StartFailed, dev_key, guard, ports, screen
+from . import StartFailed, dev_key, guard, screen
 
 STATE_DIR = Path(".expertmesh")
 READY_WITHIN_S = 300.0

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import secrets
-import socket
 import time
 from typing import Any
 
@@ -33,6 +32,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ..config import ExpertsConfig, GraphConfig
 from ..errors import ConfigError
+from ..ports import free_port
 from . import drain_rule, remote_rank
 from .commission import Commission
 from .commission import rank as commissioned
@@ -208,9 +208,7 @@ async def _meet(gang_id: str, rank: int, host: str) -> tuple[str, int]:
     Raises ConfigError when rank 0 does not say within two minutes."""
     key = f"expertmesh:gang:{gang_id}".encode()
     if rank == 0:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        port = free_port(host)
         _internal_kv_put(key, json.dumps([host, port]).encode(), overwrite=True)
         return host, port
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,10 @@ from services.config import ExpertsConfig
 from services.experts.groups import RankPlace, split_cores
 from services.link.asyncio_link import Link, connect
 from services.link.messages import Abort, AnyMessage, StreamFailed, Submit
+from services.ports import free_port
 from services.request import GenerateJob, TokenFrame, TokenLogprob
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 SILENT_S = 5.0

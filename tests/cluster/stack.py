@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +15,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from services.ports import free_port
+
 MARK = "EXPERTMESH_TEST_MARK"
 READY_WITHIN_S = 420.0
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:

@@ -33,7 +33,8 @@ from services.experts.deployment import experts_deployment
 from services.experts.groups import RankPlace, split_cores
 from services.experts.remote_rank import RemoteRank
 from services.outcome import Reason
-from tests.cluster.engine_client import Answer, EngineClient, free_port
+from services.ports import free_port
+from tests.cluster.engine_client import Answer, EngineClient
 from tests.cluster.tiny_moe import TinyMoe
 
 Endpoint = tuple[str, bytes]

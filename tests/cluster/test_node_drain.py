@@ -46,8 +46,9 @@ from services.config import CapacityConfig, PlacementConfig
 from services.experts.deployment import experts_deployment
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
+from services.ports import free_port
 from tests.cluster.fleet.test_chaos import KINDS, stream
-from tests.cluster.stack import free_port, wait_for
+from tests.cluster.stack import wait_for
 
 pytestmark = pytest.mark.cluster
 T = TypeVar("T")

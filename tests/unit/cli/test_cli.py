@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from services.cli import dev_key, ports, screen
+from services import ports
+from services.cli import dev_key, screen
 from services.cli.main import app
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
@@ -54,6 +55,13 @@ def test_a_taken_port_names_the_setting() -> None:
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}.*THE_SETTING"):
             ports.require_free("127.0.0.1", port, "THE_SETTING")
     ports.require_free("127.0.0.1", 0, "THE_SETTING")
+
+
+def test_a_port_for_later_is_none_that_outgoing_connections_get() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    found = [ports.free_port() for _ in range(50)]
+    assert first <= ports.LOWEST or not any(first <= port <= last for port in found)
+    assert len(set(found)) > 40  # two that ask at the same moment get different ones
 
 
 def test_the_curl_line_is_shell_and_json() -> None:
