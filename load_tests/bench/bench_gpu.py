@@ -103,7 +103,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.42, help="of each GPU's memory, per arm")
     parser.add_argument("--kv-gb", type=float, default=12.0)
     parser.add_argument(
-        "--how", default="kill", help="of survive: kill, kill-rank, stop; several with commas"
+        "--how",
+        default="kill",
+        help="of survive: kill, kill-rank, stop; with a number of streams: kill:64; several with commas",
     )
     parser.add_argument(
         "--groups", type=int, default=1, help="of compare: with several, one is lost at the end"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from . import gpu_models
 from .bench_gpu_load import quantile
 from .bench_gpu_mesh import GRAPH_SIZES, gpu_memory, write
 from .bench_gpu_rank import Task
-from .gpu_waves import TURNS, WAVES, Layout
+from .gpu_waves import TURNS, WAVES, Layout, Turn
 from .processes import tree
 
 LOG_LINES = {
@@ -40,11 +41,14 @@ LOG_LINES = {
     "graphs_s": r"Graph capturing finished in ([\d.]+) sec",
     "init_engine_s": r"init engine .* took ([\d.]+) s",
     "kv_tokens": r"GPU KV cache size: ([\d,]+) tokens",
+    "experts_by": r"Using (\S+) \S+ MoE backend|Using (CompressedTensors\w+)",
 }
+BALANCE = re.compile(r"EPLB step: (\d+) .*?avg_tokens=([\d.]+), max_tokens=([\d.]+)")
 
 
 class Group:
-    """One layout's processes. Their logs are files; what they say on standard output are answers."""
+    """One layout's processes. Their logs are files; what they say on standard output are answers. They import vLLM at
+    once, and start their engines when told (`heard`)."""
 
     def __init__(self, layout: Layout, folder: Path) -> None:
         self.layout = layout
@@ -96,8 +100,13 @@ class Group:
         text, found = self.logs[0].read_text(errors="replace"), dict[str, Any]()
         for name, pattern in LOG_LINES.items():
             if said := re.findall(pattern, text):
-                found[name] = said[-1]
+                found[name] = said[-1] if isinstance(said[-1], str) else "".join(said[-1])
         return found
+
+    def imbalance(self) -> list[float]:
+        """Greatest over mean tokens of a rank, summed over layers: what vLLM's balancing has said so far, in order."""
+        text = self.logs[0].read_text(errors="replace")
+        return [round(float(most) / float(mean), 3) for _, mean, most in BALANCE.findall(text) if float(mean)]
 
     def tail(self) -> str:
         lines = [line for line in self.logs[-1].read_text(errors="replace").splitlines() if "Error" in line]
@@ -109,17 +118,6 @@ class Group:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        for process in self.processes:
-            if process.stdin is not None:
-                process.stdin.close()
-        until_s = time.monotonic() + 15
-        for process in self.processes:
-            try:
-                process.wait(max(0.1, until_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self.kill()
-
 
 def heard(groups: list[Group], out: Path, within_s: float) -> dict[str, Group]:
     """Every group that comes up in time; the others are reported and ended."""
@@ -128,8 +126,10 @@ def heard(groups: list[Group], out: Path, within_s: float) -> dict[str, Group]:
 
     def wait(group: Group) -> None:
         try:
+            for rank in range(len(group.processes)):
+                group.say(rank, "")
             group.ready = [group.hear(rank) for rank in range(len(group.processes))]
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             failed[group.layout.name] = f"{error}: {group.tail()}"
             group.kill()
 
@@ -186,32 +186,58 @@ def measure(groups: list[Group], lanes: int, ids: int, seed: int, out: Path, **a
         )  # fmt: skip
 
 
-def run(wave: str, args: argparse.Namespace) -> None:
+def take_turn(turn: Turn, up: dict[str, Group], number: int, out: Path) -> None:
+    """One round of some layouts at the same time. One that fails has no further turn."""
+    names, levels, ids = turn
+    groups = [up[name] for name in names if name in up]
+    try:
+        for lanes in levels if groups else ():
+            if number == 0 and lanes == levels[0]:  # kernels that compile when first met
+                measure(groups, lanes, ids, 77_000 + ids, out, round=-1)
+            measure(groups, lanes, ids, 10_000 * number + lanes + 7 * ids, out, round=number)
+        for group in groups:
+            if said := group.imbalance():
+                write(out, phase="balance", layout=group.layout.name, round=number, max_over_mean=said)
+    except (RuntimeError, ValueError, OSError) as error:
+        write(
+            out,
+            event="broken off",
+            layouts=names,
+            why=str(error)[-300:] + " | ".join(g.tail() for g in groups),
+        )
+        for group in groups:
+            group.kill()
+            del up[group.layout.name]
+
+
+def started(wave: str, args: argparse.Namespace) -> list[Group]:
+    """The wave's processes, importing. Their models are written where they are not there yet."""
     folder = args.out.parent / "layout-logs"
     folder.mkdir(parents=True, exist_ok=True)
-    up = heard([Group(layout, folder) for layout in WAVES[wave]], args.out, args.ready_s)
+    for model in {layout.model for layout in WAVES[wave]}:
+        if not Path("/tmp/models", model, "tokenizer_config.json").exists():
+            gpu_models.write(Path("/tmp/models") / model, gpu_models.SHAPES[model])
+    return [Group(layout, folder) for layout in WAVES[wave]]
+
+
+def run(wave: str, groups: list[Group], args: argparse.Namespace, then: Callable[[], None]) -> None:
+    """Measure a wave. `then` is called when it is up."""
+    up = heard(groups, args.out, args.ready_s)
+    then()
     try:
         began_s = time.monotonic()
         while args.wait_for and Path(args.wait_for).exists() and time.monotonic() - began_s < 60:
             time.sleep(0.2)  # something else still uses the GPUs
         for number in range(args.rounds):
-            for names, levels, ids in TURNS[wave]:
-                groups = [up[name] for name in names if name in up]
-                for lanes in levels if groups else ():
-                    if time.monotonic() - began_s > args.seconds:
-                        write(args.out, wave=wave, event="out of time", round=number)
-                        return
-                    if number == 0 and lanes == levels[0]:  # kernels that compile when first met
-                        measure(groups, lanes, ids, 77_000 + ids, args.out, round=-1)
-                    measure(groups, lanes, ids, 10_000 * number + lanes + 7 * ids, args.out, round=number)
-    except (RuntimeError, ValueError, OSError) as error:
-        write(args.out, wave=wave, event="broken off", why=str(error)[-500:])
+            for turn in TURNS[wave]:
+                if time.monotonic() - began_s > args.seconds:
+                    write(args.out, wave=wave, event="out of time", round=number)
+                    return
+                take_turn(turn, up, number, args.out)
     finally:
-        threads = [threading.Thread(target=group.stop) for group in up.values()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
+        for group in up.values():
+            group.kill()
+        time.sleep(3.0)  # GPUs' memory is given back
 
 
 def main() -> None:
@@ -228,10 +254,18 @@ def main() -> None:
     parser.add_argument("--wait-for", default="", help="measure when this file is gone")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, shape in gpu_models.SHAPES.items():
-        gpu_models.write(Path("/tmp/models") / name, shape)
-    for wave in args.waves.split(","):
-        run(wave, args)
+    waves: list[str] = args.waves.split(",")
+    groups = started(waves[0], args)
+    for number, wave in enumerate(waves):
+        later: list[Group] = []
+
+        def prepare(number: int = number, later: list[Group] = later) -> None:
+            """The next wave imports meanwhile: half a minute of one core a process."""
+            if number + 1 < len(waves):
+                later += started(waves[number + 1], args)
+
+        run(wave, groups, args, prepare)
+        groups = later
 
 
 if __name__ == "__main__":

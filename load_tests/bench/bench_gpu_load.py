@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 import uvloop
 
 FIRST_ID, LAST_ID = 100, 99_000
+LONG_S = 0.03
 _COUNT = re.compile(rb'"completion_tokens": ?(\d+)')
 
 
@@ -49,6 +50,8 @@ class Answer:
     events: int = 0
     pause_s: float = 0.0
     pause_end_s: float = 0.0
+    pauses: list[tuple[float, float, int]] = field(default_factory=list)
+    """Begin, end and the events before, of each longer than LONG_S."""
     failed: str = ""
 
 
@@ -99,6 +102,8 @@ class _Stream(asyncio.Protocol):
                 gap_s = now_s - answer.last_s
                 if gap_s > answer.pause_s:
                     answer.pause_s, answer.pause_end_s = gap_s, now_s
+                if gap_s > LONG_S:
+                    answer.pauses.append((answer.last_s, now_s, answer.events - events))
                 if len(self.gaps_s) < 20_000:
                     self.gaps_s.append(gap_s)
             answer.last_s = now_s

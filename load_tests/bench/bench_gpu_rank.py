@@ -27,6 +27,8 @@ from .processes import tree
 
 FIRST_ID, LAST_ID = 100, 99_000
 MAX_GAPS = 20_000
+NO_MARLIN = "no marlin"
+"""Among what is forced: experts in 4 bits by Triton, where the host has no Marlin kernels for its GPU."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -139,6 +141,12 @@ def force(values: dict[str, object]) -> None:
     """Engine arguments that the product does not set, for this process."""
     from services.experts import vllm_engine
 
+    if values.pop(NO_MARLIN, False):
+        from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors_moe import (
+            compressed_tensors_moe as experts,
+        )
+
+        experts.check_moe_marlin_supports_layer = lambda *_, **__: False  # type: ignore[assignment]
     ours = vllm_engine.engine_args
 
     def forced(config: ExpertsConfig, place: RankPlace) -> object:
@@ -155,10 +163,13 @@ async def main(config: ExpertsConfig, place: RankPlace, forced: dict[str, object
     engine = make_engine(config, place)
     if forced:
         force(forced)
-    imported_s = time.monotonic()
+    import_s = time.monotonic() - began_s
+    if not await asyncio.to_thread(sys.stdin.readline):  # until then nothing of a GPU was touched
+        return
+    began_s = time.monotonic()
     info = await engine.start()
     ready = {
-        "ready": True, "import_s": round(imported_s - began_s, 1), "ready_s": round(time.monotonic() - began_s, 1),
+        "ready": True, "import_s": round(import_s, 1), "start_s": round(time.monotonic() - began_s, 1),
         "kv_tokens": info.kv_tokens, "gpu_mib": gpu_mib(os.getpid()),
     }  # fmt: skip
     print(json.dumps(ready), flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -102,12 +101,21 @@ def rounds(
                 )
 
 
+IN_FLIGHT_S = 0.015
+"""Tokens that had left the engine still arrive so long after its end."""
+
+
 def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, how: str, setup: Setup) -> None:
-    """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw."""
+    """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw. `how`: kill,
+    kill-rank or stop, and how many streams, as in kill:64. A stream was struck when one of its pauses began with the
+    loss: those that stayed wait, too, when the others' prompts come, but later."""
+    how, _, lanes = how.partition(":")
     victim = _victim(mesh, "rank" if how == "kill-rank" else "engine core")
-    pool.start(
-        replace(task, concurrency=args.lanes, answer_tokens=1024, requests=0, seed=7000 + sum(how.encode()))
-    )
+    task = replace(
+        task, concurrency=int(lanes or args.lanes), answer_tokens=1024, requests=0,
+        seed=7000 + sum(how.encode()) + int(lanes or 0),
+    )  # fmt: skip
+    pool.start(task)
     time.sleep(6.0)
     killed_s = time.monotonic()
     os.kill(victim, signal.SIGSTOP if how == "stop" else signal.SIGKILL)
@@ -121,18 +129,28 @@ def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, ho
             back_s = time.monotonic() - killed_s
             break
         time.sleep(0.1)
-    time.sleep(3.0)
+    time.sleep(2.0)
     pool.stop()
     report = pool.collect()
     alive = [a for a in report.answers if a.sent_s < killed_s < a.last_s]
-    struck = [a for a in alive if a.pause_end_s - a.pause_s <= killed_s + 0.05 and a.pause_end_s > killed_s]
-    pauses = sorted(1e3 * answer.pause_s for answer in struck)
-    moved = [pause for pause in pauses if pause > 3 * statistics.median(report.gaps_s) * 1e3]
+    around = [
+        [p for p in a.pauses if p[0] <= killed_s + IN_FLIGHT_S and p[1] > killed_s + IN_FLIGHT_S]
+        for a in alive
+    ]
+    struck = [pauses[0] for pauses in around if pauses]
+    after = sorted(1e3 * (end_s - killed_s) for _, end_s, _ in struck)
+    stayed = [
+        max((p[1] - p[0] for p in a.pauses if killed_s < p[0] < killed_s + 5.0), default=0.0)
+        for a, pauses in zip(alive, around, strict=True) if not pauses
+    ]  # fmt: skip
     write(
-        args.out, phase="loss", how=how, victim=victim, requests=len(report.answers), failures=report.failures,
-        streams_alive=len(alive), paused=len(moved),
-        pause_p50_ms=round(quantile(moved, 0.5), 1), pause_max_ms=round(max(moved, default=0.0), 1),
-        engines_up=seen, back_after_s=round(back_s, 1),
+        args.out, phase="loss", how=how, lanes=task.concurrency, victim=victim, requests=len(report.answers),
+        failures=report.failures, streams_alive=len(alive), moved=len(struck),
+        tokens_to_prefill=sum(task.prompt_tokens + tokens for _, _, tokens in struck),
+        next_token_p50_ms=round(quantile(after, 0.5), 1), next_token_p90_ms=round(quantile(after, 0.9), 1),
+        next_token_max_ms=round(max(after, default=0.0), 1), next_token_ms=[round(value) for value in after],
+        stayed_pause_max_ms=round(1e3 * max(stayed, default=0.0), 1),
+        within_1_s=sum(value <= 1000.0 for value in after), engines_up=seen, back_after_s=round(back_s, 1),
         pause_max_of_all_ms=round(1e3 * max((a.pause_s for a in report.answers), default=0.0), 1),
     )  # fmt: skip
 

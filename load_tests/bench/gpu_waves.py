@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .bench_gpu_rank import NO_MARLIN
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -22,9 +24,12 @@ def ranks(*numbers: int) -> tuple[tuple[int, ...], ...]:
     return tuple((number,) for number in numbers)
 
 
-EP = {"expert_parallel": "on"}
+EP, SLICED = {"expert_parallel": "on"}, {"expert_parallel": "off"}
 FEWER = {"max_num_batched_tokens": 2048}
 BALANCED = {"redundant_experts": 8, "balance_every_steps": 150}
+SELDOM = {"balance_every_steps": 1000}
+"""vLLM balances for the first time after a quarter of it: within the warm-up of the wave "skew-two"."""
+TRITON = {"linear_backend": "triton", NO_MARLIN: True}
 WAVES: dict[str, list[Layout]] = {
     "small": [
         Layout("TP1", ranks(0), 10.3),
@@ -35,7 +40,7 @@ WAVES: dict[str, list[Layout]] = {
     ],
     "pairs": [
         Layout("DP2+EP2", ranks(0, 1)),
-        Layout("DP2 experts sliced", ranks(0, 1)),
+        Layout("DP2 experts sliced", ranks(0, 1), settings=SLICED),
         Layout("TP2+EP", ((2, 3),), 10.3, EP),
         Layout("TP2", ((2, 3),), 10.3),
     ],
@@ -44,6 +49,29 @@ WAVES: dict[str, list[Layout]] = {
         Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
         Layout("TP1 int8 experts", ranks(2), settings={"quantization": "experts_int8"}),
         Layout("DP4+EP4", ranks(0, 1, 2, 3), 7.8),
+    ],
+    # Two GPUs.
+    "skew-two": [
+        Layout("DP2+EP2 unbalanced", ranks(0, 1), 3.0, FEWER),
+        Layout("DP2+EP2 balanced, 0 redundant", ranks(0, 1), 3.0, FEWER | SELDOM),
+        Layout("DP2+EP2 balanced, 8 redundant", ranks(0, 1), 3.0, FEWER | SELDOM | {"redundant_experts": 8}),
+    ],
+    "two-dense": [
+        Layout("TP1", ranks(0), 10.5),
+        Layout("TP1, second GPU", ranks(1), 10.5),
+        Layout("TP2", ((0, 1),), 10.5),
+    ],
+    "two-sparse": [
+        Layout("DP2+EP2", ranks(0, 1)),
+        Layout("DP2 experts sliced", ranks(0, 1), settings=SLICED),
+        Layout("TP2+EP", ((0, 1),), settings=EP),
+    ],
+    "quantised-two": [
+        Layout("TP1 made fp8", ranks(0), model="v2-lite-made-fp8"),
+        Layout("TP1 made int8", ranks(1), model="v2-lite-made-int8"),
+        Layout("TP1 made int4", ranks(0), model="v2-lite-made-int4", force=TRITON),
+        Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
+        Layout("TP1 int8 experts", ranks(0), settings={"quantization": "experts_int8"}),
     ],
     # One GPU is enough for these two: each layout has a turn of its own there.
     "made-8": [
@@ -75,6 +103,26 @@ TURNS: dict[str, list[Turn]] = {
         (("DP2 experts sliced", "TP2+EP"), (32, 256, 512), 0),
     ],
     "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
+    "skew-two": [
+        (("DP2+EP2 unbalanced",), (256,), 1),
+        (("DP2+EP2 balanced, 0 redundant",), (256,), 1),
+        (("DP2+EP2 balanced, 8 redundant",), (256,), 1),
+    ],
+    "two-dense": [
+        (("TP1",), (32, 256, 512), 0),
+        (("TP2",), (32, 256, 512), 0),
+        (("TP1", "TP1, second GPU"), (16, 128, 256), 0),
+    ],
+    "two-sparse": [
+        (("DP2+EP2",), (32, 256, 512), 0),
+        (("DP2 experts sliced",), (32, 256, 512), 0),
+        (("TP2+EP",), (32, 256), 0),
+    ],
+    "quantised-two": [
+        (("TP1 made fp8", "TP1 made int8"), (32, 256), 0),
+        (("TP1 made int4", "TP1 fp8"), (32, 256), 0),
+        (("TP1 int8 experts",), (32, 256), 0),
+    ],
     "made-8": [(("TP1",), (1, 32, 256), 0), (("TP1 made fp8",), (1, 32, 256), 0)],
     "made-4": [(("TP1 made int8",), (1, 32, 256), 0), (("TP1 made int4",), (1, 32, 256), 0)],
     "skew": [
