@@ -66,11 +66,6 @@ def dev_config(options: DevOptions) -> GraphConfig:
     # The path only; preparing is the CLI's business.
     from services.experts.model_store import default_model_path, embedded_variant
 
-    if options.adapters:
-        raise ConfigError(
-            "no adapters: vLLM's ranks on CPUs give some of an adapter's tokens wrong (docs/api.md#adapters); unset "
-            "EXPERTMESH_ADAPTERS, or use graphs.prod on GPUs or graphs.sim"
-        )
     variant = embedded_variant(options.model)
     return GraphConfig(
         name="dev",
@@ -88,6 +83,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             max_model_len=2048,
             dtype="float32",
             enforce_eager=True,
+            adapters=_adapters(options),
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
             fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),

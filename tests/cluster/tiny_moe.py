@@ -17,7 +17,7 @@ from tests.adapter_maker import ALPHA, RANK, make_real_adapter
 
 STEPS = 16
 GREEDY = SamplingParams(max_tokens=STEPS, temperature=0.0, ignore_eos=True)
-VOCABULARY = 512
+VOCABULARY, EOS = 512, 2
 
 
 class TinyMoe:
@@ -26,14 +26,18 @@ class TinyMoe:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.adapters = folder / "tiny-moe", folder / "adapters"
-        torch.manual_seed(1)
+        # Of these weights, prompts and adapters no answer hangs on a rounding (the best logit leads by 8e-3 at least,
+        # of a spread of 1.1), and one goes on behind an end of text.
+        torch.manual_seed(58)
         config = MixtralConfig(
             vocab_size=VOCABULARY, hidden_size=128, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
             num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=1024,
-            initializer_range=0.1, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+            initializer_range=0.1, bos_token_id=1, eos_token_id=EOS, pad_token_id=0,
         )  # fmt: skip
         self._model = MixtralForCausalLM(config).float().eval()
         self._model.save_pretrained(self.path)
+        # As `ignore_eos`: the end of text is a token like others. (`min_new_tokens` would forbid it.)
+        self._model.generation_config.eos_token_id = None
         for name in ("tokenizer.json", "tokenizer_config.json"):  # nobody's: jobs are token ids
             shutil.copy(model_store.prepare().path / name, self.path / name)
         made = [
@@ -67,7 +71,7 @@ class TinyMoe:
         with torch.no_grad():
             for target, delta in deltas.items():
                 own[target] += delta
-            whole = self._model.generate(ids, max_new_tokens=STEPS, min_new_tokens=STEPS, do_sample=False)
+            whole = self._model.generate(ids, max_new_tokens=STEPS, do_sample=False)
             for target, delta in deltas.items():
                 own[target] -= delta
         return whole[0, ids.shape[1] :].tolist()

@@ -120,6 +120,9 @@ def test_profiles_differ_in_values_only() -> None:
     assert set(dev.model_dump()) == set(sim.model_dump())
 
 
-def test_dev_refuses_adapters_whose_tokens_it_would_get_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="CPUs"):
-        dev_config(DevOptions(adapters=str(tmp_path)))
+def test_dev_and_sim_serve_adapters_from_a_folder_that_is_there(tmp_path: Path) -> None:
+    there, missing = str(tmp_path), str(tmp_path / "missing")
+    assert dev_config(DevOptions(adapters=there)).experts.adapters == there
+    assert sim_config(SimOptions(adapters=there)).experts.adapters == there
+    with pytest.raises(ConfigError, match="no folder"):
+        dev_config(DevOptions(adapters=missing))
