@@ -127,12 +127,10 @@ class Rig:
         return at_s
 
     def _who_is_ready(self) -> str:
+        """The gateway that says that it is ready: of the same answer, another one may be the next to be asked."""
         try:
             with urllib.request.urlopen(f"{self.stack.base_url}/readyz", timeout=5) as answer:
-                name = urllib.request.urlopen(f"{self.stack.base_url}/healthz", timeout=5).headers[
-                    "x-request-id"
-                ]
-                return name.rpartition("-")[0] if answer.status == 200 else ""
+                return answer.headers["x-request-id"].rpartition("-")[0]
         except (OSError, AttributeError):
             return ""
 
@@ -232,6 +230,9 @@ def verdict(victim: str, streams: list[Stream], kills_s: list[float]) -> int:
             f", {len(resumed)} resumed: p50 {statistics.median(resumed):.2f} s, longest {resumed[-1]:.2f} s"
         )
     print(line, flush=True)
+    if resumed:
+        took_s, way = max(stream.longest_way for stream in streams)
+        print(f"    the longest way back, {took_s:.2f} s: {'; '.join(way[:12])}", flush=True)
     for stream in bad[:5]:
         print(f"    {stream.kind} {stream.number}: {stream.error}")
     return len(bad)

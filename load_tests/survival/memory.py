@@ -22,8 +22,10 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
+from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -62,7 +64,7 @@ def _figures() -> dict[str, float]:
     info = libc.mallinfo2()
     return {
         "used_mb": info.uordblks / 2**20, "free_mb": info.fordblks / 2**20, "mapped_mb": info.hblkhd / 2**20,
-        "objects": len(gc.get_objects()), "young": gc.get_count()[0],
+        "objects": len(gc.get_objects()), "young": gc.get_count()[0], "blocks": sys.getallocatedblocks(),
     }  # fmt: skip
 
 
@@ -74,6 +76,11 @@ def _answer(pipe: Connection) -> None:
                 pipe.send(_figures())
             case "collect":
                 pipe.send(gc.collect())
+            case "types":
+                gc.collect()
+                pipe.send(
+                    Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+                )
             case "trim":
                 pipe.send(ctypes.CDLL("libc.so.6").malloc_trim(0))
             case _:

@@ -83,6 +83,9 @@ class Stream:
         self.connections = 0
         self.resumed_s: list[float] = []
         self.lost_s = 0.0
+        self.waited: list[str] = []
+        """What it met on its way back, since it lost its connection; of the longest way kept in `longest_way`."""
+        self.longest_way: tuple[float, list[str]] = (0.0, [])
         self.last_id = ""
         self.texts: dict[int, str] = {}
         self.usage: dict[str, int] = {}
@@ -170,13 +173,24 @@ class Stream:
             except Failed as failed:
                 self.error = str(failed)
             except (OSError, asyncio.IncompleteReadError) as broken:
+                self._met(f"{type(broken).__name__} {broken}")
                 if not resumable:
                     self.error = f"connection: {broken!r}"
             if not self.done and not self.error:
-                self.lost_s = self.lost_s or time.monotonic()
+                if not self.lost_s:
+                    self.lost_s, self.waited = time.monotonic(), [f"after {len(self.event_s)} events"]
                 await asyncio.sleep(0.02)
         if not self.error:
             self.error = self._wrong()
+
+    def _met(self, what: str) -> None:
+        if self.lost_s:
+            self.waited.append(f"{time.monotonic() - self.lost_s:.2f} {what}")
+
+    def _back(self, now_s: float) -> None:
+        took_s, self.lost_s = now_s - self.lost_s, 0.0
+        self.resumed_s.append(took_s)
+        self.longest_way = max(self.longest_way, (took_s, self.waited))
 
     async def _connect(self, port: int, key: str, headers: str, resumable: bool) -> None:
         path, body = self.body()
@@ -191,6 +205,7 @@ class Stream:
             status = (await reader.readline()).split()
             if not status:
                 raise ConnectionError("closed before an answer")
+            self._met(f"status {status[1].decode()}")
             if status[1] != b"200":
                 rest = (await reader.read()).partition(b"\r\n\r\n")[2].decode(errors="replace")[:300]
                 if resumable and status[1] == b"503":
@@ -219,11 +234,11 @@ class Stream:
                 event = orjson.loads(line[6:])
                 if "error" in event:
                     if self.last_id:
-                        return  # handed over: come back
+                        self._met("handed over")
+                        return  # come back
                     raise Failed(f"event: {event['error']}")
                 if self.lost_s:
-                    self.resumed_s.append(now_s - self.lost_s)
-                    self.lost_s = 0.0
+                    self._back(now_s)
                 self.event_s.append(now_s)
                 self.last_id = event_id
                 self._take(event)

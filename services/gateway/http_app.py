@@ -216,6 +216,7 @@ class HttpApp:
         self._respond(wire, encode.model(name, self._mesh.started_unix_s))
 
     async def _metrics(self, wire: Exchange) -> None:
+        await self._mesh.telemetry.refresh()
         self._respond(
             wire,
             self._mesh.telemetry.render(),

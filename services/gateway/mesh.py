@@ -117,6 +117,11 @@ class Mesh:
             raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=5.0)
         return self._model
 
+    @property
+    def has_model(self) -> bool:
+        """The engines have said what they serve."""
+        return self._model is not None
+
     def serve_model(self, model: Model) -> None:
         """The engines are there."""
         self._model = model

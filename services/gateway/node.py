@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 POLICY_WAIT_S = 30.0
 KEYS_EVERY_S = 1.0
 TLS_EVERY_S = 1.0
+LISTEN_ANYWAY_S = 10.0
+"""Below deployment.START_TIMEOUT_S."""
 
 
 class Peers(msgspec.Struct, frozen=True):
@@ -77,8 +79,8 @@ class GatewayNode:
         self._keys_mtime = 0.0
 
     async def start(self) -> None:
-        """Listen at once; serve when the engines are there. Raises ConfigError (port taken, no keys, TLS files that
-        do not fit)."""
+        """Listen: alone at once, beside other gateways when it can serve. Raises ConfigError (port taken, no keys, TLS
+        files that do not fit)."""
         tls = TlsFiles(self._config.gateway.tls) if self._config.gateway.tls.enabled else None
         config, name = self._config, f"gateway-{socket.gethostname()}-{os.getpid()}"
         engines = EngineMux(name, silent_s=max(DEAD_AFTER_S, config.experts.stuck_after_s), clock=self._clock)
@@ -109,16 +111,6 @@ class GatewayNode:
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
         self._grpc = GrpcServer(self.mesh)
-        several, host = config.gateway.replicas > 1, config.gateway.host
-        self.http_port = await self._http.start(
-            host,
-            config.gateway.http_port,
-            reuse_port=several,
-            tls=tls.http_context() if tls is not None else None,
-        )
-        self.grpc_port = await self._grpc.start(host, config.gateway.grpc_port, reuse_port=several, tls=tls)
-        if tls is not None:
-            self._tasks.append(asyncio.create_task(self._follow_tls(tls)))
         self.mesh.queue.start()
         self.mesh.cache.start()
         if journal is not None:
@@ -127,14 +119,44 @@ class GatewayNode:
             self._tasks.append(asyncio.create_task(work()))
         self.mesh.telemetry.fill(self._fill_cache_figures)
         if self._peers.cache_operations is not None:
-            cache_watch = QueueWatch(self._peers.cache_operations.stats, of=cache_families, whose="the cache")
-            self.mesh.telemetry.add(cache_watch.families)
-            self._tasks.append(asyncio.create_task(cache_watch.run()))
+            stats = self._peers.cache_operations.stats
+            self.mesh.telemetry.add(QueueWatch(stats, of=cache_families, whose="the cache"))
         if self._peers.queue_view is not None:
-            watch = QueueWatch(self._peers.queue_view)
-            self.mesh.telemetry.add(watch.families)
-            self._tasks.append(asyncio.create_task(watch.run()))
+            self.mesh.telemetry.add(QueueWatch(self._peers.queue_view))
+        several = config.gateway.replicas > 1
+        if several:
+            await self._until_able()
+        await self._listen(several, tls)
         log.info("gateway listens: http %d, grpc %d", self.http_port, self.grpc_port)
+
+    async def _listen(self, several: bool, tls: TlsFiles | None) -> None:
+        gateway = self._config.gateway
+        context = tls.http_context() if tls is not None else None
+        self.http_port = await self._http.start(
+            gateway.host, gateway.http_port, reuse_port=several, tls=context
+        )
+        self.grpc_port = await self._grpc.start(gateway.host, gateway.grpc_port, reuse_port=several, tls=tls)
+        if tls is not None:
+            self._tasks.append(asyncio.create_task(self._follow_tls(tls)))
+
+    async def _until_able(self) -> None:
+        """Whoever listens on a port that is shared gets its part of all connections, and takes them from gateways that
+        could serve them. So one that begins listens when it can, or when that takes too long: then it may be the only
+        one, and says on /readyz what is missing."""
+        try:
+            async with asyncio.timeout(LISTEN_ANYWAY_S):
+                while not self.able:  # noqa: ASYNC110  # once in a process's life, and over for many reasons
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            log.info("it listens before it can serve")
+
+    @property
+    def able(self) -> bool:
+        """The model is known, and whom a request needs is linked."""
+        mesh, journal = self.mesh, self._journal
+        if not mesh.has_model or (journal is not None and not journal.client.linked):
+            return False
+        return mesh.queue.revisions(mesh.model.info.model) is not None
 
     async def stop(self, grace_s: float) -> None:
         """Take no more, let streams finish for `grace_s` seconds, then close everything."""

@@ -7,6 +7,7 @@ RequestTrace.tokens costs. Nothing here can fail a request.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from bisect import bisect_left
@@ -20,6 +21,7 @@ from .metrics import FamilySample, Metrics, Number, merged
 from .names import Step
 from .otel import Tracer
 from .prometheus import PrometheusPage
+from .queue_watch import QueueWatch
 from .siblings import Siblings
 from .trace import RequestTrace
 
@@ -30,8 +32,6 @@ DEFAULT_MODEL = "default"
 MAX_SERIES = 4096
 """Kinds of requests (model, band, tenant, shape, protocol) whose families are kept at hand."""
 _STEP_BOUNDS_S = tuple(names.STEP.bounds)
-
-Snapshot = Callable[[], Iterable[FamilySample]]
 
 
 class GatewayTelemetry:
@@ -50,7 +50,7 @@ class GatewayTelemetry:
         self._fresh: list[Callable[[], None]] = []
         if self._siblings is not None:
             self._siblings.start()
-        self._more: list[Snapshot] = []
+        self._more: list[QueueWatch] = []
         self._in_progress = self.metrics.number(names.IN_PROGRESS)
         self._series: dict[tuple[str, ...], _Series] = {}
         self._verdicts: dict[str, Number] = {}
@@ -71,9 +71,13 @@ class GatewayTelemetry:
         """A trace that leaves no trace: for requests of our own."""
         return RequestTrace(self._clock, "", "")
 
-    def add(self, snapshot: Snapshot) -> None:
-        """Show another source's figures on this page too (queue_metrics.py)."""
-        self._more.append(snapshot)
+    def add(self, watch: QueueWatch) -> None:
+        """Show another deployment's figures on this page too."""
+        self._more.append(watch)
+
+    async def refresh(self) -> None:
+        """Before `render`: what others know, as far as they say it in time."""
+        await asyncio.gather(*(watch.refresh() for watch in self._more))
 
     def fill(self, bring_up_to_date: Callable[[], None]) -> None:
         """Called whenever our own figures are read: for those that are counted elsewhere (cache_metrics.py)."""
@@ -94,7 +98,7 @@ class GatewayTelemetry:
         if self.writer is not None:
             self.metrics.number(names.LOG_DROPPED).value = self.writer.dropped
         ours = [self._own()] if self._siblings is None else self._siblings.families()
-        return merged([*ours, *(tuple(more()) for more in self._more)])
+        return merged([*ours, *(tuple(watch.families()) for watch in self._more)])
 
     def _own(self) -> Sequence[FamilySample]:
         for bring_up_to_date in self._fresh:

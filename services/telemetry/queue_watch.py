@@ -1,7 +1,8 @@
-"""Keeps another deployment's figures (the queue's, the cache's) fresh for a gateway's metrics page.
+"""Another deployment's figures (the queue's, the cache's) for a gateway's metrics page, fetched when it is asked for.
 
-Rules: a loop around queue_metrics.py or cache_metrics.py; knows neither Ray nor the queue, only a callable that fetches
-snapshots. A queue that is away has no figures: old ones would look like a queue that stands still.
+Rules: around queue_metrics.py or cache_metrics.py; knows neither Ray nor the queue, only a callable that fetches
+snapshots. Nothing is fetched for nobody: a handle call costs the caller memory for a while (docs/benchmarks). A queue
+that is away has no figures: old ones would look like a queue that stands still.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from .queue_metrics import queue_families
 
 log = logging.getLogger(__name__)
 EVERY_S = 2.0
+"""However often the page is asked for, figures are fetched no more often."""
+WITHIN_S = 1.0
+"""A page waits for figures no longer."""
 
 Fetch = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
 """The snapshots of all models, as plain data. May raise while the queue is away."""
@@ -24,33 +28,32 @@ Families = Callable[[Any], Sequence[FamilySample]]
 
 
 class QueueWatch:
-    """`run` as a task; `families` at each scrape."""
+    """`refresh` before each scrape, `families` at it."""
 
     def __init__(
-        self,
-        fetch: Callable[[], Awaitable[Any]],
-        every_s: float = EVERY_S,
-        of: Families = queue_families,
-        whose: str = "the queue",
+        self, fetch: Callable[[], Awaitable[Any]], of: Families = queue_families, whose: str = "the queue"
     ) -> None:
-        self._fetch, self._every_s, self._of, self._whose = fetch, every_s, of, whose
+        self._fetch, self._of, self._whose = fetch, of, whose
         self._families: Sequence[FamilySample] = ()
+        self._asked_s = float("-inf")
         self._away = False
 
     def families(self) -> Sequence[FamilySample]:
         """What was fetched last; empty while the queue is away."""
         return self._families
 
-    async def run(self) -> None:
-        """Fetch for ever."""
-        while True:
+    async def refresh(self) -> None:
+        """Fetch, unless somebody did just now. Never raises."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_s >= EVERY_S:
+            self._asked_s = now_s
             await self.fetch()
-            await asyncio.sleep(self._every_s)
 
     async def fetch(self) -> None:
         """Fetch once. Never raises: figures are not worth a failure."""
         try:
-            self._families = self._of(await self._fetch())
+            async with asyncio.timeout(WITHIN_S):
+                self._families = self._of(await self._fetch())
             self._away = False
         except Exception as error:
             self._families = ()

@@ -12,22 +12,22 @@ import msgspec
 
 _dumps = msgspec.json.Encoder().encode
 MAX_PIECES = 262_144
-"""Of the largest vocabularies, all. The simulated model's has 2^32."""
+"""Of the largest vocabularies, all: 50 MB once every token was said."""
 
 
 class JsonPieces(dict[int, bytes]):
     """`pieces[token_id]` is the token's text as a JSON string, quotes included. KeyError for a token that has no text,
-    or none of its own (a part of a character)."""
+    or none of its own (a part of a character). At most `most` are kept (None: MAX_PIECES)."""
 
-    def __init__(self, text_of: Callable[[int], str | None]) -> None:
+    def __init__(self, text_of: Callable[[int], str | None], most: int | None = None) -> None:
         super().__init__()
-        self._text_of = text_of
+        self._text_of, self._most = text_of, MAX_PIECES if most is None else most
 
     def __missing__(self, token_id: int) -> bytes:
         text = self._text_of(token_id)
         if not text:
             raise KeyError(token_id)
         piece = _dumps(text)
-        if len(self) < MAX_PIECES:
+        if len(self) < self._most:
             self[token_id] = piece
         return piece

@@ -1,4 +1,4 @@
-"""A request leaves nothing behind that only the garbage collector could free.
+"""A request leaves nothing behind: neither what only the garbage collector could free, nor what stays.
 
 What it used is then free the moment it ends; the next request gets the same memory, warm in the processor's caches,
 and no collection stops all streams for a while.
@@ -94,5 +94,60 @@ def test_nor_a_request_that_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with local_mesh(tmp_path) as mesh:
             assert not await ring_of_each(mesh, {"model": "none", "max_tokens": 8}, status=404)
+
+    asyncio.run(main())
+
+
+KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"temperature": 1.0}, {}),
+    ({"temperature": 1.0, "stream": True}, {}),
+    ({"temperature": 1.0, "stream": True, "n": 2, "logprobs": 1}, {}),
+    ({"temperature": 0.0, "stop": ["never"]}, {}),
+    ({"temperature": 0.0, "stream": True}, {"keyed": True}),
+    ({"temperature": 1.0, "stream": True}, {"keyed": True}),
+    ({"temperature": 1.0, "stream": True, "max_tokens": 4000}, {"leaves": True}),
+    ({"temperature": 1.0, "max_tokens": -1}, {"status": 400}),
+]
+"""Of each kind of request: body, and how it goes."""
+NUM_ROUNDS = 8
+
+
+async def rounds(mesh: LocalMesh, first: int) -> Counter[str]:
+    """NUM_ROUNDS requests of each kind, none seen before and nothing to be kept of any; then our objects by type, in
+    all processes' parts of the mesh."""
+    for number in range(first, first + NUM_ROUNDS):
+        for kind, (wish, how) in enumerate(KINDS):
+            headers = {"cache-control": "no-store"}
+            if how.get("keyed"):
+                headers["idempotency-key"] = f"{kind}-{number}"
+            body = {"model": "sim", "max_tokens": 4, **wish, "prompt": f"{kind} {number}"}
+            response = await mesh.post("/v1/completions", body, headers=headers)
+            assert response.status == how.get("status", 200)
+            if how.get("leaves"):
+                await anext(response.events())
+                response.hang_up()
+            else:
+                await response.read()
+            while mesh.gateways[0]._http.connections:
+                await asyncio.sleep(0)
+    book = mesh.journal.book
+    book._sweep_s = 0.0  # it sweeps once a second
+    mesh.journal._run(book.tick(mesh.journal._clock.now_s() + mesh.config.journal.keep_s + 1.0))
+    assert not len(book)
+    while any(engine.running for engine in mesh.queue.snapshot()[0].engines):
+        await asyncio.sleep(0)
+    gc.collect()
+    names = (f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    return Counter(name for name in names if name.startswith(("services.", "_asyncio.")))
+
+
+def test_twice_as_many_requests_leave_as_many_objects(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with local_mesh(tmp_path, experts={"sim_step_s": 0.0005}) as mesh:
+            await rounds(mesh, 0)  # what is made once
+            before = await rounds(mesh, NUM_ROUNDS)
+            grown = await rounds(mesh, 2 * NUM_ROUNDS) - before
+            # Timers and tasks of the mesh's own come and go; what requests leave would be there for each of them.
+            assert not {name: more for name, more in grown.items() if more >= NUM_ROUNDS}
 
     asyncio.run(main())

@@ -85,14 +85,15 @@ class Reader:
         return lost_s or time.monotonic()
 
 
-async def both_answer(client: httpx.AsyncClient) -> None:
-    """Until the killed gateway's successor takes connections: a process alone is no gateway yet, and with the other one
-    killed meanwhile there would be none."""
+async def both_ready(client: httpx.AsyncClient) -> None:
+    """Until the killed gateway's successor can serve: a process alone is no gateway yet, and with the other one killed
+    meanwhile there would be none."""
     seen: set[str] = set()
     while len(seen) < 2:
         try:
-            answer = await client.get("/healthz")
-            seen.add(answer.headers["x-request-id"].rpartition("-")[0])  # its process, and a number
+            answer = await client.get("/readyz")
+            if answer.status_code == 200:
+                seen.add(answer.headers["x-request-id"].rpartition("-")[0])  # its process, and a number
         except httpx.TransportError:
             pass
         await asyncio.sleep(0.05)
@@ -127,7 +128,7 @@ def test_everybody_gets_exactly_the_rest(fleet: Stack) -> None:
             await asyncio.sleep(rng.uniform(1.0, 2.5))
             os.kill(rng.choice(fleet.pids(name)), signal.SIGKILL)
             async with asyncio.timeout(60):
-                await both_answer(client)
+                await both_ready(client)
 
     asyncio.run(main())
     resumed_s = sorted(gap for reader in readers for gap in reader.resumed_s)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.telemetry import names
+from services.telemetry import names, queue_watch
 from services.telemetry.metrics import MAX_CHILDREN, OTHER, FamilySample, Histogram, Metrics, merged
 from services.telemetry.names import ALL_METRICS, Metric
 from services.telemetry.prometheus import PrometheusPage
@@ -161,5 +161,34 @@ def test_a_queue_that_is_away_has_no_figures() -> None:
             await watch.fetch()
             seen.append(bool(watch.families()))
         assert seen == [True, False, True]
+
+    asyncio.run(scenario())
+
+
+def test_figures_are_fetched_when_they_are_looked_at_and_then_not_at_once_again() -> None:
+    async def scenario() -> None:
+        fetched = 0
+
+        async def fetch() -> Any:
+            nonlocal fetched
+            fetched += 1
+            return [SNAPSHOT]
+
+        watch = QueueWatch(fetch)
+        assert not fetched
+        await asyncio.gather(watch.refresh(), watch.refresh())
+        assert fetched == 1
+        assert watch.families()
+
+    asyncio.run(scenario())
+
+
+def test_a_page_does_not_wait_for_a_queue_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_watch, "WITHIN_S", 0.0)
+
+    async def scenario() -> None:
+        watch = QueueWatch(asyncio.Event().wait)
+        await watch.refresh()
+        assert not watch.families()
 
     asyncio.run(scenario())

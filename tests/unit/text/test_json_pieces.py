@@ -8,7 +8,7 @@ import pytest
 
 from services.request import unpack_ids
 from services.sim_tokenizer import END_ID, encode
-from services.text import json_pieces
+from services.text import json_pieces, sim_text
 from services.text.json_pieces import JsonPieces
 from services.text.sim_text import SimTokenizer
 from services.text.utf8 import PieceDecoder, PieceTable
@@ -71,3 +71,28 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = JsonPieces(lambda token_id: f"t{token_id}")
     assert [pieces[i] for i in range(5)] == [b'"t%d"' % i for i in range(5)]
     assert len(pieces) == 2
+
+
+def test_of_the_simulated_model_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sim_text._JSON._most == sim_text._MAX_KNOWN < json_pieces.MAX_PIECES
+    monkeypatch.setattr(sim_text, "_MAX_KNOWN", 4)
+    monkeypatch.setattr(sim_text, "_KNOWN", {})
+    decoder = SimTokenizer().decoder()
+    ids = [int.from_bytes(b"%04d" % number, "little") for number in range(9)]
+    assert [decoder.push(token_id) for token_id in ids * 2] == [f"{number:04d}" for number in range(9)] * 2
+    assert len(sim_text._KNOWN) == 4
+
+
+def test_pieces_with_what_stands_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One table for each ending, bounded in number and size; what is no piece is none with an ending either."""
+    monkeypatch.setattr(json_pieces, "MAX_ENDINGS", 2)
+    monkeypatch.setattr(json_pieces, "MAX_WITH_ENDING", 2)
+    pieces = JsonPieces(lambda token_id: f"t{token_id}" if token_id else None)
+    tables = {ending: pieces.ending_in(ending) for ending in (b"]", b"}", b"more than are kept")}
+    for ending, table in tables.items():
+        assert [table[i] for i in (1, 2, 3, 1)] == [b'"t%d"' % i + ending for i in (1, 2, 3, 1)]
+        assert len(table) == 2
+        with pytest.raises(KeyError):
+            table[0]
+    assert pieces.ending_in(b"]") is tables[b"]"]
+    assert len(pieces._with_ending) == 2
