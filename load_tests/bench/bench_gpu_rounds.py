@@ -101,7 +101,7 @@ def rounds(
                 )
 
 
-IN_FLIGHT_S = 0.015
+IN_FLIGHT_S = 0.01
 """Tokens that had left the engine still arrive so long after its end."""
 
 

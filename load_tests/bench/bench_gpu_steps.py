@@ -10,32 +10,38 @@ from contextlib import suppress
 from .bench_gpu_mesh import KEY
 
 
+_LINE = re.compile(r"^expertmesh_step_seconds_(sum|count)\{([^}]*)\} (\S+)", re.M)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
 def step_sums(port: int, tries: int = 24) -> dict[str, tuple[float, int]]:
-    """Seconds spent in each step of the pipeline, and how often, over all gateways: each answers for itself, and which
-    one does is the kernel's choice, so several connections are made."""
-    pages: dict[str, dict[str, tuple[float, int]]] = {}
+    """Seconds spent in each step of the pipeline, and how often, over all gateways. A page has all of them, the others'
+    a little late; who answers is the kernel's choice, so several connections are made and the latest of each is kept."""
+    latest: dict[tuple[str, str], tuple[int, float]] = {}
     for _ in range(tries):
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/metrics",
             headers={"Authorization": f"Bearer {KEY}", "Connection": "close"},
         )
         with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(request, timeout=2) as answer:
-            text = answer.read().decode()
-            found: dict[str, tuple[float, int]] = {}
-            for step, total in re.findall(
-                r'^expertmesh_step_seconds_sum\{[^}]*step="(\w+)"[^}]*\} (\S+)', text, re.M
-            ):
-                count = re.search(
-                    rf'^expertmesh_step_seconds_count\{{[^}}]*step="{step}"[^}}]*\}} (\S+)', text, re.M
-                )
-                found[step] = (float(total), int(float(count[1])) if count else 0)
-            pages[str(found)] = found
+            for key, found in _of_page(answer.read().decode()).items():
+                latest[key] = max(latest.get(key, (0, 0.0)), found)
     merged: dict[str, tuple[float, int]] = {}
-    for found in pages.values():
-        for step, (total, count) in found.items():
-            before = merged.get(step, (0.0, 0))
-            merged[step] = (before[0] + total, before[1] + count)
+    for (_, step), (count, total) in latest.items():
+        before = merged.get(step, (0.0, 0))
+        merged[step] = (before[0] + total, before[1] + count)
     return merged
+
+
+def _of_page(text: str) -> dict[tuple[str, str], tuple[int, float]]:
+    """(count, seconds) by gateway and step."""
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for kind, labels, value in _LINE.findall(text):
+        named = dict(_LABEL.findall(labels))
+        key = (named.get("gateway", ""), named.get("step", ""))
+        count, total = found.get(key, (0, 0.0))
+        found[key] = (int(float(value)), total) if kind == "count" else (count, float(value))
+    return found
 
 
 def step_means_ms(
