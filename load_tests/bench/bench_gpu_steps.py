@@ -9,14 +9,14 @@ from contextlib import suppress
 
 from .bench_gpu_mesh import KEY
 
-
 _LINE = re.compile(r"^expertmesh_step_seconds_(sum|count)\{([^}]*)\} (\S+)", re.M)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def step_sums(port: int, tries: int = 24) -> dict[str, tuple[float, int]]:
     """Seconds spent in each step of the pipeline, and how often, over all gateways. A page has all of them, the others'
-    a little late; who answers is the kernel's choice, so several connections are made and the latest of each is kept."""
+    a little late; who answers is the kernel's choice, so several
+    connections are made and the latest of each is kept."""
     latest: dict[tuple[str, str], tuple[int, float]] = {}
     for _ in range(tries):
         request = urllib.request.Request(
