@@ -43,6 +43,12 @@ class Process:
             return True
         return bool(int(fields[6]) & _PF_EXITING)
 
+    @property
+    def halted(self) -> bool:
+        """Stopped by a signal (SIGSTOP), as no debugger stops it."""
+        fields = _fields(self.pid)
+        return fields is not None and int(fields[19]) == self.started and fields[0] == "T"
+
 
 def process(pid: int) -> Process | None:
     """The process that has this pid now."""

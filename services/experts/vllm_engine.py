@@ -74,9 +74,13 @@ class VllmEngine:
         self._sampled = Counters()
         self._guard: OrphanGuard | None = None
         self._adapters: VllmAdapters | None = None
-        self.cores: list[Process] = []
-        """Without them there are no tokens; known once started."""
+        self._watch = vllm_processes.Watch()
         self._stopped = False
+
+    @property
+    def cores(self) -> tuple[Process, ...]:
+        """Without them there are no tokens; known once started."""
+        return self._watch.cores
 
     # the port ------------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class VllmEngine:
             model.get_vocab_size(),
         )
         self._guard.ready()
-        self.cores = vllm_processes.cores(llm)
+        self._watch = vllm_processes.Watch(vllm_processes.cores(llm))
         await self._warm_up()
         return self._info
 
@@ -142,7 +146,7 @@ class VllmEngine:
             int(kv_tokens * (1.0 - counters.kv_usage)) if live else kv_tokens,
             steps_s / steps if steps else 0.0,
             counters.tokens,
-            self._router.lost or self._ending(),
+            self._router.lost or ("" if self._stopped else self._watch.why_lost()),
         )
 
     async def stop(self) -> None:
@@ -160,11 +164,6 @@ class VllmEngine:
             self._guard.close()
 
     # inside --------------------------------------------------------------------------------------------
-
-    def _ending(self) -> str:
-        """Why the engine is as good as dead, before vLLM says so; empty while it is not."""
-        ending = [core.pid for core in self.cores if core.ending] if not self._stopped else []
-        return f"process {ending[0]} of the engine ends" if ending else ""
 
     def _check_model(self) -> str:
         """Check settings against the model's config before anything starts. Returns the weights' revision."""

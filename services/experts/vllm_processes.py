@@ -5,6 +5,7 @@ Rules: knows AsyncLLM's insides as far as they name processes (0.26 and 0.32 ali
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,29 @@ if TYPE_CHECKING:
 
     from .linux_processes import Process
 
+HALTED_SAMPLES = 5
+"""A process of an engine that was seen stopped so many times in a row is as good as dead: half a second."""
+
 SHUTDOWN_S = 0.5
 """vLLM's own shutdown waits for a busy engine core; ours has nothing worth waiting for."""
+
+
+class Watch:
+    """Do those run without whom there are no tokens? Asked with every load sample, ten times a second: the kernel says
+    so at once, vLLM after a while, and of a stopped one never."""
+
+    def __init__(self, cores: Sequence[Process] = ()) -> None:
+        self.cores = tuple(cores)
+        self._halted = 0
+
+    def why_lost(self) -> str:
+        """Why the engine is as good as dead; empty while it is not."""
+        ending = [core.pid for core in self.cores if core.ending]
+        if ending:
+            return f"process {ending[0]} of the engine ends"
+        halted = [core.pid for core in self.cores if core.halted]
+        self._halted = self._halted + 1 if halted else 0
+        return f"process {halted[0]} of the engine was stopped" if self._halted >= HALTED_SAMPLES else ""
 
 
 def cores(llm: AsyncLLM) -> list[Process]:

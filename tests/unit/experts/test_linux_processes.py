@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.experts import linux_processes
+from services.experts import linux_processes, vllm_processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -158,3 +158,24 @@ def test_a_living_process_is_not_ending_and_a_killed_one_is() -> None:
     assert found[parent.pid].ending
     linux_processes.end(found.values())
     assert all(one.ending for one in found.values())
+
+
+def test_an_engine_is_lost_when_a_process_of_it_ends_or_stays_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "7").mkdir()
+    monkeypatch.setattr(linux_processes, "_PROC", tmp_path)
+    watch = vllm_processes.Watch([linux_processes.Process(7, 1234)])
+
+    def seen(states: str) -> list[str]:
+        out: list[str] = []
+        for state in states:
+            fields = [state, "1", "7", "7", "0", "-1", "0", *["0"] * 12, "1234", "0"]
+            (tmp_path / "7" / "stat").write_text(f"7 (VLLM::Engine) {' '.join(fields)}")
+            out.append(watch.why_lost())
+        return out
+
+    assert not any(seen("RSTTTTSTTTTR"))  # half a second at most
+    assert not any(seen("tttttttt"))  # a debugger's
+    assert seen("TTTTT") == ["", "", "", "", "process 7 of the engine was stopped"]
+    assert seen("SZ") == ["", "process 7 of the engine ends"]
