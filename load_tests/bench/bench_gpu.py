@@ -76,11 +76,21 @@ def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
                 task, concurrency=concurrency, requests=requests, answer_tokens=answer, seed=concurrency
             )
             measure(pool, mesh, args.out, arm="two groups", task=one, phase="alone")
-        for how in args.how.split(","):
-            lose_one(args, pool, mesh, task, how, setup)
+        for number, how in enumerate(args.how.split(",")):
+            if how != "restart":
+                lose_one(args, pool, mesh, task, how, setup)
+                continue
+            save_logs(folder, args.out.parent / "survive-logs")
+            mesh.stop(3.0)
+            folder = args.folder / f"r{number}"
+            mesh = start_mesh(group, setup, folder, PORT, env=forks(args.fork))
+            took_s = mesh.wait_ready("/readyz", args.ready_s)
+            write(args.out, event="restarted", after_s=round(took_s, 1))
+            wait_for_engines(mesh, PORT, setup.engines, args)
+            measure(pool, mesh, args.out, arm="two groups", task=replace(warm, seed=901), phase="warm-up")
     finally:
-        save_logs(folder, args.out.parent / "survive-logs")
-        mesh.stop()
+        save_logs(folder, args.out.parent / f"{folder.name}-logs")
+        mesh.stop(3.0)
 
 
 def main() -> None:
@@ -105,7 +115,8 @@ def main() -> None:
     parser.add_argument(
         "--how",
         default="kill",
-        help="of survive: kill, kill-rank, stop; with a number of streams: kill:64; several with commas",
+        help="of survive: kill, kill-rank, stop, with a number of streams: kill:64; restart, of everything; several "
+        "with commas",
     )
     parser.add_argument(
         "--groups", type=int, default=1, help="of compare: with several, one is lost at the end"
