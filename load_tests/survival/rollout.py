@@ -36,6 +36,7 @@ OLD, NEW = "sim-1", "v2"
 TEXT_OF = {OLD: "", NEW: NEW, "v3": "v3"}
 """Revisions as the queue calls them, and as the simulated model's answers know them."""
 ENGINE = "ServeReplica:{}:ExpertShards"
+BACK_WITHIN_S = 90.0
 LIMITS = {"min_requests": 12, "ttft_s": 30.0}
 
 
@@ -120,17 +121,28 @@ async def blue_green(mesh: Attached) -> None:
 
 
 async def rollback(mesh: Attached) -> None:
-    """Whatever streams the canary gets are lost with its engines (and saved: they are the verdict, not failures)."""
+    """Whatever streams the canary gets are lost with its engines (and saved: they are the verdict, not failures). They
+    wait for an engine of theirs: while there is none, nobody may go on with them (ADR 0021)."""
+    none_s = 0.0
     await mesh.ask(release("v3", "canary", steps=[0.5, 1.0], limits={**LIMITS, "min_requests": 6}))
     await bring_up(mesh, "bad", "v3", 2)
-    until_s = time.monotonic() + 60
-    while (told := (await mesh.status())["release"])["phase"] not in ("returning", "back"):
-        if time.monotonic() > until_s:
-            raise TimeoutError(f"not taken back: {told}")
-        for pid in mesh.stack.pids(ENGINE.format("bad"))[:1]:
-            os.kill(pid, signal.SIGKILL)
-        await asyncio.sleep(1.0)
-    await mesh.until_phase("back")
+    began_s, since_s = time.monotonic(), 0.0
+    kill_s, killing = began_s, True
+    while (told := await mesh.status())["release"]["phase"] != "back" or since_s:
+        now_s = time.monotonic()
+        if now_s - began_s > BACK_WITHIN_S:
+            raise TimeoutError(f"not taken back: {told['release']}")
+        if told["revisions"].get("v3", {"engines": 0})["engines"]:
+            none_s, since_s = max(none_s, now_s - since_s if since_s else 0.0), 0.0
+        else:
+            since_s = since_s or now_s
+        killing = killing and told["release"]["phase"] not in ("returning", "back")
+        if killing and now_s >= kill_s:
+            kill_s = now_s + 1.0
+            for pid in mesh.stack.pids(ENGINE.format("bad"))[:1]:
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.1)
+    print(f"rollback: the canary had no engine for up to {none_s * 1e3:.0f} ms", flush=True)
 
 
 async def recycle(mesh: Attached) -> None:

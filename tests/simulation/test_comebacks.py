@@ -5,6 +5,8 @@ The real gateways, queue, journal and engines of the twin; engines of 50 tokens 
    the time that its owner has to come back, and a fifth of a second.
 2. So it is where engines are full, within a second and a half: the dead gateway's leases end before.
 3. An engine dies: its streams go on elsewhere within a fifth of a second, whatever was emitted is computed again.
+4. The only engine of a revision dies: answers that began with it wait until it is back (ADR 0021), and a third of a
+   second at most. Others notice nothing.
 
 And nobody loses a token, or gets one twice: the oracle looks on.
 """
@@ -73,7 +75,7 @@ class Watch(Oracle):
 class Mesh:
     """Three engines, two gateways, and clients who all ask within a second."""
 
-    def __init__(self, clients: int, slots: int) -> None:
+    def __init__(self, clients: int, slots: int, revisions: tuple[str, ...] = ("",) * NUM_ENGINES) -> None:
         self.sim = sim = Simulation(7)
         self.oracle = oracle = Watch(sim)
         network = Network(sim, latency_s=0.0005)
@@ -81,8 +83,8 @@ class Mesh:
         cache = CacheNode(sim, network, "cache", CacheConfig(root_secret=ROOT_SECRET))  # type: ignore[arg-type]
         timing = SimTiming(step_s=STEP_S, max_num_seqs=slots)
         self.engines = [
-            EngineNode(sim, network, f"e{number}", "queue", timing, model="sim", pool="default")
-            for number in range(NUM_ENGINES)
+            EngineNode(sim, network, f"e{i}", "queue", timing, model="sim", pool="default", revision=name)
+            for i, name in enumerate(revisions)
         ]
         self.gateways = [
             GatewayNode(sim, network, f"g{number}", oracle, model="sim", journal="journal")
@@ -141,3 +143,15 @@ def test_3_an_engine_dies() -> None:
     pauses_s = mesh.pauses_s()
     assert sum(pause_s > STEP_S + 0.005 for pause_s in pauses_s) >= len(pauses_s) // NUM_ENGINES
     assert max(pauses_s) <= CALM_S
+
+
+@pytest.mark.parametrize("away_s", [0.5, 3.0])
+def test_4_the_only_engine_of_a_revision_dies(away_s: float) -> None:
+    mesh = Mesh(clients=24, slots=64, revisions=("v1", "v1", "v2"))
+    mesh.oracle.revisions = ("v1", "v2")
+    mesh.sim.at(DEATH_S, None, mesh.engines[2].crash, away_s)
+    pauses_s = mesh.pauses_s()
+    waited = [pause_s for pause_s in pauses_s if pause_s >= away_s]
+    assert 0 < len(waited) < len(pauses_s)
+    assert max(waited) <= away_s + 0.3
+    assert max(pauses_s[len(waited) :]) <= STEP_S + 0.05
