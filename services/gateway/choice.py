@@ -7,7 +7,7 @@ calls: mux → on_frame → flow.accept → text.push → responder.delta. No ta
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..answer import Delta, TokenText
@@ -17,6 +17,7 @@ from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFai
 from ..outcome import Outcome
 from ..request import FinishReason, TokenFrame, TokenLogprob
 from ..telemetry.names import ITL_BOUNDS_S
+from ..text.json_pieces import JsonPieces
 from .effects import AskLease, CloseStream, DropTicket, Effect, Finished, OpenStream, ReturnLease
 from .flow import ChoiceFlow
 from .migrate import Loss
@@ -24,8 +25,8 @@ from .mux import Receiver
 from .stream import TextStage
 
 MOVES = frozenset(("lost", "handed_back", "preempted"))
-REPORT_EVERY = 8
-"""Tokens of a stream between two words to the queue and the observer."""
+REPORT_MASK = 7
+"""Of a token's position: one token in 8 is a word to the queue and the observer."""
 
 
 class Leases(Protocol):
@@ -59,6 +60,24 @@ Say = Callable[[int], None]
 whole characters."""
 
 
+class Pace:
+    """A gap between two tokens, told from the times of the two frames that brought them, and where it is counted. All
+    streams of an engine's step waited alike: one of them works it out, the others find it here."""
+
+    __slots__ = ("bucket", "from_s", "gap_s", "to_s")
+
+    def __init__(self) -> None:
+        self.from_s = self.to_s = self.gap_s = 0.0
+        self.bucket = 0
+
+    def measure(self, from_s: float, to_s: float) -> None:
+        self.from_s, self.to_s, self.gap_s = from_s, to_s, to_s - from_s
+        self.bucket = bisect_left(ITL_BOUNDS_S, self.gap_s)
+
+
+_PACE = Pace()
+
+
 class Owner(Protocol):
     """The request that a choice belongs to (generation.py)."""
 
@@ -70,7 +89,7 @@ class Owner(Protocol):
     token_text: Callable[[int, TokenLogprob], TokenText]
 
     def deltas(self, delta: Delta) -> None: ...
-    def plain(self, choice: int, pieces: Mapping[int, bytes]) -> Say | None: ...
+    def plain(self, choice: int, pieces: JsonPieces) -> Say | None: ...
     def finished(self, choice: Choice) -> None: ...
     def failed(self, choice: Choice, error: MeshError, outcome: Outcome) -> None: ...
     def leave_flight(self) -> None: ...
@@ -87,8 +106,8 @@ class Choice:
 
     __slots__ = (
         "_alone", "_counted", "_emitted", "_feed", "_gaps", "_generation", "_last_s", "_last_text", "_longest_s",
-        "_max_tokens", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_reported", "_say_plain",
-        "_text", "finish", "flow", "index",
+        "_max_tokens", "_pace", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_reported",
+        "_say_plain", "_text", "finish", "flow", "index",
     )  # fmt: skip
 
     def __init__(self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage) -> None:
@@ -101,6 +120,7 @@ class Choice:
         self._alone = self._plain and text.plain
         self._emitted, self._max_tokens = flow.emitted, flow.max_tokens
         self._gaps: list[int] = []
+        self._pace = _PACE
         self._reported = 0
         self._last_s = self._longest_s = 0.0
         self._last_text = ""
@@ -130,9 +150,33 @@ class Choice:
     # from the engine ---------------------------------------------------------------------------------------
 
     def on_frame(self, frame: TokenFrame, now_s: float) -> None:
-        if self._say_plain is not None:
-            if self._said_plainly(frame, now_s):
-                return
+        say, position = self._say_plain, frame.index
+        if say is not None:
+            ids, emitted = frame.token_ids, self._emitted
+            if (
+                position == len(emitted)
+                and len(ids) == 1
+                and position < self._max_tokens
+                and frame.finish is None
+                and frame.logprobs is None
+            ):
+                token_id = ids[0]
+                try:
+                    say(token_id)
+                except KeyError:  # not whole characters
+                    pass
+                else:
+                    emitted.append(token_id)
+                    pace = self._pace
+                    if pace.from_s is not self._last_s or pace.to_s is not now_s:
+                        pace.measure(self._last_s, now_s)
+                    self._last_s = now_s
+                    self._gaps[pace.bucket] += 1
+                    if pace.gap_s > self._longest_s:
+                        self._longest_s = pace.gap_s
+                    if not position & REPORT_MASK:
+                        self._report()
+                    return
             self.leave_short_way()
         flow = self.flow
         had = len(flow.emitted)
@@ -174,31 +218,6 @@ class Choice:
             self._gaps = self._generation.observer.gaps()
             self._last_s, self._reported = now_s, len(self._emitted)
             self._say_plain = say
-
-    def _said_plainly(self, frame: TokenFrame, now_s: float) -> bool:
-        """The short way. False, and nothing done: this frame is not for it."""
-        ids, position = frame.token_ids, frame.index
-        if (
-            len(ids) != 1
-            or frame.finish is not None
-            or position != len(self._emitted)
-            or position >= self._max_tokens
-            or frame.logprobs is not None
-        ):
-            return False
-        try:
-            self._say_plain(ids[0])  # type: ignore[misc]  # the caller has looked
-        except KeyError:
-            return False
-        self._emitted.append(ids[0])
-        gap_s = now_s - self._last_s
-        self._last_s = now_s
-        self._gaps[bisect_left(ITL_BOUNDS_S, gap_s)] += 1
-        if gap_s > self._longest_s:
-            self._longest_s = gap_s
-        if not position % REPORT_EVERY:
-            self._report()
-        return True
 
     def leave_short_way(self) -> None:
         """The next token goes the long way."""

@@ -6,7 +6,7 @@ Rules: a shell around choice.py and flow.py. A request is complete when its last
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ..errors import ClientGone, MeshError, OverloadError
 from ..link.messages import FeedPart
 from ..outcome import Outcome, Reason
 from ..request import TokenFrame, TokenLogprob
+from ..text.json_pieces import JsonPieces
 from .choice import Choice, Engines, Leases, Observer, Say
 from .flow import ChoiceFlow, Phase
 from .stream import TextStage
@@ -169,7 +170,7 @@ class Generation:
         if self._responder.buffered_bytes > self._max_buffered_bytes:
             self._stop(ClientGone(Reason.SLOW_READER, "the client reads too slowly"), Outcome.CANCELLED)
 
-    def plain(self, choice: int, pieces: Mapping[int, bytes]) -> Say | None:
+    def plain(self, choice: int, pieces: JsonPieces) -> Say | None:
         """How that choice's tokens may go straight to the client, if nobody else wants them."""
         if self.record is not None or self._responder_plain is None:
             return None
@@ -207,7 +208,7 @@ def _by_the_long_way(choices: list[Choice]) -> None:
         choice.leave_short_way()
 
 
-PlainOf = Callable[[int, Mapping[int, bytes], Callable[[], None]], Say | None]
+PlainOf = Callable[[int, JsonPieces, Callable[[], None]], Say | None]
 """Of a responder: how single tokens of a choice are said, given their texts as JSON; the last argument takes them back
 to `deltas`."""
 

@@ -7,7 +7,7 @@ what waits is counted in `buffered_bytes`, which the pipeline bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..api.encode import StreamEncoder, UnaryEncoder, error_response
 from ..errors import MeshError
+from ..text.json_pieces import JsonPieces
 
 
 class Wire(Protocol):
@@ -29,9 +30,7 @@ class Wire(Protocol):
     def respond(self, status: int, headers: bytes, body: bytes) -> None: ...
     def start_stream(self, headers: bytes) -> None: ...
     def write_chunk(self, data: bytes) -> None: ...
-    def chunk_writer(
-        self, prefix: bytes, suffix: bytes, pieces: Mapping[int, bytes]
-    ) -> Callable[[int], None]: ...
+    def chunk_writer(self, prefix: bytes, suffix: bytes, pieces: JsonPieces) -> Callable[[int], None]: ...
     def end_stream(self, data: bytes = b"") -> None: ...
 
 
@@ -116,7 +115,7 @@ class StreamResponder:
         self._write(self._encode(delta))
 
     def plain(
-        self, choice: int, pieces: Mapping[int, bytes], long_way: Callable[[], None]
+        self, choice: int, pieces: JsonPieces, long_way: Callable[[], None]
     ) -> Callable[[int], None] | None:
         """Sends one token that has a piece (text as JSON); KeyError for one that has none. None while that cannot be;
         `long_way` is called when it no longer can."""

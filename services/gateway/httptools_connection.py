@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .httptools_exchange import STATUS_LINE, Exchange
 from .httptools_reader import Reader
+from .outbox import Outlet
 
 if TYPE_CHECKING:
     from .httptools_server import HttpServer
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINGER_S = 1.0
-WRITE_HIGH_WATER_BYTES = 64 * 1024
+TLS_HIGH_WATER_BYTES = 64 * 1024
+"""Without TLS a client is backed up as soon as its socket does not take what is written (outbox.py)."""
 
 
 def error_json(message: str, code: str) -> bytes:
@@ -39,7 +41,8 @@ class Connection(Reader):
 
     # Slots: 2 KB less for each connection that only waits.
     __slots__ = (
-        "_held", "_leaving", "_server", "address", "on_close", "on_paused", "on_writable", "outbox", "write_paused",
+        "_held", "_leaving", "_outlet", "_server", "address", "on_close", "on_paused", "on_writable", "outbox",
+        "write_paused",
     )  # fmt: skip
 
     def __init__(self, server: HttpServer) -> None:
@@ -47,6 +50,7 @@ class Connection(Reader):
         self._server, self.outbox = server, server.outbox
         self._held = self._leaving = self.write_paused = False
         self.address = ""
+        self._outlet: Outlet | None = None
         self.on_close: Callable[[], object] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.on_paused: Callable[[], None] | None = None
@@ -56,7 +60,7 @@ class Connection(Reader):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # never another one
         self.transport, server = transport, self._server
         server.connections.add(self)
-        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        transport.set_write_buffer_limits(high=TLS_HIGH_WATER_BYTES if server.encrypted else 0)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         num_alike = server.num_from[self.address] = server.num_from.get(self.address, 0) + 1
@@ -72,6 +76,8 @@ class Connection(Reader):
         if left:
             server.num_from[self.address] = left
         self.write_paused = False
+        if self._outlet is not None:
+            self._outlet.close()
         self._gone()
         self.forget()
         self.on_writable = self.on_paused = None
@@ -96,16 +102,26 @@ class Connection(Reader):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        if self._outlet is not None:
+            self._outlet.backed_up()
         if self.on_paused is not None:
             self.on_paused()
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        if self._outlet is not None:
+            self._outlet.writable()
         if self._held:
             self._held, self.deadline_s = False, None
             self._next()
         elif self.on_writable is not None:
             self.on_writable()
+
+    def outlet(self) -> Outlet:
+        """Where streams are written."""
+        if self._outlet is None:
+            self._outlet = Outlet(self.transport, backed_up=self.write_paused)
+        return self._outlet
 
     # requests and answers ----------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from .outbox import Outbox, Write, writer
+from ..text.json_pieces import JsonPieces
+from .outbox import GONE, Outbox, Outlet
 
 if TYPE_CHECKING:
     from .httptools_connection import Connection
@@ -50,7 +51,7 @@ class Exchange:
     several alike the last one counts. Not the connection itself: a pipelining client has several requests on it."""
 
     __slots__ = (
-        "_arrived", "_connection", "_continue", "_max_bytes", "_outbox", "_pieces", "_write", "complete", "headers",
+        "_arrived", "_connection", "_continue", "_max_bytes", "_outbox", "_outlet", "_pieces", "complete", "headers",
         "keep_alive", "method", "more_body", "num_bytes", "path", "started",
     )  # fmt: skip
 
@@ -58,7 +59,7 @@ class Exchange:
         self, connection: Connection, method: str, path: bytes, headers: dict[bytes, bytes], keep_alive: bool
     ) -> None:
         self._connection, self._outbox = connection, connection.outbox
-        self._write: Write = connection.transport.write
+        self._outlet = GONE
         self.method, self.path, self.headers, self.keep_alive = method, path, headers, keep_alive
         self._continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self._pieces: list[bytes] = []
@@ -174,35 +175,32 @@ class Exchange:
             return
         self.started = True
         close = b"" if self.keep_alive else b"connection: close\r\n"
-        self._write = writer(self._connection.transport)
-        self._outbox.put(self._write, b"".join((_SSE_HEAD, headers, close, b"\r\n")))
+        self._outlet = self._connection.outlet()
+        self._outbox.put(self._outlet, b"".join((_SSE_HEAD, headers, close, b"\r\n")))
 
     def write_chunk(self, data: bytes) -> None:
         """One piece of the stream, sent with this turn of the event loop."""
-        self._outbox.put(self._write, b"%x\r\n%b\r\n" % (len(data), data))
+        self._outbox.put(self._outlet, b"%x\r\n%b\r\n" % (len(data), data))
 
-    def chunk_writer(
-        self, prefix: bytes, suffix: bytes, pieces: Mapping[int, bytes]
-    ) -> Callable[[int], None]:
+    def chunk_writer(self, prefix: bytes, suffix: bytes, pieces: JsonPieces) -> Callable[[int], None]:
         """Sends `prefix`, the piece of a token and `suffix` as one piece of the stream. Raises KeyError, and sends
         nothing, for a token without one."""
 
         # Defaults instead of a closure: one tuple to fetch for each token instead of a cell for each name.
         def say(
             token_id: int,
-            pieces: Mapping[int, bytes] = pieces,
-            around: int = len(prefix) + len(suffix),
+            endings: Mapping[int, bytes] = pieces.ending_in(suffix + b"\r\n"),
+            more: int = len(prefix) - 2,
             prefix: bytes = prefix,
-            suffix: bytes = suffix + b"\r\n",
             heads: Mapping[int, bytes] = _CHUNK_HEADS,
             outbox: Outbox = self._outbox,
-            waiting: list[tuple[Write, bytes]] = self._outbox.waiting,
-            write: Write = self._write,
+            waiting: list[tuple[Outlet, bytes]] = self._outbox.waiting,
+            outlet: Outlet = self._outlet,
         ) -> None:
-            piece = pieces[token_id]
+            ending = endings[token_id]
             if not waiting:
                 outbox.due()
-            waiting.append((write, heads[around + len(piece)] + prefix + piece + suffix))
+            waiting.append((outlet, heads[more + len(ending)] + prefix + ending))
 
         return say
 
@@ -211,7 +209,7 @@ class Exchange:
         if self.closed or self.complete:
             return
         tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        self._outbox.put(self._write, tail)
+        self._outbox.put(self._outlet, tail)
         self._outbox.flush()  # before the connection may be closed, or answers the next request
         self._complete()
 

@@ -30,6 +30,7 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.num_from: dict[str, int] = {}
+        self.encrypted = False
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -37,6 +38,7 @@ class HttpServer:
         self, host: str, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
     ) -> int:
         """Listen and return the port. Raises ConfigError when the port is taken."""
+        self.encrypted = tls is not None
         sock = bind(host, port, reuse_port=reuse_port)
         self.loop = asyncio.get_running_loop()
         self._server = await self.loop.create_server(

@@ -81,3 +81,18 @@ def test_of_the_simulated_model_only_so_many_are_kept(monkeypatch: pytest.Monkey
     ids = [int.from_bytes(b"%04d" % number, "little") for number in range(9)]
     assert [decoder.push(token_id) for token_id in ids * 2] == [f"{number:04d}" for number in range(9)] * 2
     assert len(sim_text._KNOWN) == 4
+
+
+def test_pieces_with_what_stands_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One table for each ending, bounded in number and size; what is no piece is none with an ending either."""
+    monkeypatch.setattr(json_pieces, "MAX_ENDINGS", 2)
+    monkeypatch.setattr(json_pieces, "MAX_WITH_ENDING", 2)
+    pieces = JsonPieces(lambda token_id: f"t{token_id}" if token_id else None)
+    tables = {ending: pieces.ending_in(ending) for ending in (b"]", b"}", b"more than are kept")}
+    for ending, table in tables.items():
+        assert [table[i] for i in (1, 2, 3, 1)] == [b'"t%d"' % i + ending for i in (1, 2, 3, 1)]
+        assert len(table) == 2
+        with pytest.raises(KeyError):
+            table[0]
+    assert pieces.ending_in(b"]") is tables[b"]"]
+    assert len(pieces._with_ending) == 2
