@@ -146,7 +146,9 @@ async def crowd(port: int, first: int, count: int, lanes: int) -> list[str]:
 async def measure(told: argparse.Namespace, folder: Path) -> int:
     """Print the figures; returns how many answers were wrong."""
     experts = {"sim_step_s": 0.001, "max_num_seqs": 256}
-    async with local_mesh(folder, engines=2, gateways=0, experts=experts, journal={"keep_s": 5.0}) as mesh:
+    async with local_mesh(
+        folder, engines=2, gateways=0, experts=experts, journal={"keep_s": 5.0}, within_s=3600.0
+    ) as mesh:
         ends = {
             "queue": await mesh._queue(),
             "cache": await mesh._cache(),

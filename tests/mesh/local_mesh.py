@@ -317,9 +317,10 @@ async def local_mesh(
     gateways: int = 1,
     journal_store: JournalStore | None = None,
     client_tls: ssl.SSLContext | None = None,
+    within_s: float = 120.0,
     **parts: Any,
 ) -> AsyncIterator[LocalMesh]:
-    """A running mesh; everything is stopped at the end, whatever happened."""
+    """A running mesh; everything is stopped at the end, whatever happened, and that is after `within_s` seconds."""
     keys_file = tmp_path / "keys.json"
     for tenant, key in KEYS.items():
         json_key_store.add(
@@ -329,7 +330,7 @@ async def local_mesh(
     mesh = LocalMesh(sim_config(keys_file, **parts), journal_store)
     mesh.client_tls = client_tls
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(within_s):
             await mesh.start(engines, gateways)
             yield mesh
     finally:
