@@ -65,14 +65,11 @@ class CostByDeadline:
     def add(self, deadline_s: float, cost: float) -> None:
         """One request more, or less (a negative cost)."""
         fine = int(deadline_s * _FINE_PER_S)
-        self._last = max(self._last, fine)
+        if fine > self._last:
+            self._last = fine
         self._total += cost
-        for table, key in ((self._fine, fine), (self._coarse, fine // _COARSE)):
-            left = table.get(key, 0.0) + cost
-            if left > _NOTHING:
-                table[key] = left
-            else:
-                table.pop(key, None)
+        _count(self._fine, fine, cost)
+        _count(self._coarse, fine // _COARSE, cost)
 
     def before(self, deadline_s: float) -> float:
         """Cost of those whose deadlines lie in earlier quarters of a second."""
@@ -85,6 +82,14 @@ class CostByDeadline:
         if until <= self._last:
             after += sum(cost for key, cost in self._coarse.items() if key > coarse)
         return max(0.0, self._total - after)
+
+
+def _count(table: dict[int, float], key: int, cost: float) -> None:
+    left = table.get(key, 0.0) + cost
+    if left > _NOTHING:
+        table[key] = left
+    else:
+        table.pop(key, None)
 
 
 class TenantBacklog:

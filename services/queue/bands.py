@@ -31,12 +31,11 @@ class Band:
         self.config = config
         self.own: Ordering = make_ordering(ordering, None)
         self.aged: Ordering = make_ordering(ordering, index)
+        self.num_aged = 0
         self._turn = 0
 
     def next_aged(self) -> Entry | None:
-        """The aged request whose turn it is before the band's own, if it is. Counts the turn."""
-        if not len(self.aged):
-            return None
+        """The aged request whose turn it is before the band's own, if it is. Counts the turn; there are some."""
         self._turn += 1
         return self.aged.peek() if self._turn % AGED_TURN == 0 else None
 
@@ -50,24 +49,40 @@ class Bands:
         self.index_of = {band.config.name: band.index for band in self.all}
         self._ageing: TimerWheel[Entry] = TimerWheel()
         self.waiting = 0
+        self.configure([band.config for band in self.all])
+
+    def configure(self, configs: list[BandConfig]) -> None:
+        """New limits at run time, by rank."""
+        for band, config in zip(self.all, configs, strict=True):
+            band.config = config
+        self.pausing = [band for band in self.all if band.config.pauses_lower]
 
     def add(self, entry: Entry, returning: bool = False) -> None:
         """A request begins to wait, or waits on because it could not be placed (`returning`)."""
         entry.state = WAITING
         self.all[entry.band].own.add(entry, returning)
         if entry.level != entry.band:
-            self.all[entry.level].aged.add(entry, returning)
+            self._join_aged(entry, returning)
         self.waiting += 1
-        self._watch(entry)
-
-    def _watch(self, entry: Entry) -> None:
         if entry.level > 0:
             entry.ageing_slot = self._ageing.add(self._rises_s(entry), entry)
 
+    def _join_aged(self, entry: Entry, returning: bool = False) -> None:
+        band = self.all[entry.level]
+        band.aged.add(entry, returning)
+        band.num_aged += 1
+
+    def _leave_aged(self, entry: Entry, level: int) -> None:
+        band = self.all[level]
+        band.aged.discard(entry)
+        band.num_aged -= 1
+
     def _rises_s(self, entry: Entry) -> float:
         """When the entry rises from its present level."""
-        waited = sum(band.config.ageing_s for band in self.all[entry.level : entry.band + 1])
-        return entry.arrived_s + waited
+        waited_s = self.all[entry.level].config.ageing_s
+        for band in range(entry.level + 1, entry.band + 1):
+            waited_s += self.all[band].config.ageing_s
+        return entry.arrived_s + waited_s
 
     def level_at(self, entry: Entry, now_s: float) -> int:
         """The level that a request of this age has (for those that arrive old)."""
@@ -88,9 +103,10 @@ class Bands:
             before = entry.level
             entry.level -= 1
             if before != entry.band:
-                self.all[before].aged.discard(entry)
-            self.all[entry.level].aged.add(entry)
-            self._watch(entry)
+                self._leave_aged(entry, before)
+            self._join_aged(entry)
+            if entry.level > 0:
+                entry.ageing_slot = self._ageing.add(self._rises_s(entry), entry)
         return len(due)
 
     def leave(self, entry: Entry, state: int) -> None:
@@ -98,16 +114,10 @@ class Bands:
         entry.state = state
         self.all[entry.band].own.discard(entry)
         if entry.level != entry.band:
-            self.all[entry.level].aged.discard(entry)
+            self._leave_aged(entry, entry.level)
         self.waiting -= 1
         if entry.level > 0:
             self._ageing.remove(entry.ageing_slot, entry)
-
-    def charge(self, entry: Entry, cost: float) -> None:
-        """Service goes on the bill of the tenant in its own band, and among the aged if it is one of them."""
-        self.all[entry.band].own.charge(entry.tenant, cost)
-        if entry.level != entry.band:
-            self.all[entry.level].aged.charge(entry.tenant, cost)
 
     def lowest(self) -> Iterator[Band]:
         """Bands from the lowest up, for shedding."""
@@ -117,4 +127,5 @@ class Bands:
         for band in self.all:
             band.own.check_integrity()
             band.aged.check_integrity()
+            assert len(band.aged) == band.num_aged
         assert sum(len(band.own) for band in self.all) == self.waiting

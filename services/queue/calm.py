@@ -28,6 +28,7 @@ ENOUGH = 5
 """Reports at a batch, a tenth of a second each."""
 KEEP = 0.97
 UNBOUNDED = 1 << 30
+NOBODY = -1, 0.0
 
 
 class Calm:
@@ -48,7 +49,9 @@ class Calm:
 
     def strictest(self, now_s: float) -> tuple[int, float]:
         """Index of the lowest band that is spared, and the slowdown that holds; (-1, 0.0): no bound."""
-        lowest, least = -1, 0.0
+        if not self._slowdowns:
+            return NOBODY
+        lowest, least = NOBODY
         for band, slowdown in self._slowdowns.items():
             if now_s < self._until_s[band]:
                 lowest, least = band, min(least or slowdown, slowdown)

@@ -83,7 +83,8 @@ class DeadlineWatch:
         self._wheel: TimerWheel[Entry] = TimerWheel()
 
     def add(self, entry: Entry, when_s: float) -> None:
-        entry.deadline_slot = self._wheel.add(min(when_s, entry.deadline_s), entry)
+        deadline_s = entry.deadline_s
+        entry.deadline_slot = self._wheel.add(when_s if when_s < deadline_s else deadline_s, entry)
 
     def remove(self, entry: Entry) -> None:
         self._wheel.remove(entry.deadline_slot, entry)

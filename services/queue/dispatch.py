@@ -9,6 +9,9 @@ Rules: no clock, no messages of its own (state.py's moves make them). The questi
 
 from __future__ import annotations
 
+from itertools import compress
+from operator import not_
+
 from .bands import Band
 from .engines import EngineState
 from .entry import PARKED, Entry
@@ -24,14 +27,18 @@ MAX_LATE = 64
 """Bounds on one decision's work; with nothing free, few may try to call something back."""
 
 
-def dispatch(state: QueueState, now_s: float) -> bool:
-    """Grant what can be granted. Returns True when some request had to step aside (nothing free suited it)."""
+SETTLED, STEPPED_ASIDE, CUT_SHORT = range(3)
+"""How it ended: nothing is left to do; nothing free suited some request; a bound was reached."""
+
+
+def dispatch(state: QueueState, now_s: float) -> int:
+    """Grant what can be granted. Returns how it ended."""
     bands, fleet = state.bands, state.fleet
     parked: list[Entry] = []
     num_late = 0
     calm_below = state.calm.strictest(now_s)[0]
     while bands.waiting and len(parked) < MAX_PARKED and num_late < MAX_LATE:
-        free = fleet.any_free()
+        free = bool(fleet.with_room)
         entry = _below_reserve(state)
         calls_back = entry is not None or not free
         if entry is None:
@@ -57,7 +64,15 @@ def dispatch(state: QueueState, now_s: float) -> bool:
         state.grant(entry, engine, now_s)
     for entry in parked:
         bands.add(entry, returning=True)
-    return bool(parked)
+    return STEPPED_ASIDE if parked else SETTLED if num_late < MAX_LATE else CUT_SHORT
+
+
+def may_favour(state: QueueState) -> bool:
+    """Whether some tenant without backlog waits beside one that floods its band."""
+    for slots in state.slots:  # noqa: SIM110 - any() over a generator takes twice as long
+        if slots.heavy and slots.light:
+            return True
+    return False
 
 
 def _room_s(state: QueueState, entry: Entry, now_s: float) -> float:
@@ -95,10 +110,10 @@ def _patient_place(state: QueueState, entry: Entry, calm: bool) -> EngineState |
 
 def _below_reserve(state: QueueState) -> Entry | None:
     """The first of a band's own requests while the band uses less than its reserve."""
-    used, reserve = state.pools.used, state.pools.reserve
-    for band in state.bands.all:
-        if used[band.index] < reserve[band.index]:
-            entry = band.own.peek()
+    pools = state.pools
+    for band in pools.reserving:
+        if pools.used[band] < pools.reserve[band]:
+            entry = state.bands.all[band].own.peek()
             if entry is not None:
                 return entry
     return None
@@ -106,21 +121,20 @@ def _below_reserve(state: QueueState) -> Entry | None:
 
 def _pausing(state: QueueState) -> Entry | None:
     """The first request of a band that may pause lower ones."""
-    for band in state.bands.all:
-        if band.config.pauses_lower and len(band.own) and state.pools.may_call_back(band.index):
-            return band.own.peek()
+    for band in state.bands.pausing:
+        if state.backlog.count[band.index] and state.pools.may_call_back(band.index):
+            entry = band.own.peek()
+            if entry is not None:
+                return entry
     return None
 
 
 def _favour_light(state: QueueState, now_s: float) -> bool:
     """Grant to a tenant without backlog in place of one that floods the same band. False: nothing to do."""
-    if not state.config.pause_for_light_tenants:
-        return False
-    for band in state.bands.all:
-        slots = state.slots[band.index]
-        if not slots.light or len(slots.rows) == 1:
+    for band, slots in enumerate(state.slots):
+        if not slots.heavy or not slots.light or not state.config.pause_for_light_tenants:
             continue
-        swap = slots.swap(band.own, state.pools.recent(band.index), state.mean_cost)
+        swap = slots.swap(state.bands.all[band].own, state.pools.recent(band), state.mean_cost)
         if swap is None or state.outlook.slack_s(swap[0], now_s) < 0.0:
             continue
         engine = _reclaim(state, swap[0], swap[1], at_once=True) or _reclaim(state, swap[0], swap[1][:1])
@@ -141,7 +155,7 @@ def _by_rank(state: QueueState, parked: list[Entry], calm_below: int) -> Entry |
             entry = band.own.peek()
             if entry is None:
                 break
-            aged = band.next_aged()
+            aged = band.next_aged() if band.num_aged else None
             if aged is not None and may_take(aged.band, aged.preemptible):
                 return aged
             if may_take(entry.band, entry.preemptible):
@@ -156,21 +170,25 @@ def _by_rank(state: QueueState, parked: list[Entry], calm_below: int) -> Entry |
 def _light_first(state: QueueState, band: Band, head: Entry) -> Entry:
     """`head`, or the request of a tenant without backlog that goes before it."""
     slots = state.slots[band.index]
-    if not slots.light or not state.config.pause_for_light_tenants:
+    if not slots.light or head.tenant in slots.light or not state.config.pause_for_light_tenants:
         return head
     light = slots.first(band.own, head, state.mean_cost)
     return light if light is not None and state.pools.may_take(light.band, light.preemptible) else head
 
 
 def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None:
-    return pick(entry, state.fleet.engines.values(), state.pool_of, state.prefixes, at_once)
+    fleet = state.fleet
+    engines = fleet.engines.values() if entry.avoid else fleet.may_fit()
+    return pick(entry, engines, state.pool_of, state.prefixes, at_once)
 
 
 def _victims(state: QueueState, entry: Entry, now_s: float) -> list[Entry]:
     """Whom `entry` may pause, those on replicas of its own pool first, and those that will miss their deadlines for it
     last."""
     victims = state.pools.victims(entry.band, MAX_VICTIMS)
-    victims.sort(key=lambda v: not state.outlook.survives_pause(v, now_s))
+    survives = state.outlook.surviving_pauses(victims, now_s)
+    if not all(survives):
+        victims = [*compress(victims, survives), *compress(victims, map(not_, survives))]
     name = state.configs[entry.band].name
     if any(v.engine is not None and v.engine.pool == name for v in victims):
         victims.sort(key=lambda v: v.engine is None or v.engine.pool != name)

@@ -43,6 +43,8 @@ class EngineState:
         self.epoch = epoch
         self.order = order
         self.bit = 1 << order
+        self.with_room: dict[int, EngineState] = {}
+        """The fleet's engines with a free slot by `order`: each keeps its own place there."""
         self.up = True
         self.linked = True
         self.draining = False
@@ -62,6 +64,13 @@ class EngineState:
 
     # room ----------------------------------------------------------------------------------------------
 
+    def note_room(self) -> None:
+        """Capacity, link or leases changed: is there a free slot?"""
+        if self.used < self.capacity and self.up:
+            self.with_room[self.order] = self
+        else:
+            self.with_room.pop(self.order, None)
+
     @property
     def free(self) -> int:
         """Slots that nobody holds (negative while a preempted stream still leaves)."""
@@ -76,7 +85,8 @@ class EngineState:
     def has_room(self, wanted_tokens: int, at_once: bool = False) -> bool:
         """Whether a stream with `wanted_tokens` of KV fits now (`at_once`: without waiting inside). A stream alone
         always does."""
-        return self.used < (self.capacity_at_once if at_once else self.capacity) and (
+        most = self.capacity_at_once if at_once else self.capacity
+        return self.used < most and (
             self.kv_reserved + wanted_tokens <= self.kv_budget or (self.used == 0 and self.foreign == 0)
         )
 
@@ -85,12 +95,16 @@ class EngineState:
         self.leases[entry.seq] = entry
         self.used += 1
         self.kv_reserved += entry.wanted_tokens
-        self._peak = max(self._peak, self.used)
+        if self.used > self._peak:
+            self._peak = self.used
+        if self.used >= self.capacity:
+            self.with_room.pop(self.order, None)
 
     def vacate(self, entry: Entry) -> None:
         """The room of a lease is free for others (it ended, or its holder was told to leave)."""
         self.used -= 1
         self.kv_reserved -= entry.wanted_tokens
+        self.note_room()
 
     def token_s(self, now_s: float) -> float:
         """Seconds per token that one stream more would have at the least; 0 on an engine that idles, or of which
@@ -113,6 +127,7 @@ class EngineState:
         self.foreign = max(0, present - max(self._peak, len(self.leases)))
         self._peak = self.used
         self.capacity = max(0, self.model.depth - self.foreign)
+        self.note_room()
         if message.tokens_total != self.tokens_total or message.running == 0:
             self.tokens_total = message.tokens_total
             self.moved_s = now_s

@@ -9,7 +9,7 @@ is larger in every incarnation of the queue, so that an engine unknown to it can
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..link.messages import EngineUp
 from .engines import EngineState
@@ -24,6 +24,8 @@ class Fleet:
     def __init__(self, first_epoch: int) -> None:
         self._first_epoch = first_epoch
         self.engines: dict[str, EngineState] = {}
+        self.with_room: dict[int, EngineState] = {}
+        """Engines with a free slot, by `order` (engines.py keeps it)."""
         self._fenced: dict[str, int] = {}
         self._lost: set[str] = set()
         """Groups, and engines without one, that said that they are dead."""
@@ -49,7 +51,7 @@ class Fleet:
             self.remove(old)
         state = EngineState(message, epoch, self._free_order(), now_s)
         state.draining = self._is_lost(message)
-        self.engines[message.engine_id] = state
+        self.engines[message.engine_id], state.with_room = state, self.with_room
         self._measure()
         self.weigh(state)
         return state, old
@@ -58,6 +60,9 @@ class Fleet:
         """Fence: this epoch and all lower ones are out."""
         self._fenced[engine.engine_id] = max(engine.epoch, self._fenced.get(engine.engine_id, 0))
         self.engines.pop(engine.engine_id, None)
+        if self.with_room.get(engine.order) is engine:
+            del self.with_room[engine.order]
+        engine.with_room = {}  # leases that it has still end without a word to us
         self._measure()
 
     def lose(self, engine_id: str) -> list[EngineState]:
@@ -97,6 +102,7 @@ class Fleet:
         whole = all(member.linked for member in members)
         for member in members:
             member.up = whole and not member.draining
+            member.note_room()
 
     def is_fenced(self, engine_id: str, epoch: int) -> bool:
         return epoch <= self._fenced.get(engine_id, 0)
@@ -109,16 +115,13 @@ class Fleet:
         taken = {engine.order for engine in self.engines.values()}
         return next(i for i in range(len(taken) + 1) if i not in taken)
 
-    def any_free(self) -> bool:
-        """Whether some engine has a free slot."""
-        for engine in self.engines.values():  # noqa: SIM110 - any() over a generator takes twice as long
-            if engine.used < engine.capacity and engine.up:
-                return True
-        return False
+    def may_fit(self) -> Collection[EngineState]:
+        """All engines with a free slot, in the order of registration; where there are several, the full ones too."""
+        return self.with_room.values() if len(self.with_room) <= 1 else self.engines.values()
 
     def any_calm(self) -> bool:
         """Whether some engine has a slot that begins at once."""
-        return any(engine.used < engine.capacity_at_once and engine.up for engine in self.engines.values())
+        return any(engine.used < engine.capacity_at_once for engine in self.with_room.values())
 
     def token_s(self, now_s: float) -> float:
         """Seconds per token of the engine that is fastest now; 0 where one idles, or nothing is known."""
@@ -153,6 +156,8 @@ class Fleet:
         return dead
 
     def check_integrity(self) -> None:
+        open_ones = {e.order: e for e in self.engines.values() if e.up and e.used < e.capacity}
+        assert self.with_room == open_ones
         for engine in self.engines.values():
             assert len({e.order for e in self.engines.values()}) == len(self.engines)
             holders = [entry for entry in engine.leases.values() if entry.state == 1]

@@ -18,7 +18,7 @@ LATE = "the answer can no longer be complete by its deadline"
 def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_s: float) -> Entry:
     """The entry of a valid message: times turned into this queue's clock, costs estimated."""
     state.last_seq += 1
-    left = max(1, message.max_tokens - message.emitted_tokens)
+    left = message.max_tokens - message.emitted_tokens if message.max_tokens > message.emitted_tokens else 1
     expected = state.expected_output(left)
     context = message.prompt_tokens + message.emitted_tokens
     entry = Entry(
@@ -41,7 +41,7 @@ def refusal(
 ) -> tuple[Reason, str, float] | None:
     """Why this request may not wait (reason, text, cost before it), or None. May shed lower bands. `slack_s`: how long
     it may wait at most (outlook.py)."""
-    if state.outlook.too_late(entry, now_s, slack_s):
+    if slack_s < 0.0 and state.outlook.too_late(entry, now_s, slack_s):
         return Reason.DEADLINE_UNREACHABLE, LATE, state.backlog.cost_ahead(entry.band)
     return None if entry.protected else _no_room(state, entry, now_s, slack_s)
 
@@ -50,6 +50,8 @@ def refuse_late(state: QueueState, entry: Entry, now_s: float, room_s: float = 0
     """Evict a waiting request whose answer cannot be complete in time any more, `room_s` to spare; False: it can."""
     if entry.deadline_s <= now_s:
         state.refuse(entry, Reason.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+    elif state.outlook.has_slack(entry, now_s, room_s):
+        return False
     elif state.outlook.too_late(entry, now_s, state.outlook.slack_s(entry, now_s), room_s):
         retry_after_s = state.rate.retry_after_s(state.backlog.cost_ahead(entry.band))
         state.refuse(entry, Reason.DEADLINE_UNREACHABLE, LATE, retry_after_s)

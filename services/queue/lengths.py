@@ -62,9 +62,9 @@ class Survival:
         """Index of the bucket; 0 without data."""
         left, alive, last = sum(self._ended) + sum(self._cut), 1.0, 0
         for index, (ended, cut) in enumerate(zip(self._ended, self._cut, strict=True)):
-            if left < 0.5:
-                break
             if ended or cut:
+                if left < 0.5:
+                    break
                 last = index
                 alive *= 1.0 - ended / left
                 if alive < 1.0 - SHORTER + 1e-9:
@@ -79,39 +79,48 @@ class Lengths:
     __slots__ = ("_by_share", "_by_tokens", "_count", "_unseen", "heard_s", "least_share", "least_tokens")
 
     def __init__(self) -> None:
-        self._by_tokens, self._by_share = Survival(_LENGTHS), Survival(_SHARES + 1)
+        self._by_tokens: Survival | None = None  # of most tenants too few answers end for that
+        self._by_share: Survival | None = None
         self._count = 0.0
-        self._unseen = 0
+        self._unseen: list[tuple[int, int, bool]] = []
         self.heard_s = float("-inf")
-        self.least_tokens = 0
+        self.least_tokens = 0  # not known yet
         self.least_share = 0.0
 
     def learn(self, tokens: int, max_tokens: int, whole: bool, now_s: float) -> None:
         """An answer ended with `tokens`, or was cut there."""
-        self._by_tokens.add(bucket(tokens), whole)
-        self._by_share.add(min(_SHARES, _SHARES * tokens // max(1, max_tokens)), whole)
-        self._count += 1.0
-        if self._count >= MEMORY:
-            self._by_tokens.forget_half()
-            self._by_share.forget_half()
-            self._count /= 2
         self.heard_s = now_s
-        self._unseen += 1
-        if self._unseen >= LOOK_EVERY and self._count >= ENOUGH:
-            self._unseen = 0
-            self.least_tokens = floor_of(self._by_tokens.least())
-            self.least_share = self._by_share.least() / _SHARES
+        unseen = self._unseen
+        unseen.append((tokens, max_tokens, whole))
+        if len(unseen) >= LOOK_EVERY and self._count + len(unseen) >= ENOUGH:
+            self._look()
+
+    def _look(self) -> None:
+        """Take in what was not looked at."""
+        by_tokens = self._by_tokens = self._by_tokens or Survival(_LENGTHS)
+        by_share = self._by_share = self._by_share or Survival(_SHARES + 1)
+        for tokens, max_tokens, whole in self._unseen:
+            by_tokens.add(bucket(tokens), whole)
+            by_share.add(min(_SHARES, _SHARES * tokens // max(1, max_tokens)), whole)
+            self._count += 1.0
+            if self._count >= MEMORY:
+                by_tokens.forget_half()
+                by_share.forget_half()
+                self._count /= 2
+        self._unseen.clear()
+        self.least_tokens = floor_of(by_tokens.least())
+        self.least_share = by_share.least() / _SHARES
 
     def bound(self, max_tokens: int, now_s: float) -> int:
         """Tokens that an answer has at least, nine times in ten; 1 while nothing is known."""
         if now_s - self.heard_s > FRESH_S:
             return 1
-        return max(1, min(max_tokens, max(self.least_tokens, int(self.least_share * max_tokens))))
-
-    @property
-    def known(self) -> bool:
-        """Whether enough answers were seen."""
-        return self.least_tokens > 0
+        least = int(self.least_share * max_tokens)
+        if least < self.least_tokens:
+            least = self.least_tokens
+        if least > max_tokens:
+            least = max_tokens
+        return least if least > 1 else 1
 
 
 class LengthBook:
@@ -139,7 +148,7 @@ class LengthBook:
         """Tokens that the tenant's next answer has at least, as far as can be known; 1 or more. A tenant of which too
         little is known is taken for one like all of its band."""
         row = self._tenants.get((tenant, band))
-        if row is None or not row.known or now_s - row.heard_s > FRESH_S:
+        if row is None or not row.least_tokens or now_s - row.heard_s > FRESH_S:
             row = self._bands[band]
         return row.bound(max_tokens, now_s)
 

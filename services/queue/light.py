@@ -21,6 +21,8 @@ from .ordering import Ordering
 LIGHT_WAITING = 8
 SCAN = 8
 MAX_LIGHT = 4
+MIN_HELD = 3
+"""Slots from which a tenant with backlog may lose one to a light tenant."""
 MAX_VICTIMS = 4
 
 
@@ -40,17 +42,20 @@ class TenantShare:
 
 
 class TenantSlots:
-    """The shares of one band's tenants. `light`: those that wait without backlog, in order of arrival."""
+    """The shares of one band's tenants. `light`: those that wait without backlog, in order of arrival; `heavy`: those
+    with backlog that hold MIN_HELD slots or more. Without both nobody pauses anybody, which is known at once."""
 
     def __init__(self) -> None:
         self.rows: dict[str, TenantShare] = {}
         self.light: dict[str, None] = {}
+        self.heavy: set[str] = set()
         self.total_running = 0
         self.ages = Ages()
 
     def wait(self, entry: Entry, change: int) -> None:
         """A request of the tenant begins (+1) or ends (-1) to wait."""
-        row = self._row(entry)
+        row = self.rows.get(entry.tenant) or self._new_row(entry)
+        row.weight = entry.weight
         row.waiting += change
         if change > 0:
             row.waiting_tokens += entry.wanted_tokens
@@ -60,18 +65,28 @@ class TenantSlots:
         else:
             row.waiting_tokens -= entry.wanted_tokens
             self.ages.remove(entry.arrived_s)
-        if 0 < row.waiting <= LIGHT_WAITING:
+        if row.waiting > LIGHT_WAITING:
+            if row.waiting == LIGHT_WAITING + 1:
+                self.light.pop(entry.tenant, None)
+                if row.running >= MIN_HELD:
+                    self.heavy.add(entry.tenant)
+            return
+        self.heavy.discard(entry.tenant)
+        if row.waiting:
             self.light[entry.tenant] = None
         else:
             self.light.pop(entry.tenant, None)
-            if not row.waiting and not row.running:
+            if not row.running:
                 del self.rows[entry.tenant]
 
     def take(self, entry: Entry) -> None:
         """A lease begins."""
-        row = self._row(entry)
+        row = self.rows.get(entry.tenant) or self._new_row(entry)
+        row.weight = entry.weight
         row.running += 1
         self.total_running += 1
+        if row.running >= MIN_HELD and row.waiting > LIGHT_WAITING:
+            self.heavy.add(entry.tenant)
         if entry.preemptible:
             row.held.append(entry)
             if len(row.held) > 2 * row.running + 16:
@@ -79,23 +94,27 @@ class TenantSlots:
 
     def give(self, entry: Entry) -> None:
         """A lease ended, or was called back."""
-        row = self._row(entry)
+        row = self.rows[entry.tenant]
+        row.weight = entry.weight
         row.running -= 1
         self.total_running -= 1
+        if row.running < MIN_HELD:
+            self.heavy.discard(entry.tenant)
         if not row.waiting and not row.running:
             del self.rows[entry.tenant]
 
-    def _row(self, entry: Entry) -> TenantShare:
-        row = self.rows.get(entry.tenant)
-        if row is None:
-            row = self.rows[entry.tenant] = TenantShare()
-        row.weight = entry.weight
+    def _new_row(self, entry: Entry) -> TenantShare:
+        row = self.rows[entry.tenant] = TenantShare()
         return row
 
+    def check_integrity(self) -> None:
+        """Raise AssertionError when `light` or `heavy` disagree with the shares. O(tenants)."""
+        backlog = {name for name, row in self.rows.items() if row.waiting > LIGHT_WAITING}
+        assert self.light.keys() == {name for name, row in self.rows.items() if row.waiting} - backlog
+        assert self.heavy == {name for name in backlog if self.rows[name].running >= MIN_HELD}
+
     def first(self, lane: Ordering, head: Entry, mean_cost: float) -> Entry | None:
-        """Who goes before `head` for a free slot, if anybody does."""
-        if head.tenant in self.light:
-            return None
+        """Who goes before `head`, which has backlog, for a free slot, if anybody does."""
         ahead = self.rows[head.tenant]
         return self._least(lane, head.tenant, (ahead.running + 1) / ahead.weight, mean_cost)
 
@@ -113,14 +132,16 @@ class TenantSlots:
     def swap(self, lane: Ordering, recent: list[Entry], mean_cost: float) -> tuple[Entry, list[Entry]] | None:
         """Who may pause whom: a light tenant's request and the newest leases of a tenant with backlog that holds
         more, found among the SCAN most recent grants (who floods is granted most)."""
+        if not self.heavy:
+            return None
         seen = ""
         for held in recent[: -SCAN - 1 : -1]:
             if held.tenant == seen:
                 continue
             seen = held.tenant
-            row = self.rows.get(seen)
-            if row is None or row.waiting <= LIGHT_WAITING or row.running < 3:
+            if seen not in self.heavy:
                 continue
+            row = self.rows[seen]
             entry = self._least(lane, seen, (row.running - 1) / row.weight, mean_cost)
             if entry is None:
                 continue

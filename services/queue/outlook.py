@@ -10,6 +10,8 @@ An engine that idles makes every estimate 0: trying costs nobody anything, and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .entry import Entry
 from .finish import PrefillPace
 from .fleet import Fleet
@@ -20,6 +22,7 @@ FRESH_S = 60.0
 FIRST_PAUSE_S = 0.25
 MOST_OF_PATIENCE = 0.25
 """Room for a pause takes at most this part of the time that a request has in all."""
+ROUNDING_S = 1e-6
 LONGEST_OF_S = 60.0
 """The longest pause of this minute and of the one before is remembered: bursts of higher bands are rare, and an outage
 of all engines should be forgotten."""
@@ -68,7 +71,7 @@ class Outlook:
         """Call on every tick: what engines make of a token now."""
         self._token_s = self._fleet.token_s(now_s)
 
-    def learn(self, entry: Entry, tokens: int, *, whole: bool, now_s: float) -> None:
+    def learn(self, entry: Entry, tokens: int, whole: bool, now_s: float) -> None:
         """The answer is over: whole, or cut after `tokens`."""
         self.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, whole=whole, now_s=now_s)
 
@@ -78,11 +81,22 @@ class Outlook:
             return 0.0
         done = entry.emitted_tokens + entry.output_tokens
         left = self.lengths.bound(entry.tenant, entry.band, entry.max_tokens, now_s) - done
-        return max(1, left) * token_s + self.prefill.token_s * (entry.prompt_tokens + done)
+        return (left if left > 1 else 1) * token_s + self.prefill.token_s * (entry.prompt_tokens + done)
 
     def slack_s(self, entry: Entry, now_s: float) -> float:
         """Seconds that the answer may wait before it must begin, or go on, as can be told; negative: too late."""
         return entry.deadline_s - now_s - self.least_s(entry, self._token_s, now_s)
+
+    def has_slack(self, entry: Entry, now_s: float, wait_s: float) -> bool:
+        """Whether `slack_s` is `wait_s` or more. Most have so much that it need not be known how long answers are."""
+        at_most_s = entry.max_tokens * self._token_s
+        if self.prefill.token_s:
+            at_most_s += self.prefill.token_s * (
+                entry.prompt_tokens + entry.emitted_tokens + entry.output_tokens
+            )
+        return (
+            entry.deadline_s - now_s - at_most_s > wait_s + ROUNDING_S or self.slack_s(entry, now_s) >= wait_s
+        )
 
     def too_late(self, entry: Entry, now_s: float, slack_s: float, wait_s: float = 0.0) -> bool:
         """Whether it cannot be complete in time any more if it begins `wait_s` from now. `slack_s` as told above."""
@@ -98,7 +112,7 @@ class Outlook:
             return 0.0
         return min(self.pauses.room_s(now_s), MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s))
 
-    def survives_pause(self, entry: Entry, now_s: float) -> bool:
-        """Whether a running answer, paused now, would still be complete in time."""
+    def surviving_pauses(self, entries: Sequence[Entry], now_s: float) -> list[bool]:
+        """Which of these running answers, paused now, would still be complete in time."""
         room_s = self.pauses.room_s(now_s) or FIRST_PAUSE_S
-        return self.slack_s(entry, now_s) >= room_s
+        return [self.has_slack(entry, now_s, room_s) for entry in entries]

@@ -24,6 +24,8 @@ class Pools:
         self.capacity = 0
         self.reserve = [0] * len(configs)
         self.used = [0] * len(configs)
+        self.reserving: list[int] = []
+        """Bands with a reserve."""
         self.unreserved = 0
         self._over = 0
         # Victims: the end of each list is the most recent grant. Work that was preempted before, be it before its first
@@ -48,6 +50,7 @@ class Pools:
             share = min(max(0, left - 1), math.ceil(config.reserved_share * shared_slots - 1e-9))
             left -= share
             self.reserve[b] = pool_slots[b] + absolute + share
+        self.reserving = [b for b, slots in enumerate(self.reserve) if slots]
         self.capacity = shared_slots + sum(pool_slots)
         self.unreserved = left
         self._over = sum(
@@ -73,9 +76,11 @@ class Pools:
             self._over += 1
         self.used[band] += 1
         if entry.preemptible:
-            for stack in ((self._resumed if entry.protected else self._fresh)[band], self._recent[band]):
-                stack.append(entry)
-                if len(stack) > 2 * self.used[band] + 64:
+            recent = self._recent[band]
+            recent.append(entry)
+            (self._resumed if entry.protected else self._fresh)[band].append(entry)
+            if len(recent) > 2 * self.used[band] + 64:
+                for stack in (recent, self._fresh[band], self._resumed[band]):
                     stack[:] = [e for e in stack if e.state == LEASED]
 
     def give(self, entry: Entry) -> None:
@@ -92,7 +97,10 @@ class Pools:
             return True
         if not self._configs[band].pauses_lower:
             return False
-        return any(self.used[b] > self.reserve[b] for b in range(band + 1, len(self.used)))
+        for lower in range(band + 1, len(self.used)):  # noqa: SIM110 - any() over a generator takes twice as long
+            if self.used[lower] > self.reserve[lower]:
+                return True
+        return False
 
     def victims(self, band: int, limit: int) -> list[Entry]:
         """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant.

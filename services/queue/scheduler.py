@@ -30,7 +30,7 @@ from ..link.messages import (
 )
 from ..outcome import Reason
 from .admission import check_fields
-from .dispatch import dispatch
+from .dispatch import CUT_SHORT, SETTLED, STEPPED_ASIDE, dispatch, may_favour
 from .engine_moves import EngineMoves
 from .entry import GONE, LEASED, PREEMPTING, WAITING, Entry
 from .events import (
@@ -40,7 +40,6 @@ from .events import (
     FromEngine,
     FromGateway,
     GatewayLost,
-    SetLimits,
     Tick,
     ToGateway,
 )
@@ -61,7 +60,7 @@ class Scheduler(EngineMoves):
         self.state = QueueState(config, incarnation)
         self._grace_s = grace_s
         self._grants_from_s: float | None = None
-        self._stepped_aside = False
+        self._ended = CUT_SHORT
         self._timers_behind = False
         self._gateway_moves: dict[type, Callable[[str, Any, float], None]] = {
             Acquire: self._acquire, Release: self._release, Progress: self._progress,
@@ -77,39 +76,50 @@ class Scheduler(EngineMoves):
         state.effects = []
         if self._grants_from_s is None:
             self._grants_from_s = now_s + self._grace_s
-        tick = isinstance(event, Tick)
-        asked: Acquire | None = None
+        tick, asked = False, ""
         if isinstance(event, FromGateway):
-            asked = event.message if isinstance(event.message, Acquire) else None
-            self._gateway_moves[type(event.message)](event.gateway, event.message, now_s)
+            message = event.message
+            if isinstance(message, Acquire):
+                asked = message.band
+            self._gateway_moves[type(message)](event.gateway, message, now_s)
         elif isinstance(event, FromEngine):
             self._engine_moves[type(event.message)](event.message, now_s)
+        elif isinstance(event, Tick):
+            tick = True
+            self._tick(now_s)
         elif isinstance(event, GatewayLost):
             self._gateway_lost(event.gateway, now_s)
         elif isinstance(event, EngineUnlinked):
             self._engine_unlinked(event.engine_id)
-        elif isinstance(event, SetLimits):
-            state.reconfigure(event.config)
         else:
-            self._tick(now_s)
+            state.reconfigure(event.config)
         if tick or self._timers_behind:
             self._timers_behind = self._timers(now_s, TICK_BUDGET if tick else DECISION_BUDGET)
-        # While heads step aside for want of a fitting engine, one more arrival changes nothing, unless it may call
-        # a loan back.
-        futile = self._stepped_aside and asked is not None and not self._may_reclaim(asked.band)
-        if state.bands.waiting and not futile and now_s >= self._grants_from_s:
-            self._stepped_aside = dispatch(state, now_s)
+        if (
+            state.bands.waiting
+            and not (asked and self._changes_nothing(asked))
+            and now_s >= self._grants_from_s
+        ):
+            self._ended = dispatch(state, now_s)
         return state.effects
 
-    def _may_reclaim(self, band_name: str) -> bool:
-        band = self.state.bands.index_of.get(band_name)
-        return band is not None and self.state.pools.may_call_back(band)
+    def _changes_nothing(self, band_name: str) -> bool:
+        """Whether one more request of this band cannot lead to a grant: nothing is free, or what is free does not suit
+        those who step aside, and it may not call a loan back."""
+        state = self.state
+        full = self._ended == SETTLED and not state.fleet.with_room and not may_favour(state)
+        if not full and self._ended != STEPPED_ASIDE:
+            return False
+        band = state.bands.index_of.get(band_name)
+        return band is None or not state.pools.may_call_back(band)
 
     # gateways ------------------------------------------------------------------------------------------
 
     def _acquire(self, gateway: str, message: Acquire, now_s: float) -> None:
         state = self.state
-        table = state.gateways.setdefault(gateway, {})
+        table = state.gateways.get(gateway)
+        if table is None:
+            table = state.gateways[gateway] = {}
         known = table.get(message.ticket)
         if known is not None:  # sent again after a lost link: never a second lease
             if known.state == LEASED:
@@ -166,11 +176,11 @@ class Scheduler(EngineMoves):
         if message.outcome == "completed":
             state.counts[entry.band].completed += 1
             state.learn_output(tokens)
-            state.outlook.learn(entry, tokens, whole=True, now_s=now_s)
+            state.outlook.learn(entry, tokens, True, now_s)
         elif message.outcome == "cancelled":
             state.counts[entry.band].cancelled += 1
         if message.outcome in ("cancelled", "evicted"):
-            state.outlook.learn(entry, tokens, whole=False, now_s=now_s)
+            state.outlook.learn(entry, tokens, False, now_s)
         if entry.engine is not None and entry.state == LEASED:
             entry.engine.model.lease_ended(now_s - entry.granted_s)
         engine = entry.engine

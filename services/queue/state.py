@@ -22,6 +22,7 @@ from .fleet import Fleet
 from .leases import LeaseBook
 from .light import TenantSlots
 from .outlook import Outlook
+from .plain import plain
 from .pools import Pools
 from .rollout.counts import EndCounts
 from .routing.prefix import PrefixIndex
@@ -36,8 +37,8 @@ class QueueState:
     """Parts and moves. `effects` collects what the present decision does."""
 
     def __init__(self, config: QueueConfig, incarnation: int) -> None:
-        self.config = config
-        self.bands = Bands(config.bands, config.ordering)
+        self.config = plain(config)
+        self.bands = Bands(tuple(map(plain, config.bands)), config.ordering)
         self.configs: list[BandConfig] = [band.config for band in self.bands.all]
         self.pools = Pools(self.configs)
         self.calm = Calm(self.configs)
@@ -63,16 +64,15 @@ class QueueState:
 
     def reconfigure(self, config: QueueConfig) -> None:
         """New limits; raises ConfigError when bands would appear, vanish or change rank, or the ordering change."""
-        ranked = sorted(config.bands, key=lambda band: band.rank)
+        ranked = sorted(map(plain, config.bands), key=lambda band: band.rank)
         if [b.name for b in ranked] != [
             b.name for b in self.configs
         ] or config.ordering != self.config.ordering:
             raise ConfigError(
                 "limits may change at run time; the bands' names, their order and the ordering may not"
             )
-        self.config, self.configs = config, ranked
-        for band, settings in zip(self.bands.all, ranked, strict=True):
-            band.config = settings
+        self.config, self.configs = plain(config), ranked
+        self.bands.configure(ranked)
         self.pools.configure(ranked)
         self.calm.configure(ranked)
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
@@ -206,7 +206,10 @@ class QueueState:
 
     def charge(self, entry: Entry, cost: float) -> None:
         """Service received goes on the tenant's bill and into the learnt rate."""
-        self.bands.charge(entry, cost)
+        band = self.bands.all[entry.band]
+        band.own.charge(entry.tenant, cost)
+        if entry.level != entry.band:  # it is one of the aged, too
+            self.bands.all[entry.level].aged.charge(entry.tenant, cost)
         self.rate.served(cost)
 
     def learn_output(self, tokens: int) -> None:
@@ -233,4 +236,5 @@ class QueueState:
         for band, slots in enumerate(self.slots):
             assert sum(row.running for row in slots.rows.values()) == self.pools.used[band]
             assert sum(row.waiting for row in slots.rows.values()) == self.backlog.count[band]
+            slots.check_integrity()
         assert sum(self.pools.used) == sum(engine.used for engine in self.fleet.engines.values())

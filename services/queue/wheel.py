@@ -27,7 +27,9 @@ class TimerWheel(Generic[T]):
 
     def add(self, when_s: float, item: T) -> int:
         """Remember `item` until `when_s` (seconds). Returns the slot that `remove` wants."""
-        slot = max(int(when_s * self._per_s) + 1, self._next)
+        slot = int(when_s * self._per_s) + 1
+        if slot < self._next:
+            slot = self._next
         bucket = self._buckets.get(slot)
         if bucket is None:
             self._buckets[slot] = {item.seq: item}

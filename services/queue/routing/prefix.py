@@ -34,9 +34,12 @@ class PrefixIndex:
     def learn(self, prefix: tuple[int, ...], bit: int) -> None:
         """A prompt with this prefix went to the engine `bit`."""
         holders = self._holders
+        known, touch = holders.get, holders.move_to_end
         for value in prefix:
-            holders[value] = holders.get(value, 0) | bit
-            holders.move_to_end(value)
+            mask = known(value, 0)
+            if not mask & bit:
+                holders[value] = mask | bit
+            touch(value)
         while len(holders) > self.capacity:
             holders.popitem(last=False)
 

@@ -191,4 +191,4 @@ def test_limits_change_at_run_time_but_bands_do_not() -> None:
     assert isinstance(replies[-1], Refuse)
     with pytest.raises(ConfigError):
         scheduler.decide(SetLimits(QueueConfig(bands=(BandConfig(name="other", rank=0),))), 100.0)
-    assert scheduler.state.config is stricter
+    assert scheduler.state.config.max_tenant_queued == 1
