@@ -78,7 +78,7 @@ soak: $(STAMPS)/dev ## 40 minutes of light load: does any process grow?
 lint: $(STAMPS)/dev ## ruff, pyright, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(PY)
 
 proto: $(STAMPS)/dev ## services/api/_generated from proto/
 	@$(PY) -m grpc_tools.protoc -I proto --python_out=services/api/_generated \

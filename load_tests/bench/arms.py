@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Arm:
                 os.kill(pid, number)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Measured now; a pausable arm stands still otherwise, so that its idle work is no one else's noise."""
         if self.pausable:
             self._signal(signal.SIGCONT)

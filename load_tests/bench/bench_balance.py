@@ -67,6 +67,7 @@ def eplb(loads: NDArray[np.float64], num_ranks: int, num_redundant: int) -> Plac
 def measure(make: Callable[[], Placement]) -> tuple[Placement, float]:
     """A placement and the median milliseconds of making it."""
     took: list[float] = []
+    placement = make()
     for _ in range(ROUNDS):
         began = time.process_time()
         placement = make()

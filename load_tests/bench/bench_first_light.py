@@ -186,11 +186,15 @@ def clone_to_first_token(cold: bool, folder: Path) -> float:
             if not ready.exists():
                 raise RuntimeError((folder / "output.log").read_text()[-3000:])
             key = (checkout / ".expertmesh" / "dev-key").read_text().strip()
-            asyncio.run(through_mesh(http, key)(prompt(1), 1))
+            asyncio.run(_once(through_mesh(http, key)))
             return time.perf_counter() - began_s
         finally:
             process.terminate()
             process.wait(60)
+
+
+async def _once(ask: Ask) -> None:
+    await ask(prompt(1), 1)
 
 
 def bench_ranks(rounds: int, max_tokens: int) -> tuple[dict[str, dict[str, list[float]]], float]:

@@ -23,6 +23,7 @@ from services.gateway.flow import ChoiceFlow
 from services.gateway.generation import Generation
 from services.gateway.http_responders import StreamResponder
 from services.gateway.journal_part import Part
+from services.gateway.journal_run import Run
 from services.gateway.migrate import RetryBudget
 from services.gateway.stream import TextStage
 from services.gateway.viewer import Viewer
@@ -138,7 +139,7 @@ def plain(*, event_ids: bool = False) -> tuple[float, int]:
 def journalled() -> tuple[float, int]:
     wire = Wire()
     nobody: Any = Nobody()
-    part = Part(nobody)
+    part = Run(nobody, nobody, REQUEST, nobody, b"", RequestTrace(SystemClock(), "r", "http"))
     part._call, part._owned = nobody, asyncio.get_running_loop().create_future()  # pyright: ignore[reportPrivateUsage]
     part._owned.set_result(None)  # pyright: ignore[reportPrivateUsage]
     part.show.head = AnswerHead("req-0123456789ab-1f", "m", 1)

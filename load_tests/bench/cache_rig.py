@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import uvloop
@@ -90,7 +90,7 @@ class Rig:
         self.valkey.server.stop()
 
     @asynccontextmanager
-    async def client(self, **changes: object) -> AsyncIterator[CacheClient]:
+    async def client(self, **changes: object) -> AsyncGenerator[CacheClient]:
         """A gateway's client, linked."""
         client = CacheClient(config(self.valkey.url, **changes), self.resolve, "bench")
         client.start()

@@ -146,12 +146,13 @@ async def run(args: argparse.Namespace) -> None:
     async def stream(scheduled_s: float) -> None:
         ended: asyncio.Future[None] = loop.create_future()
         open_streams.add(ended)
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
         try:
-            await loop.create_connection(
-                lambda: Stream(load, scheduled_s, lambda: ended.done() or ended.set_result(None)),
-                args.host,
-                args.port,
-            )
+            await loop.create_connection(lambda: Stream(load, scheduled_s, end), args.host, args.port)
             await ended
         except OSError:
             load.failed += 1

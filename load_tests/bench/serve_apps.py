@@ -51,11 +51,12 @@ class Engine:
 
 @serve.deployment(**OPTIONS)
 class Step:
-    def __init__(self, inner: DeploymentHandle) -> None:
+    def __init__(self, inner: DeploymentHandle[Any]) -> None:
         self.inner = inner
 
     async def stream(self, num_tokens: int) -> AsyncIterator[bytes]:
-        async for event in self.inner.options(stream=True).stream.remote(num_tokens):
+        tokens: Any = self.inner.options(stream=True).stream.remote(num_tokens)
+        async for event in tokens:
             yield event
 
     async def whole(self, prompt: str, num_tokens: int) -> str:
@@ -79,7 +80,7 @@ async def respond(request: Request, stream: Any, whole: Any) -> Response:
 
 @serve.deployment(**OPTIONS)
 class Ingress:
-    def __init__(self, inner: DeploymentHandle) -> None:
+    def __init__(self, inner: DeploymentHandle[Any]) -> None:
         self.inner = inner
 
     async def __call__(self, request: Request) -> Response:
@@ -95,7 +96,10 @@ class One:
         async def whole(prompt: str, num_tokens: int) -> str:
             return "bab " * num_tokens
 
-        return await respond(request, lambda n: paced(n, self.step_s), whole)
+        def stream(num_tokens: int) -> AsyncIterator[bytes]:
+            return paced(num_tokens, self.step_s)
+
+        return await respond(request, stream, whole)
 
 
 def main(port: int, step_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class AwsNode:
                 f"model {model.name} needs {missing} bytes, {root} has {free}: use a larger volume or instance store"
             )
         with ThreadPoolExecutor(_STREAMS) as pool:
-            list(pool.map(lambda f: self._fetch_one(s3, bucket, f, root), plan))
+            list(pool.map(partial(self._fetch_one, s3, bucket, root=root), plan))
         return plan
 
     @staticmethod

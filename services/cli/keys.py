@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError
 from ..gateway import json_key_store
-from ..gateway.identity import JournalUse, Permission, new_key
+from ..gateway.identity import Permission, new_key
 
 app = typer.Typer(help="API keys: add, list, revoke.", no_args_is_help=True)
 
@@ -66,7 +66,7 @@ def add(
             bands=tuple(band or ["standard"]),
             permissions=tuple(permission or [Permission.GENERATE]),
             weight=weight,
-            journal=cast(JournalUse, journal.value),
+            journal=journal.value,
             semantic_cache=semantic_cache,
             models=tuple(model or ()),
         )

@@ -18,13 +18,16 @@ import math
 import os
 import secrets
 import time
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import serve
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue] # compiled
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import (
+    _internal_kv_get,  # pyright: ignore[reportPrivateUsage]
+    _internal_kv_put,  # pyright: ignore[reportPrivateUsage]
+)
 from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, GangSchedulingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.gang import GangContext
@@ -142,7 +145,8 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
             gang_placement_strategy=GangPlacementStrategy.PACK,
             runtime_failure_policy=GangRuntimeFailurePolicy.RESTART_GANG,
         )
-    return serve.deployment(ExpertShards).options(**options)
+    made: Any = serve.deployment(ExpertShards)
+    return made.options(**options)
 
 
 def _node_leaves_in_s() -> float:
@@ -213,7 +217,7 @@ async def _meet(gang_id: str, rank: int, host: str) -> tuple[str, int]:
         return host, port
     try:
         async with asyncio.timeout(MEET_TIMEOUT_S):
-            while (found := _internal_kv_get(key)) is None:  # noqa: ASYNC110  # Ray's store has no events
+            while (found := cast(bytes | None, _internal_kv_get(key))) is None:  # noqa: ASYNC110  # Ray's store has no events
                 await asyncio.sleep(MEET_POLL_S)
     except TimeoutError:
         raise ConfigError(

@@ -102,4 +102,4 @@ class _Shared:
 
 def install() -> None:
     """The next coordinator is a thread."""
-    shipped.get_mp_context = lambda: _Context
+    vars(shipped)["get_mp_context"] = lambda: _Context

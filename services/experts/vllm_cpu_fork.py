@@ -51,8 +51,9 @@ def install() -> None:
     """Engine cores of this process are forks, where this rank has one core."""
     from vllm.v1.engine import utils
 
-    shipped = utils.get_mp_context
-    utils.get_mp_context = lambda: _context() or shipped()
+    module: Any = utils
+    shipped = module.get_mp_context
+    module.get_mp_context = lambda: _context() or shipped()
 
 
 def _context() -> Any:

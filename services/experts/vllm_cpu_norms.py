@@ -22,6 +22,16 @@ def _plain(weight: Tensor | None, x: Tensor, variance_size: int | None) -> bool:
     return variance_size is None and weight is not None and weight.dtype == x.dtype and x.is_contiguous()
 
 
+def _norm_fits(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
+    return _plain(weight, x, variance_size)
+
+
+def _sum_and_norm_fit(
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> bool:
+    return _plain(weight, x, variance_size) and x_residual.is_contiguous()
+
+
 def install(platform: Any) -> None:
     """Register, and let `platform` (CpuPlatform) prefer it."""
     from vllm import ir
@@ -29,7 +39,7 @@ def install(platform: Any) -> None:
 
     @ir.ops.rms_norm.register_impl(
         PROVIDER,
-        supports_args=lambda x, weight, epsilon, variance_size=None: _plain(weight, x, variance_size),
+        supports_args=_norm_fits,
     )
     def rms_norm(
         x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
@@ -40,9 +50,7 @@ def install(platform: Any) -> None:
 
     @ir.ops.fused_add_rms_norm.register_impl(
         PROVIDER,
-        supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: (
-            _plain(weight, x, variance_size) and x_residual.is_contiguous()
-        ),
+        supports_args=_sum_and_norm_fit,
         inplace=True,
     )
     def fused_add_rms_norm(

@@ -62,7 +62,10 @@ def register() -> None:
             DISTRIBUTION, VERSIONS, installed,
         )  # fmt: skip
         return
-    from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator, _CPUSHMDistributed
+    from vllm.distributed.device_communicators.cpu_communicator import (
+        CpuCommunicator,
+        _CPUSHMDistributed,  # pyright: ignore[reportPrivateUsage]
+    )
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
@@ -75,7 +78,7 @@ def register() -> None:
     if not getattr(CPUUnquantizedExperts, "_expertmesh", False):
         vllm_cpu_coordinator.install()
         vllm_cpu_fork.install()
-        registry._run_in_subprocess = _run_here
+        registry._run_in_subprocess = _run_here  # pyright: ignore[reportPrivateUsage]
         _patch_experts(CPUUnquantizedExperts)
         _patch_choice_of_experts(FusedMoEConfig)
         vllm_cpu_adapters.install(PunicaWrapperCPU)

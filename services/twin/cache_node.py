@@ -62,7 +62,7 @@ class FailingStore:
 class CacheNode(AuthorityNode):
     """When it is killed flights are forgotten, answers are not."""
 
-    authority: Authority
+    authority: Authority  # pyright: ignore[reportIncompatibleVariableOverride]  # what `boot` makes
 
     def __init__(self, sim: Simulation, network: Network, name: str, config: CacheConfig) -> None:
         super().__init__(sim, network, name)

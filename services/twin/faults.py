@@ -136,6 +136,7 @@ def apply(world: World, fault: Fault) -> None:
     network, sim = world.network, world.sim
     sim.note("fault", fault)
     end_s = sim.now_s + fault.for_s
+    journal = world.journal
     world.oracle.num_faults += 1
     match fault.kind:
         case "engine_kill" | "engine_host_loss":
@@ -145,19 +146,19 @@ def apply(world: World, fault: Fault) -> None:
         case "store_out":
             world.cache.store.out = True
             sim.at(end_s, None, world.cache.store.come_back)
-        case "journal_kill" | "journal_store_out" | "client_cut" if world.journal is None:
-            pass
-        case "journal_kill":
+        case "journal_kill" if journal is not None:
             world.oracle.journal_losses += 1
-            world.journal.crash(fault.for_s)
-        case "journal_store_out":
+            journal.crash(fault.for_s)
+        case "journal_store_out" if journal is not None:
             world.oracle.journal_losses += 1
-            world.journal.store.out = True
-            sim.at(end_s, None, setattr, world.journal.store, "out", False)
-        case "client_cut":
+            journal.store.out = True
+            sim.at(end_s, None, setattr, journal.store, "out", False)
+        case "client_cut" if journal is not None:
             for reader in world.readers:
                 if reader.call is not None and sim.rng.random() < 0.5:
                     reader.cut()
+        case "journal_kill" | "journal_store_out" | "client_cut":
+            pass  # a world without a journal
         case "release_start":
             world.queue.operate(Start(msgspec.structs.replace(PLAN, strategy=fault.other)))
         case "release_abort" | "release_promote":

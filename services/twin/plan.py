@@ -261,7 +261,7 @@ def _pool(
 ) -> PoolReport:
     usage = [engine.usage() for engine in engines]
     slot_s = duration_s * pool.timing.max_num_seqs * len(engines)
-    return PoolReport(
+    told = PoolReport(
         pool.name,
         len(engines),
         sum(one.busy_s for one in usage) / (duration_s * len(engines)),
@@ -269,11 +269,14 @@ def _pool(
         sum(one.tokens for one in usage),
         interruptions.get(pool.name, 0),
         pool.price_per_hour * len(engines) * duration_s / 3600.0,
-        *(
-            (fit.mean_error, fit.max_error, fit.num_samples)
-            if isinstance(fit := pool.timing, Calibrated)
-            else ()
-        ),
+    )
+    if not isinstance(fit := pool.timing, Calibrated):
+        return told
+    return msgspec.structs.replace(
+        told,
+        calibration_mean_error=fit.mean_error,
+        calibration_max_error=fit.max_error,
+        calibration_samples=fit.num_samples,
     )
 
 

@@ -78,7 +78,7 @@ class WatchedAuthority(QueueAuthority):
 class QueueNode(AuthorityNode):
     """A killed queue forgets everything."""
 
-    authority: WatchedAuthority  # type: ignore[assignment]  # what it makes itself
+    authority: WatchedAuthority  # pyright: ignore[reportIncompatibleVariableOverride]  # what `boot` makes
 
     def __init__(
         self, sim: Simulation, network: Network, name: str, config: QueueConfig, oracle: Oracle
