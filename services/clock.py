@@ -26,11 +26,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks."""
 
-    def now_s(self) -> float:
-        return time.monotonic()
-
-    def wall_s(self) -> float:
-        return time.time()
+    # The functions themselves: a request reads the time ten times.
+    now_s = staticmethod(time.monotonic)
+    wall_s = staticmethod(time.time)
 
 
 class VirtualClock:
