@@ -1,6 +1,7 @@
 """What fewer bits cost: size and perplexity of a model in bfloat16, fp8, int8 and int4, on a CPU.
 
     python -m load_tests.bench.bench_quantize --out results.jsonl
+    python -m load_tests.bench.bench_quantize --out results.jsonl --arms fp8,int4-64    # a slice; adds its rows
 
 Each arm is made by `expertmesh model quantize` itself and judged on the same windows of two texts: a public-domain one
 and one that the dense model wrote (load_tests/distill/texts). Perplexity is of float32 arithmetic on the restored
@@ -12,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,10 @@ from .torch_quantized import RoundedInputs, Weights, load, restored_weights
 
 TEXTS = Path(__file__).resolve().parents[1] / "distill" / "texts"
 WINDOW = 512
-ARMS = (("fp8", 0), ("int8", 0), ("int4", 64), ("int4", 32))
+UNQUANTISED = ("float32", "bfloat16")
+ARMS: dict[str, tuple[quantize.Scheme, int]] = {
+    "fp8": ("fp8", 0), "int8": ("int8", 0), "int4-64": ("int4", 64), "int4-32": ("int4", 32),
+}  # fmt: skip
 
 Windows = list[tuple[torch.Tensor, int]]
 
@@ -67,42 +72,33 @@ def original(folder: Path, *, bfloat16: bool) -> Weights:
     return out
 
 
-def measure(source: Path) -> list[dict[str, object]]:
-    """One row per arm, float32 first."""
+def measure(source: Path, arms: list[str]) -> Iterator[dict[str, object]]:
+    """One row per arm, as soon as it is known."""
     texts = windows(source)
     config = json.loads((source / "config.json").read_text())
     kept = frozenset({config["vocab_size"], config.get("num_local_experts", -1)})
-    rows: list[dict[str, object]] = []
 
-    def row(arm: str, model: torch.nn.Module, **more: object) -> None:
+    def row(arm: str, model: torch.nn.Module, **more: object) -> dict[str, object]:
+        began_s = time.monotonic()
         found = {name: round(perplexity(model, one), 3) for name, one in texts.items()}
-        rows.append({"arm": arm, **found, **more})
-        print(json.dumps(rows[-1]), file=sys.stderr)
+        return {"arm": arm, **found, **more, "judged_s": round(time.monotonic() - began_s, 1)}
 
-    row("float32", load(source, original(source, bfloat16=False)))
-    row("bfloat16", load(source, original(source, bfloat16=True)), share=1.0)
-    for scheme, group in ARMS:
+    for arm in arms:
+        if arm in UNQUANTISED:
+            yield row(arm, load(source, original(source, bfloat16=arm == "bfloat16")))
+            continue
+        scheme, group = ARMS[arm]
         with tempfile.TemporaryDirectory() as folder:
             target, began_s = Path(folder) / "quantised", time.monotonic()
             report = quantize_folder(source, target, scheme, group)
             made_s = time.monotonic() - began_s
-            known = quantized_scheme(scheme)
-            model = load(source, restored_weights(target, known))
+            model = load(source, restored_weights(target, scheme))
             matrices = matrices_share(source, target)
-        more = {
-            "group": group, "bytes": report.num_bytes, "share": round(report.share, 4),
-            "share_of_matrices": round(matrices, 4), "made_s": round(made_s, 1),
-        }  # fmt: skip
-        if scheme == "int4":
-            row(scheme, model, **more)
-        else:
-            with RoundedInputs(known, kept):
-                row(scheme, model, **more)
-    return rows
-
-
-def quantized_scheme(name: str) -> quantize.Scheme:
-    return next(scheme for scheme in quantize.SCHEMES if scheme == name)
+        with nullcontext() if scheme == "int4" else RoundedInputs(scheme, kept):
+            yield row(
+                arm, model, bytes=report.num_bytes, share=round(report.share, 4),
+                share_of_matrices=round(matrices, 4), made_s=round(made_s, 1),
+            )  # fmt: skip
 
 
 def matrices_share(source: Path, target: Path) -> float:
@@ -122,13 +118,17 @@ def matrices_share(source: Path, target: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=None, help="default: the embedded model")
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--arms", default=",".join((*UNQUANTISED, *ARMS)), help="which, by comma")
+    parser.add_argument("--out", type=Path, default=None, help="a file that gets a line per arm")
     told = parser.parse_args()
-    rows = measure(told.model or model_store.prepare().path)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    print(text, end="")
-    if told.out is not None:
-        told.out.write_text(text)
+    arms = told.arms.split(",")
+    if unknown := [arm for arm in arms if arm not in UNQUANTISED and arm not in ARMS]:
+        parser.error(f"unknown arms {unknown}")
+    for row in measure(told.model or model_store.prepare().path, arms):
+        print(json.dumps(row), flush=True)
+        if told.out is not None:
+            with told.out.open("a") as out:
+                out.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
