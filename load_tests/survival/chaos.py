@@ -229,6 +229,8 @@ def verdict(victim: str, streams: list[Stream], kills_s: list[float]) -> int:
         line += (
             f", {len(resumed)} resumed: p50 {statistics.median(resumed):.2f} s, longest {resumed[-1]:.2f} s"
         )
+    if anew := sum(stream.begun_anew for stream in streams):
+        line += f", {anew} begun anew (told that they are not kept)"
     print(line, flush=True)
     if resumed:
         took_s, way = max(stream.longest_way for stream in streams)

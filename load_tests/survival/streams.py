@@ -21,6 +21,8 @@ from services.request import GuidedDecoding, SamplingParams
 from services.sim_tokenizer import decode, encode
 from services.text.sim_text import SimTokenizer
 
+from .differences import differences
+
 KINDS = ("plain", "sampled", "choices", "stop", "logprobs", "schema", "chat", "unary")
 RESUMABLE = ("plain", "sampled", "choices")
 """Classes that are asked with an idempotency key where gateways are killed."""
@@ -87,6 +89,9 @@ class Stream:
         """What it met on its way back, since it lost its connection; of the longest way kept in `longest_way`."""
         self.longest_way: tuple[float, list[str]] = (0.0, [])
         self.last_id = ""
+        self.kept = False
+        self.begun_anew = 0
+        """How often it lost an answer that was not kept, and told so: a busy journal is not waited for."""
         self.texts: dict[int, str] = {}
         self.usage: dict[str, int] = {}
 
@@ -212,9 +217,26 @@ class Stream:
                     await asyncio.sleep(0.05)
                     return
                 raise Failed(f"{status[1].decode()}: {rest}")
-            await (self._read_whole(reader) if self.kind == "unary" else self._read_events(reader))
+            if self.kind == "unary":
+                await self._read_whole(reader)
+                return
+            names: dict[bytes, bytes] = {}
+            while line := (await reader.readline()).strip():
+                name, _, value = line.lower().partition(b": ")
+                names[name] = value
+            self._begin(names)
+            await self._read_events(reader)
         finally:
             writer.close()
+
+    def _begin(self, names: dict[bytes, bytes]) -> None:
+        """An answer's head. Who was told that its answer is not kept, and lost it, begins anew."""
+        if self.texts and not self.last_id:
+            if self.kept:
+                raise Failed("it is kept, and has no event ids")
+            self.texts, self.usage, self.begun_anew = {}, {}, self.begun_anew + 1
+        self.kept = names.get(b"x-resumable") == b"true"
+        self._met(f"head of {names.get(b'x-request-id', b'?').decode()}, kept {self.kept}")
 
     async def _read_whole(self, reader: asyncio.StreamReader) -> None:
         _, _, data = (await reader.read()).partition(b"\r\n\r\n")
@@ -264,7 +286,8 @@ class Stream:
                 self.revision = revision
                 break
         else:
-            return f"wrong: {str(self.texts)[:200]}, expected {str(self.expected(self.revisions[0]))[:200]}"
+            wrong = differences(self.texts, self.expected(self.revisions[0]))
+            return f"wrong after {self.connections} connections: {wrong}"
         choices = 2 if self.kind == "choices" else 1
         told = self.usage.get("completion_tokens")
         if self.kind not in ("stop", "schema") and told != self.tokens * choices:
