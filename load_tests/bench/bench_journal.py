@@ -139,7 +139,8 @@ def plain(*, event_ids: bool = False) -> tuple[float, int]:
 def journalled() -> tuple[float, int]:
     wire = Wire()
     nobody: Any = Nobody()
-    part = Run(nobody, nobody, REQUEST, nobody, b"", RequestTrace(SystemClock(), "r", "http"))
+    begun_by: Any = REQUEST
+    part = Run(nobody, nobody, begun_by, nobody, b"", RequestTrace(SystemClock(), "r", "http"))
     part._call, part._owned = nobody, asyncio.get_running_loop().create_future()  # pyright: ignore[reportPrivateUsage]
     part._owned.set_result(None)  # pyright: ignore[reportPrivateUsage]
     part.show.head = AnswerHead("req-0123456789ab-1f", "m", 1)

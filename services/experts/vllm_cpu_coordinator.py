@@ -102,4 +102,5 @@ class _Shared:
 
 def install() -> None:
     """The next coordinator is a thread."""
-    vars(shipped)["get_mp_context"] = lambda: _Context
+    module: Any = shipped
+    module.get_mp_context = lambda: _Context

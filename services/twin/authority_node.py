@@ -6,7 +6,7 @@ everything that is not in a store outside it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..link.messages import AnyMessage
 from .kernel import Process, Simulation
@@ -21,11 +21,14 @@ class Authority(Protocol):
     def link_down(self, link: Any, why: str) -> None: ...
 
 
-class AuthorityNode(Process):
+A = TypeVar("A", bound=Authority)
+
+
+class AuthorityNode(Process, Generic[A]):
     """Handler of the links that others open. Earlier authorities stay in `graves`: collecting them would run their
     tasks' `finally` in the next incarnation."""
 
-    authority: Authority
+    authority: A
 
     def __init__(self, sim: Simulation, network: Network, name: str) -> None:
         super().__init__(sim, name)

@@ -59,10 +59,8 @@ class FailingStore:
         self.out = False
 
 
-class CacheNode(AuthorityNode):
+class CacheNode(AuthorityNode[Authority]):
     """When it is killed flights are forgotten, answers are not."""
-
-    authority: Authority  # pyright: ignore[reportIncompatibleVariableOverride]  # what `boot` makes
 
     def __init__(self, sim: Simulation, network: Network, name: str, config: CacheConfig) -> None:
         super().__init__(sim, network, name)

@@ -10,10 +10,8 @@ from .kernel import Simulation
 from .network import Network
 
 
-class JournalNode(AuthorityNode):
+class JournalNode(AuthorityNode[JournalAuthority]):
     """What the store had not got yet when it is killed, owners tell the next one. `store` may be `out`."""
-
-    authority: JournalAuthority  # pyright: ignore[reportIncompatibleVariableOverride]  # what `boot` makes
 
     def __init__(self, sim: Simulation, network: Network, name: str, config: JournalConfig) -> None:
         super().__init__(sim, network, name)

@@ -75,10 +75,8 @@ class WatchedAuthority(QueueAuthority):
         return super()._retire(name, within_s)
 
 
-class QueueNode(AuthorityNode):
+class QueueNode(AuthorityNode[WatchedAuthority]):
     """A killed queue forgets everything."""
-
-    authority: WatchedAuthority  # pyright: ignore[reportIncompatibleVariableOverride]  # what `boot` makes
 
     def __init__(
         self, sim: Simulation, network: Network, name: str, config: QueueConfig, oracle: Oracle
