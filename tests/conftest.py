@@ -24,9 +24,10 @@ ORDER = (
     "gpu",
 )
 FAST = ("unit", "properties")
+LIVE = ("contracts", "mesh", "cluster")
 RERUNS = 1
-"""Tests of whole meshes start dozens of processes of Ray's, which lose a race among themselves now and then: once more,
-and it is said at the end (`R`, RERUN). All other suites have no second try."""
+"""Live tests start real processes, whole meshes dozens of Ray's, which lose a race among themselves now and then: once
+more, and it is said at the end (`R`, RERUN). All other suites have no second try."""
 
 settings.register_profile(
     "mesh", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         suite = suite_of(item.path)
         if suite in ("cluster", "gpu"):
             item.add_marker(suite)
-        if suite == "cluster":
+        if suite in LIVE:
             item.add_marker(pytest.mark.flaky(reruns=RERUNS))
     items.sort(key=lambda item: ORDER.index(suite_of(item.path)) if suite_of(item.path) in ORDER else 99)
 
