@@ -1,5 +1,6 @@
 """One start of the dev graph for all end-to-end tests of a module: it costs most of a minute. Only the small simulated
-one stays for all modules: what runs on takes part of two cores from the tests that follow."""
+one stays for all modules, and a process that only waits: what runs on takes part of two cores from the tests that
+follow."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster import forked_ranks
 from tests.cluster.stack import Stack
 
 
@@ -33,3 +35,10 @@ def sim_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
+
+
+@pytest.fixture(scope="session")
+def importer() -> Iterator[forked_ranks.Importer]:
+    """A process that has imported vLLM: 15 s for all who fork their ranks from it."""
+    with forked_ranks.importer() as process:
+        yield process

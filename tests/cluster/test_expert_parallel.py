@@ -1,7 +1,7 @@
 """Expert parallelism on CPU: real processes, real weights, float32.
 
 One start of a single rank and one of a group of two are shared by all tests here, in this order, because a start
-takes half a minute; what ends the group comes last.
+takes long; what ends the group comes last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from services.config import ExpertsConfig
 from services.experts import linux_processes, model_store
 from services.outcome import Reason
 from services.request import GenerateJob, SamplingParams, pack_ids
-from tests.cluster.engine_client import Answer, EngineClient, RankProcess, Ranks
+from tests.cluster import forked_ranks
+from tests.cluster.engine_client import Answer, EngineClient
+from tests.cluster.forked_ranks import Importer
 from tests.cluster.prompts import PROMPTS
 
 Ask = Callable[[list[EngineClient]], Awaitable[list[Answer]]]
@@ -35,65 +37,93 @@ def jobs() -> list[GenerateJob]:
     ]
 
 
-def config(shards: int) -> ExpertsConfig:
-    model = model_store.prepare()
-    return ExpertsConfig(
-        model_path=str(model.path), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=2.0
-    )
+class Started:
+    """A group of ranks and the loop that they are watched in."""
 
+    def __init__(self, shards: int, importer: Importer) -> None:
+        self.importer, self.lost = importer, list[str]()
+        self._loop = asyncio.new_event_loop()
+        config = ExpertsConfig(
+            model_path=str(model_store.prepare().path),
+            dtype="float32",
+            shards=shards,
+            max_num_seqs=8,
+            stuck_after_s=2.0,
+            enforce_eager=True,
+        )
+        self._group = forked_ranks.group(config, importer, self.lost.append)
+        self._endpoints = self._loop.run_until_complete(self._group.__aenter__())
 
-def ask(ranks: list[RankProcess], work: Ask) -> list[Answer]:
-    async def run() -> list[Answer]:
-        clients = [await EngineClient.open(rank.address, rank.key) for rank in ranks]
-        try:
-            return await work(clients)
-        finally:
-            for client in clients:
-                client.close()
+    def ask(self, work: Ask) -> list[Answer]:
+        async def run() -> list[Answer]:
+            clients = [await EngineClient.open(*endpoint) for endpoint in self._endpoints]
+            try:
+                return await work(clients)
+            finally:
+                for client in clients:
+                    client.close()
 
-    return asyncio.run(run())
+        return self._loop.run_until_complete(run())
+
+    def wait_lost(self, ranks: int) -> None:
+        """Until so many ended unasked, and nothing is left of them."""
+
+        async def wait() -> None:
+            await forked_ranks.gone(self.importer)
+            async with asyncio.timeout(forked_ranks.GONE_WITHIN_S):
+                while len(self.lost) < ranks:
+                    await asyncio.sleep(0.01)
+
+        self._loop.run_until_complete(wait())
+
+    def stop(self) -> None:
+        self._loop.run_until_complete(self._group.__aexit__(None, None, None))
+        self._loop.close()
 
 
 @pytest.fixture(scope="module")
-def alone(jobs: list[GenerateJob]) -> list[list[int]]:
+def alone(jobs: list[GenerateJob], importer: Importer) -> list[list[int]]:
     """Each prompt's tokens from one rank, asked one by one."""
 
     async def one_by_one(clients: list[EngineClient]) -> list[Answer]:
         return [await clients[0].ask(job) for job in jobs]
 
-    with Ranks(config(1)) as ranks:
-        answers = ask(ranks, one_by_one)
+    rank = Started(1, importer)
+    answers = rank.ask(one_by_one)
+    rank.stop()
     assert all(answer.failed is None for answer in answers)
+    assert rank.lost == []
     return [answer.token_ids for answer in answers]
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[list[RankProcess]]:
+def group(importer: Importer) -> Iterator[Started]:
     """Two ranks, a core each. Tests name it after `alone`, so that it starts when the single rank has gone."""
-    with Ranks(config(2)) as ranks:
-        yield ranks
+    ranks = Started(2, importer)
+    yield ranks
+    ranks.stop()
 
 
 def test_two_ranks_give_the_tokens_of_one(
-    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
+    alone: list[list[int]], group: Started, jobs: list[GenerateJob]
 ) -> None:
     async def one_by_one(clients: list[EngineClient]) -> list[Answer]:
-        return [await clients[i % 2].ask(job) for i, job in enumerate(jobs)]
+        return [await clients[i % 2].ask(job) for i, job in enumerate(jobs[:3])]
 
-    assert [answer.token_ids for answer in ask(group, one_by_one)] == alone
+    assert [answer.token_ids for answer in group.ask(one_by_one)] == alone[:3]
 
 
 def test_two_ranks_give_the_same_tokens_to_many_at_once(
-    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
+    alone: list[list[int]], group: Started, jobs: list[GenerateJob]
 ) -> None:
     async def at_once(clients: list[EngineClient]) -> list[Answer]:
         return await asyncio.gather(*(clients[i % 2].ask(job) for i, job in enumerate(jobs)))
 
-    assert [answer.token_ids for answer in ask(group, at_once)] == alone
+    assert [answer.token_ids for answer in group.ask(at_once)] == alone
 
 
 def test_a_stream_goes_on_in_the_other_rank(
-    alone: list[list[int]], group: list[RankProcess], jobs: list[GenerateJob]
+    alone: list[list[int]], group: Started, jobs: list[GenerateJob]
 ) -> None:
     moved = [
         GenerateJob(job.request_id, job.prompt_ids, job.sampling, pack_ids(ids[:13]), cache_salt="test")
@@ -103,17 +133,16 @@ def test_a_stream_goes_on_in_the_other_rank(
     async def resume(clients: list[EngineClient]) -> list[Answer]:
         return await asyncio.gather(*(clients[1].ask(job) for job in moved))
 
-    assert [answer.token_ids for answer in ask(group, resume)] == [ids[13:] for ids in alone]
+    assert [answer.token_ids for answer in group.ask(resume)] == [ids[13:] for ids in alone]
 
 
 def test_a_killed_rank_takes_its_group_with_it_and_nothing_stays_behind(
-    group: list[RankProcess], jobs: list[GenerateJob]
+    group: Started, jobs: list[GenerateJob]
 ) -> None:
-    """The engine of rank 1 is killed under load. Rank 0 must give its streams back, as retryable, and both must
-    leave neither processes nor shared memory."""
-    everyone = linux_processes.with_descendants(rank.process.pid for rank in group)
-    segments = linux_processes.shared_memory(everyone)
-    engine = linux_processes.with_descendants([group[1].process.pid])[1:]
+    """One engine core is killed under load. Both ranks must give their streams back, as retryable, and end themselves,
+    and leave neither processes nor shared memory."""
+    cores, segments = group.importer.cores(), linux_processes.shared_memory(group.importer.below())
+    assert (len(cores), len(segments) > 0) == (2, True)
 
     async def kill_under_load(clients: list[EngineClient]) -> list[Answer]:
         long = [
@@ -123,15 +152,12 @@ def test_a_killed_rank_takes_its_group_with_it_and_nothing_stays_behind(
         streams = [(clients[i % 2], clients[i % 2].submit(job)) for i, job in enumerate(long)]
         while any(not client.frames[stream].token_ids for client, stream in streams):
             await asyncio.sleep(0.01)
-        for process in engine:
-            os.kill(process.pid, signal.SIGKILL)
+        os.kill(cores[1].pid, signal.SIGKILL)
         return [await client.wait(stream) for client, stream in streams]
 
-    answers = ask(group, kill_under_load)
+    answers = group.ask(kill_under_load)
     assert all(answer.failed is not None for answer in answers)
     assert {answer.failed.reason for answer in answers if answer.failed} == {Reason.ENGINE_LOST}
     assert all(answer.failed.retryable for answer in answers if answer.failed)
-    for rank in group:
-        rank.stop()
-    assert [one for one in everyone if one.alive] == []
+    group.wait_lost(2)
     assert [path for path in segments if Path(path).exists()] == []

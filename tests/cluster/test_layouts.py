@@ -5,6 +5,9 @@ the greedy tokens that transformers gives.
 whole experts in each worker. 4. DP2 + EP2 on two Ray nodes. In all but the first, requests for the base and for two
 adapters run in the same steps. An adapter that is another version is refused, and the engine goes on.
 
+The group of DP2 + EP2 then loses one engine core to SIGSTOP under load: both ranks give their streams back, and nothing
+stays behind.
+
 Ranks are forks of one process that has imported vLLM, as in `make run`.
 """
 
@@ -12,9 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import tempfile
-from collections.abc import Iterator
+import signal
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -27,17 +29,15 @@ from ray.serve.config import GangPlacementStrategy, GangRuntimeFailurePolicy, Ga
 
 from graphs.profiles import SimOptions, sim_config
 from services.config import ExpertsConfig
-from services.experts import remote_rank
-from services.experts.commission import Commission
+from services.experts import linux_processes
 from services.experts.deployment import experts_deployment
-from services.experts.groups import RankPlace, split_cores
-from services.experts.remote_rank import RemoteRank
 from services.outcome import Reason
-from services.ports import free_port
+from services.request import SamplingParams
 from tests.cluster.engine_client import Answer, EngineClient
+from tests.cluster.forked_ranks import Endpoint, Importer, gone, group
 from tests.cluster.tiny_moe import EOS, TinyMoe
 
-Endpoint = tuple[str, bytes]
+Lose = Callable[[list[Endpoint]], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +45,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyMoe:
     return TinyMoe(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module")
-def importer() -> Iterator[str]:
-    """The name of a process that has imported vLLM."""
-    name = secrets.token_hex(8)
-    with tempfile.TemporaryFile() as said:
-        process = remote_rank.start_server(name, os.getpid(), said)
-        yield name
-        process.terminate()
-        process.wait()
-
-
-def config(tiny: TinyMoe, importer: str, **more: Any) -> ExpertsConfig:
+def config(tiny: TinyMoe, importer: Importer, **more: Any) -> ExpertsConfig:
     settings = {
         "model_path": str(tiny.path), "model_name": "tiny-moe", "dtype": "float32", "max_num_seqs": 12,
-        "max_model_len": 256, "kv_cache_bytes": 32 * 2**20, "stuck_after_s": 5.0, "adapters": str(tiny.adapters),
-        "fork_server": importer,
+        "max_model_len": 1024, "kv_cache_bytes": 32 * 2**20, "stuck_after_s": 5.0, "adapters": str(tiny.adapters),
+        "fork_server": importer.name,
     }  # fmt: skip
     return ExpertsConfig.model_validate(settings | more)
 
@@ -81,36 +70,41 @@ async def asked(endpoints: list[Endpoint], tiny: TinyMoe) -> list[Answer]:
             client.close()
 
 
-async def nowhere() -> Endpoint:
-    raise OSError("there is no queue")
-
-
-async def group(settings: ExpertsConfig, tiny: TinyMoe) -> list[Answer]:
-    """Start the ranks of one group, ask, end them."""
-    port, lost = free_port(), list[str]()
-    cores = split_cores(sorted(os.sched_getaffinity(0))[:2], settings.shards)
-    ranks = [
-        RemoteRank(
-            Commission(
-                settings.model_dump_json().encode(),
-                RankPlace(number, settings.shards, "127.0.0.1", port, cores[number]),
-                f"rank-{number}",
-                "127.0.0.1",
-            ),
-            settings.fork_server,
-            os.getpid(),
-            resolve_queue=nowhere,
-            on_lost=lost.append,
-        )
-        for number in range(settings.shards)
-    ]
-    try:
-        await asyncio.gather(*(rank.start() for rank in ranks))
-        answers = await asked([await rank.endpoint() for rank in ranks], tiny)
-    finally:
-        await asyncio.gather(*(rank.stop() for rank in ranks))
-    assert lost == []
+async def answered(
+    settings: ExpertsConfig, tiny: TinyMoe, importer: Importer, lose: Lose | None = None
+) -> list[Answer]:
+    """By the ranks of one group, which are lost behind that where `lose` does it."""
+    lost = list[str]()
+    async with group(settings, importer, lost.append) as endpoints:
+        answers = await asked(endpoints, tiny)
+        assert lost == []
+        if lose is not None:
+            await lose(endpoints)
+    assert lose is not None or lost == []
     return answers
+
+
+async def halted(endpoints: list[Endpoint], tiny: TinyMoe, importer: Importer) -> None:
+    """Stop one engine core under load, as a machine's hiccup would."""
+    cores, segments = importer.cores(), linux_processes.shared_memory(importer.below())
+    assert (len(cores), len(segments) > 0) == (len(endpoints), True)
+    clients = [await EngineClient.open(*endpoint) for endpoint in endpoints]
+    try:
+        long = SamplingParams(max_tokens=900, temperature=0.0, ignore_eos=True)
+        jobs = [msgspec.structs.replace(job, sampling=long) for job in tiny.jobs[:4]]
+        streams = [(clients[i % 2], clients[i % 2].submit(job)) for i, job in enumerate(jobs)]
+        while any(not client.frames[stream].token_ids for client, stream in streams):
+            await asyncio.sleep(0.01)
+        os.kill(cores[1].pid, signal.SIGSTOP)
+        answers = [await client.wait(stream) for client, stream in streams]
+    finally:
+        for client in clients:
+            client.close()
+    assert all(answer.failed is not None and answer.failed.retryable for answer in answers)
+    assert {answer.failed.reason for answer in answers if answer.failed} == {Reason.ENGINE_LOST}
+    assert any("was stopped" in answer.failed.message for answer in answers if answer.failed)
+    await gone(importer)
+    assert [path for path in segments if path.exists()] == []
 
 
 def test_the_adapters_matter(tiny: TinyMoe) -> None:
@@ -124,19 +118,23 @@ def test_the_adapters_matter(tiny: TinyMoe) -> None:
     "layout",
     [
         {"max_adapters": 1, "max_kept_adapters": 1},
-        {"shards": 2},
+        {"shards": 2, "stuck_after_s": 2.0},
         {"tensor_parallel": 2, "expert_parallel": "on"},
     ],
     ids=["one rank", "DP2+EP2", "TP2+EP2"],
 )
-def test_tokens_are_transformers(tiny: TinyMoe, importer: str, layout: dict[str, Any]) -> None:
-    answers = asyncio.run(group(config(tiny, importer, **layout), tiny))
+def test_tokens_are_transformers(tiny: TinyMoe, importer: Importer, layout: dict[str, Any]) -> None:
+    async def lose(endpoints: list[Endpoint]) -> None:
+        await halted(endpoints, tiny, importer)
+
+    settings = config(tiny, importer, **layout)
+    answers = asyncio.run(answered(settings, tiny, importer, lose if settings.shards > 1 else None))
     assert [answer.failed for answer in answers if answer.failed] == []
     assert [answer.token_ids for answer in answers] == tiny.answers
 
 
 @pytest.fixture
-def on_two_nodes(tiny: TinyMoe, importer: str) -> Iterator[list[Endpoint]]:
+def on_two_nodes(tiny: TinyMoe, importer: Importer) -> Iterator[list[Endpoint]]:
     """A group that Serve placed on two Ray nodes: two raylets. They share the machine's memory and loopback: what is
     proven is placement, meeting and tokens, not a network between hosts."""
     small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
