@@ -6,7 +6,6 @@ calls: mux → on_frame → flow.accept → text.push → responder.delta. No ta
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -16,12 +15,12 @@ from ..errors import MeshError
 from ..link.messages import Acquire, FeedPart, Grant, Refuse, Release, StreamFailed, Submit
 from ..outcome import Outcome
 from ..request import FinishReason, TokenFrame, TokenLogprob
-from ..telemetry.names import ITL_BOUNDS_S
 from ..text.json_pieces import JsonPieces
 from .effects import AskLease, CloseStream, DropTicket, Effect, Finished, OpenStream, ReturnLease
 from .flow import ChoiceFlow
 from .migrate import Loss
 from .mux import Receiver
+from .pace import Pace
 from .stream import TextStage
 
 MOVES = frozenset(("lost", "handed_back", "preempted"))
@@ -58,21 +57,6 @@ class Observer(Protocol):
 Say = Callable[[int], None]
 """Sends one token to the client, in an event of its own. Raises KeyError, and sends nothing, for one whose text is not
 whole characters."""
-
-
-class Pace:
-    """A gap between two tokens, told from the times of the two frames that brought them, and where it is counted. All
-    streams of an engine's step waited alike: one of them works it out, the others find it here."""
-
-    __slots__ = ("bucket", "from_s", "gap_s", "to_s")
-
-    def __init__(self) -> None:
-        self.from_s = self.to_s = self.gap_s = 0.0
-        self.bucket = 0
-
-    def measure(self, from_s: float, to_s: float) -> None:
-        self.from_s, self.to_s, self.gap_s = from_s, to_s, to_s - from_s
-        self.bucket = bisect_left(ITL_BOUNDS_S, self.gap_s)
 
 
 _PACE = Pace()
