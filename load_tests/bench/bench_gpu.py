@@ -1,7 +1,7 @@
 """The mesh on GPUs: beside vLLM's own server, and when a rank is killed. Run it on a host with two GPUs:
 
     python -m load_tests.bench.bench_gpu compare --model FOLDER --out results.jsonl
-    python -m load_tests.bench.bench_gpu survive --model FOLDER --out results.jsonl
+    python -m load_tests.bench.bench_gpu survive --shards 1 --model FOLDER --out results.jsonl
 
 `compare`: data parallel attention and expert parallel MoE over both GPUs, twice: as the mesh (`expertmesh run --graph
 prod`) and as vLLM's own OpenAI server, each with engines and KV cache of its own on the same GPUs; only the one that

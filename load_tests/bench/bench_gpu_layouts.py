@@ -43,7 +43,6 @@ LOG_LINES = {
     "kv_tokens": r"GPU KV cache size: ([\d,]+) tokens",
     "experts_by": r"Using (\S+) \S+ MoE backend|Using (CompressedTensors\w+)",
 }
-BALANCE = re.compile(r"EPLB step: (\d+) .*?avg_tokens=([\d.]+), max_tokens=([\d.]+)")
 
 
 class Group:
@@ -102,11 +101,6 @@ class Group:
             if said := re.findall(pattern, text):
                 found[name] = said[-1] if isinstance(said[-1], str) else "".join(said[-1])
         return found
-
-    def imbalance(self) -> list[float]:
-        """Greatest over mean tokens of a rank, summed over layers: what vLLM's balancing has said so far, in order."""
-        text = self.logs[0].read_text(errors="replace")
-        return [round(float(most) / float(mean), 3) for _, mean, most in BALANCE.findall(text) if float(mean)]
 
     def tail(self) -> str:
         lines = [line for line in self.logs[-1].read_text(errors="replace").splitlines() if "Error" in line]
@@ -195,9 +189,6 @@ def take_turn(turn: Turn, up: dict[str, Group], number: int, out: Path) -> None:
             if number == 0 and lanes == levels[0]:  # kernels that compile when first met
                 measure(groups, lanes, ids, 77_000 + ids, out, round=-1)
             measure(groups, lanes, ids, 10_000 * number + lanes + 7 * ids, out, round=number)
-        for group in groups:
-            if said := group.imbalance():
-                write(out, phase="balance", layout=group.layout.name, round=number, max_over_mean=said)
     except (RuntimeError, ValueError, OSError) as error:
         write(
             out,

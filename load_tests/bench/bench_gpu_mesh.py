@@ -238,7 +238,7 @@ def gpu_memory() -> list[int]:
 
 
 def engines_up(port: int) -> int:
-    """How many engines the gateway's metrics page calls up; -1 when it does not answer."""
+    """How many engines every gateway calls up, by the metrics page of any; -1 when it does not answer."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {KEY}"}
     )
@@ -247,9 +247,11 @@ def engines_up(port: int) -> int:
             text = answer.read().decode()
     except (urllib.error.URLError, OSError):
         return -1
-    return sum(
-        float(value) == 1 for value in re.findall(r"^expertmesh_engine_up\{[^}]*\} (\S+)$", text, re.M)
-    )
+    up: dict[str, int] = {}
+    for labels, value in re.findall(r"^expertmesh_engine_up\{([^}]*)\} (\S+)$", text, re.M):
+        gateway = "".join(re.findall(r'\bgateway="([^"]*)"', labels))
+        up[gateway] = up.get(gateway, 0) + (float(value) == 1)
+    return min(up.values(), default=0)
 
 
 def save_logs(folder: Path, out: Path) -> None:

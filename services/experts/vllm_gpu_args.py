@@ -10,9 +10,6 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from ..config import ExpertsConfig
 
-BALANCE_LINES = 10
-"""How often between two rearrangements the log says how even the ranks' work is; each costs a small exchange."""
-
 
 def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
     """Set what a rank on GPUs needs. A rank with one GPU has its worker inside its engine core: one process, one
@@ -28,9 +25,8 @@ def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
         every = config.balance_every_steps
         args.enable_eplb = True
         args.eplb_config = EPLBConfig(
-            window_size=every, step_interval=every, num_redundant_experts=config.redundant_experts,
-            log_balancedness=True, log_balancedness_interval=max(1, every // BALANCE_LINES),
-        )  # fmt: skip
+            window_size=every, step_interval=every, num_redundant_experts=config.redundant_experts
+        )  # without its log of how even the work is: 0.26 compares layers there, not ranks
     if config.all_to_all:
         args.all2all_backend = config.all_to_all
     if config.tensor_parallel == 1:
