@@ -47,7 +47,7 @@ def dispatch(state: QueueState, now_s: float) -> int:
             if free or not _favour_light(state, now_s):
                 break
             continue
-        if refuse_late(state, entry, now_s, room_s=_room_s(state, entry, now_s)):
+        if refuse_late(state, entry, now_s, _room_s(state, entry, now_s)):
             num_late += 1
             continue
         urgent = calls_back or bands.all[entry.band].config.pauses_lower

@@ -130,9 +130,7 @@ class LengthBook:
         self._bands = [Lengths() for _ in range(num_bands)]
         self._tenants: OrderedDict[tuple[str, int], Lengths] = OrderedDict()
 
-    def learn(
-        self, tenant: str, band: int, tokens: int, max_tokens: int, *, whole: bool, now_s: float
-    ) -> None:
+    def learn(self, tenant: str, band: int, tokens: int, max_tokens: int, whole: bool, now_s: float) -> None:
         """An answer of the tenant ended (`whole`) or was cut after `tokens`."""
         self._bands[band].learn(tokens, max_tokens, whole, now_s)
         key = tenant, band

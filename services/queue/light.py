@@ -52,36 +52,42 @@ class TenantSlots:
         self.total_running = 0
         self.ages = Ages()
 
-    def wait(self, entry: Entry, change: int) -> None:
-        """A request of the tenant begins (+1) or ends (-1) to wait."""
-        row = self.rows.get(entry.tenant) or self._new_row(entry)
+    def wait(self, entry: Entry) -> None:
+        """A request of the tenant begins to wait."""
+        tenant, arrived_s = entry.tenant, entry.arrived_s
+        row = self.rows.get(tenant) or self._new_row(tenant)
         row.weight = entry.weight
-        row.waiting += change
-        if change > 0:
-            row.waiting_tokens += entry.wanted_tokens
-            self.ages.add(entry.arrived_s)
-            if row.waiting == 1 or entry.arrived_s < row.since_s:
-                row.since_s = entry.arrived_s
-        else:
-            row.waiting_tokens -= entry.wanted_tokens
-            self.ages.remove(entry.arrived_s)
-        if row.waiting > LIGHT_WAITING:
-            if row.waiting == LIGHT_WAITING + 1:
-                self.light.pop(entry.tenant, None)
-                if row.running >= MIN_HELD:
-                    self.heavy.add(entry.tenant)
-            return
-        self.heavy.discard(entry.tenant)
-        if row.waiting:
-            self.light[entry.tenant] = None
-        else:
-            self.light.pop(entry.tenant, None)
+        row.waiting += 1
+        row.waiting_tokens += entry.wanted_tokens
+        self.ages.add(arrived_s)
+        if row.waiting == 1 or arrived_s < row.since_s:
+            row.since_s = arrived_s
+        if row.waiting <= LIGHT_WAITING:
+            self.light[tenant] = None
+        elif row.waiting == LIGHT_WAITING + 1:
+            del self.light[tenant]
+            if row.running >= MIN_HELD:
+                self.heavy.add(tenant)
+
+    def leave(self, entry: Entry) -> None:
+        """A request of the tenant waits no more."""
+        tenant = entry.tenant
+        row = self.rows[tenant]
+        row.weight = entry.weight
+        row.waiting -= 1
+        row.waiting_tokens -= entry.wanted_tokens
+        self.ages.remove(entry.arrived_s)
+        if row.waiting == LIGHT_WAITING:
+            self.light[tenant] = None
+            self.heavy.discard(tenant)
+        elif not row.waiting:
+            del self.light[tenant]
             if not row.running:
-                del self.rows[entry.tenant]
+                del self.rows[tenant]
 
     def take(self, entry: Entry) -> None:
         """A lease begins."""
-        row = self.rows.get(entry.tenant) or self._new_row(entry)
+        row = self.rows.get(entry.tenant) or self._new_row(entry.tenant)
         row.weight = entry.weight
         row.running += 1
         self.total_running += 1
@@ -103,8 +109,8 @@ class TenantSlots:
         if not row.waiting and not row.running:
             del self.rows[entry.tenant]
 
-    def _new_row(self, entry: Entry) -> TenantShare:
-        row = self.rows[entry.tenant] = TenantShare()
+    def _new_row(self, tenant: str) -> TenantShare:
+        row = self.rows[tenant] = TenantShare()
         return row
 
     def check_integrity(self) -> None:

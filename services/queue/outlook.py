@@ -71,10 +71,6 @@ class Outlook:
         """Call on every tick: what engines make of a token now."""
         self._token_s = self._fleet.token_s(now_s)
 
-    def learn(self, entry: Entry, tokens: int, whole: bool, now_s: float) -> None:
-        """The answer is over: whole, or cut after `tokens`."""
-        self.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, whole=whole, now_s=now_s)
-
     def least_s(self, entry: Entry, token_s: float, now_s: float) -> float:
         """Seconds that the rest of the answer takes at least once it begins, or goes on."""
         if token_s <= 0.0:

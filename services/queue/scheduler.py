@@ -176,11 +176,11 @@ class Scheduler(EngineMoves):
         if message.outcome == "completed":
             state.counts[entry.band].completed += 1
             state.learn_output(tokens)
-            state.outlook.learn(entry, tokens, True, now_s)
+            state.outlook.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, True, now_s)
         elif message.outcome == "cancelled":
             state.counts[entry.band].cancelled += 1
         if message.outcome in ("cancelled", "evicted"):
-            state.outlook.learn(entry, tokens, False, now_s)
+            state.outlook.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, False, now_s)
         if entry.engine is not None and entry.state == LEASED:
             entry.engine.model.lease_ended(now_s - entry.granted_s)
         engine = entry.engine

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 START_AFTER_S = 3.0
 """After the queue itself: a mesh that starts has more urgent things to load."""
-
+SUCCEED_AFTER_S = 0.5
+"""After one that went on where another died: its clients have come back by then, and who kills one may kill two."""
 
 TITLE = "queue-standby"
 """What `ps -o comm` shows of one that is ready."""

@@ -101,7 +101,7 @@ class QueueState:
         self.bands.add(entry)
         self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.add(entry, begin_by_s)
-        self.slots[entry.band].wait(entry, +1)
+        self.slots[entry.band].wait(entry)
         self.resuming += entry.pinned
         self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
 
@@ -109,7 +109,7 @@ class QueueState:
         """The entry left its lane (which knows already)."""
         self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.remove(entry)
-        self.slots[entry.band].wait(entry, -1)
+        self.slots[entry.band].leave(entry)
         self.resuming -= entry.pinned
 
     def drop(self, entry: Entry) -> None:
@@ -146,9 +146,10 @@ class QueueState:
             self.charge(entry, self.prices.input_token * entry.prompt_tokens)
         if entry.protected:
             self.outlook.pauses.seen(now_s - entry.asked_s, now_s)
+        counts = entry.counts
+        counts.granted += 1
+        counts.wait_sum_s += entry.wait_s
         self.counts[entry.band].waited(entry.wait_s)
-        entry.counts.granted += 1
-        entry.counts.wait_sum_s += entry.wait_s
         self.tell_grant(entry)
 
     def tell_grant(self, entry: Entry) -> None:

@@ -26,7 +26,7 @@ from . import standby
 from .authority import QueueAuthority
 from .keeper import Answer, Question
 from .rollout.operations import Wish
-from .standby import Inheritance, Standby
+from .standby import START_AFTER_S, SUCCEED_AFTER_S, Inheritance, Standby
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class QueueProcess:
             self._config.model_dump_json().encode(),
         )  # fmt: skip
         self._standby = Standby(name, owner_pid, told)
-        self._standby.start_later()
+        self._standby.start_later(SUCCEED_AFTER_S if self._heir_of is not None else START_AFTER_S)
 
     def close(self) -> None:
         """The end, in order."""

@@ -37,9 +37,16 @@ def pick(
     Engines that the request lost before are used only when no other engine would suit, free or not.
     """
     wanted = entry.wanted_tokens
-    open_ones = [  # the comparison first: under load nearly all are full, and a call costs ten times as much
-        e for e in engines if e.used < e.capacity and e.has_room(wanted, at_once) and suits(entry, e, pool_of)
-    ]
+    open_ones: list[EngineState] = []
+    for (
+        engine
+    ) in engines:  # the comparison first: under load nearly all are full, and a call costs ten times as much
+        if (
+            engine.used < engine.capacity
+            and engine.has_room(wanted, at_once)
+            and suits(entry, engine, pool_of)
+        ):
+            open_ones.append(engine)
     if entry.avoid and open_ones:
         better = [e for e in open_ones if not_avoided(entry, e)]
         if better or any(suits(entry, e, pool_of) and not_avoided(entry, e) for e in engines):

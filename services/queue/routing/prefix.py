@@ -34,12 +34,11 @@ class PrefixIndex:
     def learn(self, prefix: tuple[int, ...], bit: int) -> None:
         """A prompt with this prefix went to the engine `bit`."""
         holders = self._holders
-        known, touch = holders.get, holders.move_to_end
         for value in prefix:
-            mask = known(value, 0)
+            mask = holders.get(value, 0)
             if not mask & bit:
                 holders[value] = mask | bit
-            touch(value)
+            holders.move_to_end(value)
         while len(holders) > self.capacity:
             holders.popitem(last=False)
 
