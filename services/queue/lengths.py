@@ -45,23 +45,30 @@ def floor_of(index: int) -> int:
 class Survival:
     """Ends and cuts per bucket, and the bucket that all but SHORTER of what ends reach."""
 
-    __slots__ = ("_cut", "_ended")
+    __slots__ = ("_cut", "_ended", "_first", "_total")
 
     def __init__(self, num_buckets: int) -> None:
         self._ended = [0.0] * num_buckets
         self._cut = [0.0] * num_buckets
+        self._first = num_buckets  # no bucket below has any
+        self._total = 0.0
 
     def add(self, index: int, whole: bool) -> None:
         (self._ended if whole else self._cut)[index] += 1.0
+        self._total += 1.0
+        if index < self._first:
+            self._first = index
 
     def forget_half(self) -> None:
         self._ended = [count / 2 for count in self._ended]
         self._cut = [count / 2 for count in self._cut]
+        self._total = sum(self._ended) + sum(self._cut)
 
     def least(self) -> int:
         """Index of the bucket; 0 without data."""
-        left, alive, last = sum(self._ended) + sum(self._cut), 1.0, 0
-        for index, (ended, cut) in enumerate(zip(self._ended, self._cut, strict=True)):
+        left, alive, last = self._total, 1.0, 0
+        for index in range(self._first, len(self._ended)):
+            ended, cut = self._ended[index], self._cut[index]
             if ended or cut:
                 if left < 0.5:
                     break
