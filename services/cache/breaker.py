@@ -1,11 +1,11 @@
 """When to stop asking a store that does not answer, and when to try again. Pure: times and verdicts.
 
 Rules: knows nothing of stores. Closed lets everything through. It opens when the connection is lost, or after
-`trip_after` failures in a row over at least `silent_s` without one success: each failure is bounded anyway, and on
-a starved host three late answers in a row are ordinary. While open nobody pays anything; after a pause one probe
-(half-open) decides. The pause doubles while the circuit trips again soon after closing, so that a store which
-answers probes but not work is asked for `silent_s` per pause, and never exceeds `max_pause_s`, so that hits are
-back within seconds.
+`trip_after` failures in a row that span at least `silent_s`: each failure is bounded anyway, and on a starved host
+three late answers in a row are ordinary, also after a time in which nobody asked. While open nobody pays anything;
+after a pause one probe (half-open) decides. The pause doubles while the circuit trips again soon after closing, so that
+a store which answers probes but not work is asked for `silent_s` per pause, and never exceeds `max_pause_s`, so that
+hits are back within seconds.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ class Breaker:
         self._min_pause_s, self._max_pause_s = min_pause_s, max_pause_s
         self._pause_s = min_pause_s
         self._failures = 0
-        self._good_s = float("-inf")
+        self._failing_s = float("-inf")
         self._closed_s = float("-inf")
         self._retry_s = 0.0
 
     def succeeded(self, now_s: float) -> None:
         """An answer came in time."""
         self._failures = 0
-        self._good_s = now_s
         if self.state == "half_open":
             self.state, self._closed_s = "closed", now_s
 
     def failed(self, now_s: float, *, fatal: bool = False) -> bool:
         """No answer in time, or (`fatal`) no connection. True when this opened the circuit."""
         self._failures += 1
+        if self._failures == 1:
+            self._failing_s = now_s
         if self.state == "open":
             return False
-        enough = self._failures >= self._trip_after and now_s - self._good_s >= self._silent_s
+        enough = self._failures >= self._trip_after and now_s - self._failing_s >= self._silent_s
         if self.state == "closed" and not fatal and not enough:
             return False
         relapse = self.state == "half_open" or now_s - self._closed_s < 2 * self._max_pause_s

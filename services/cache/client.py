@@ -283,6 +283,8 @@ class CacheClient:
 
     def _too_late(self, call: Call) -> None:
         call.state = "late"
+        if not self._in_vain:
+            self._heard_s = max(self._heard_s, call.asked_s)  # before that it was not asked
         self._in_vain += 1
         now_s = asyncio.get_running_loop().time()
         if self._in_vain >= PATIENCE and now_s - self._heard_s >= SILENT_S:

@@ -26,7 +26,14 @@ def test_late_answers_among_good_ones_do_not_open_it() -> None:
         for _ in range(8):
             now_s += 0.01
             assert not breaker.failed(now_s)
-    assert breaker.failed(now_s + 0.03)
+    assert breaker.failed(now_s + 0.05)
+
+
+def test_a_time_in_which_nobody_asked_is_no_silence() -> None:
+    breaker = Breaker(trip_after=3, silent_s=0.1)
+    breaker.succeeded(0.0)
+    assert not any(breaker.failed(60.0 + 0.001 * number) for number in range(20))
+    assert breaker.failed(60.2)
 
 
 def test_one_probe_decides() -> None:

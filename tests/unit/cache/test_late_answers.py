@@ -162,12 +162,15 @@ def test_a_kept_answer_that_comes_late_still_serves_before_the_first_token(fed: 
     run(go())
 
 
-def test_a_cache_that_says_nothing_is_soon_not_waited_for_until_it_answers_in_time() -> None:
+def test_a_cache_that_says_nothing_is_soon_not_waited_for_until_it_answers_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.cache.client.SILENT_S", 0.0)
+
     async def go() -> None:
         store = Gated()
         async with mesh(gateways=1, store=store, config=QUICK) as m:
             client = m.gateways[0]
-            client._heard_s = float("-inf")  # pyright: ignore[reportPrivateUsage]
             for number in range(PATIENCE):
                 assert not client._asks_again_s  # pyright: ignore[reportPrivateUsage]
                 await late_leader(m, 0, number)
@@ -186,5 +189,19 @@ def test_a_cache_that_says_nothing_is_soon_not_waited_for_until_it_answers_in_ti
             found = await client.lookup(key_of(101))
             assert isinstance(found, Leading)
             assert not found.bypass
+
+    run(go())
+
+
+def test_a_time_in_which_it_was_not_asked_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.cache.client.SILENT_S", 3600.0)
+
+    async def go() -> None:
+        async with mesh(gateways=1, store=Gated(), config=QUICK) as m:
+            client = m.gateways[0]
+            client._heard_s = float("-inf")  # pyright: ignore[reportPrivateUsage]
+            for number in range(2 * PATIENCE):
+                await late_leader(m, 0, number)
+            assert not client._asks_again_s  # pyright: ignore[reportPrivateUsage]
 
     run(go())
