@@ -87,8 +87,6 @@ class CacheClient:
         counts = {name: value for part in parts for name, value in part.counts().items()}
         return msgspec.convert({"linked": self.linked, **counts}, ClientStats)
 
-    # looking up ----------------------------------------------------------------------------------------
-
     def lookup_local(self, key: CacheKey) -> CachedAnswer | None:
         """An answer in this process, or None."""
         return None if self._link is None else self._local.get(key, self._clock.now_s())
