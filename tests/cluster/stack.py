@@ -31,6 +31,11 @@ def wait_for(condition: Callable[[], bool], what: str, within_s: float = 60.0) -
         time.sleep(0.05)
 
 
+def _as_a_terminal_would() -> None:
+    """What a script starts with `&` ignores SIGINT, and so does all that it starts: Python's Ctrl-C, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Stack:
     """One running mesh. `command` is what follows `expertmesh`'s folder: ("expertmesh", "run", …)."""
 
@@ -65,6 +70,7 @@ class Stack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_as_a_terminal_would,
             )
 
     @property

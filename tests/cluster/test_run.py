@@ -6,8 +6,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,11 +127,6 @@ def test_serve_run_alone_leaves_the_port_to_our_gateway(tmp_path: Path) -> None:
         assert status == 200
         assert stack.pids("Proxy") == []
     finally:
-        stack.process.send_signal(signal.SIGINT)
-        # Ray was once seen to lose an interrupt that came as it said "ready": nothing was said, and nothing ended.
-        # Who is not heard presses again.
-        with suppress(subprocess.TimeoutExpired):
-            stack.process.wait(30.0)
         stack.stop(signal.SIGINT)
         for pid in stack.pids():  # `serve run` has no guard: its Ray is ours to end
             os.kill(pid, signal.SIGKILL)
