@@ -21,7 +21,8 @@ SEEDS   ?= 2000
 USERS   ?= 8
 SECONDS_OF_LOAD ?= 60
 
-.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache bench-hostile fuzz twin chaos soak clean
+.PHONY: help run test test-unproven unit bench load lint proto bench-queue bench-gateway bench-cache bench-hostile fuzz twin \
+        chaos soak clean
 help:
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -29,13 +30,16 @@ run: $(STAMPS)/project ## talk to a real mixture-of-experts model (ARGS='--graph
 	@exec $(BIN)/expertmesh run $(ARGS)
 
 # The infrastructure's tests wait for a fake AWS most of the time: they run beside the others, which go first. With
-# ARGS, which name tests of ours, they are left out.
+# ARGS, which name tests of ours, they are left out. What failed is said once more at the very end.
 test: $(STAMPS)/dev ## the tests that need no GPU, less those in tests/unproven.txt; Terraform's beside them
-	@said=$$(mktemp); nice -n 10 $(if $(ARGS),echo left out because of ARGS,make infra-test) >$$said 2>&1 </dev/null & infra=$$!; \
-	trap 'kill $$infra 2>/dev/null; rm -f $$said' EXIT; \
-	failed=0; $(PY) -m pytest -m "not gpu and not unproven" $(ARGS) || failed=$$?; \
+	@logs=$$(mktemp -d); \
+	nice -n 10 $(if $(ARGS),echo left out because of ARGS,make infra-test) >$$logs/infra 2>&1 </dev/null & infra=$$!; \
+	trap 'kill $$infra 2>/dev/null || true; rm -rf $$logs' EXIT; \
+	failed=0; colour=no; if [ -t 1 ]; then colour=yes; fi; \
+	$(PY) -m pytest -m "not gpu and not unproven" --color=$$colour $(ARGS) | tee $$logs/ours || failed=$$?; \
 	printf '\033[1m==> %s\033[0m\n' "Terraform (make infra-test)"; \
-	wait $$infra || failed=$$?; cat $$said; exit $$failed
+	if wait $$infra; then tail -n 1 $$logs/infra; else failed=$$?; cat $$logs/infra; fi; \
+	if grep -q 'short test summary' $$logs/ours; then sed -n '/short test summary/,$$p' $$logs/ours; fi; exit $$failed
 
 test-unproven: $(STAMPS)/dev ## tests that were not yet seen to pass (tests/unproven.txt)
 	@$(PY) -m pytest -m "unproven and not gpu" $(ARGS)
