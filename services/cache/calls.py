@@ -10,17 +10,18 @@ from collections.abc import Callable
 
 import msgspec
 
+from ..clock import Clock
 from ..errors import MeshError, RequestError
 from ..link.messages import CacheLeave
 from ..outcome import Reason
 from .key import CacheKey
+from .patience import Patience
 from .seat import Seat
 
-SHARE, GRACE_SHARE, GRACES = 0.9, 0.5, 4
-"""Of `store_timeout_s`: what a look-up waits (the rest is ours), and what it waits once more, up to `GRACES` times,
-when the event loop comes to its bound later than `LAG_S`. Event loops run timers before they read sockets, so without
-that 1,000 requests that arrive in one burst of 12 ms all miss an answer that is there."""
-LAG_S = 0.0005
+SHARE, GRACE_SHARE, GRACES = 0.7, 0.5, 4
+"""Of `store_timeout_s`: what a look-up waits (the rest is the timer's, which may come half a millisecond late), and
+what it waits once more, up to `GRACES` times, when the event loop was busy (patience.py): without that 1,000 requests
+that arrive in one burst of 12 ms all miss an answer that is there."""
 PATIENCE = 3
 SILENT_S, PAUSE_S = 0.02, 0.1
 """A Cache that let so many look-ups in a row wait in vain, and said nothing at all for `SILENT_S` (one hiccup makes all
@@ -35,7 +36,9 @@ class Call:
     (this gateway has the right to store), "following" (another gateway generates).
     """
 
-    __slots__ = ("_timer", "asked_s", "call_id", "key", "seat", "state", "wanted")
+    __slots__ = (
+        "_clock", "_patience", "_timer", "_too_late", "asked_s", "call_id", "key", "seat", "state", "wanted",
+    )  # fmt: skip
 
     def __init__(self, call_id: int, key: CacheKey, seat: Seat) -> None:
         self.call_id = call_id
@@ -46,9 +49,12 @@ class Call:
         self.asked_s = asyncio.get_running_loop().time()
         self._timer: asyncio.TimerHandle | None = None
 
-    def wait(self, timeout_s: float, too_late: Callable[[Call], None]) -> None:
-        """Call `too_late` when the bound has passed and the event loop had time to hear an answer."""
-        self._wait(SHARE * timeout_s, timeout_s, GRACES, too_late)
+    def wait(self, timeout_s: float, clock: Clock, too_late: Callable[[Call], None]) -> None:
+        """Call `too_late` when the bound has passed by `clock` and the event loop had time to hear an answer."""
+        bound_s = SHARE * timeout_s
+        self._clock, self._too_late = clock, too_late
+        self._patience = Patience(clock.now_s(), bound_s, grace_s=GRACE_SHARE * timeout_s, num_graces=GRACES)
+        self._timer = asyncio.get_running_loop().call_later(bound_s, self._due)
 
     def answered(self) -> None:
         """Nobody waits any more. Idempotent."""
@@ -56,17 +62,12 @@ class Call:
             self._timer.cancel()
             self._timer = None
 
-    def _wait(self, bound_s: float, timeout_s: float, graces: int, too_late: Callable[[Call], None]) -> None:
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + bound_s
-
-        def due() -> None:
-            if graces and loop.time() - due_s > LAG_S:  # we were busy: the question may not even have left
-                self._wait(GRACE_SHARE * timeout_s, timeout_s, graces - 1, too_late)
-            else:
-                too_late(self)
-
-        self._timer = loop.call_later(bound_s, due)
+    def _due(self) -> None:
+        more_s = self._patience.more_s(self._clock.now_s())
+        if more_s:
+            self._timer = asyncio.get_running_loop().call_later(more_s, self._due)
+        else:
+            self._too_late(self)
 
 
 class ClientStats(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from .key import CacheKeys
 from .memory_store import MemoryStore
 from .store import ResponseStore
 
-READ_SHARE = 0.6
-"""Of `store_timeout_s`, the gateway's bound: the rest is the way to the Cache and back."""
+READ_SHARE = 0.5
+"""Of `store_timeout_s`, the gateway's bound: the rest is the timer's and the way to the Cache and back."""
 
 
 def cache_keys(config: CacheConfig) -> CacheKeys:

@@ -46,7 +46,7 @@ class RedisStore:
         url: str,
         seal_root: bytes,
         *,
-        read_timeout_s: float = 0.0012,
+        read_timeout_s: float = 0.001,
         clock: Clock | None = None,
         breaker: Breaker | None = None,
     ) -> None:

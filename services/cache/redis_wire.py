@@ -16,7 +16,10 @@ from typing import cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
-LAG_S = 0.0005
+from ..clock import Clock, SystemClock
+from .patience import Patience
+
+GRACE_S = 0.0005
 Command = tuple[bytes | int, ...]
 _pack = cast(Callable[[Command], bytes], hiredis.pack_command)  # its stub says: a tuple of one
 Replies = list[object]
@@ -36,10 +39,10 @@ Told = Callable[["Replies | WireError"], None]
 class Ask:
     """Commands under way: `told` is called once, and None from then on."""
 
-    __slots__ = ("num", "replies", "timer", "told")
+    __slots__ = ("num", "patience", "replies", "timer", "told")
 
-    def __init__(self, num: int, told: Told) -> None:
-        self.num, self.told = num, cast("Told | None", told)
+    def __init__(self, num: int, told: Told, patience: Patience) -> None:
+        self.num, self.told, self.patience = num, cast("Told | None", told), patience
         self.replies: Replies = []
         self.timer: asyncio.TimerHandle | None = None
 
@@ -54,8 +57,9 @@ class Ask:
 class RedisWire(asyncio.Protocol):
     """One connection. `is_open` until it is lost; then it is thrown away."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self.is_open = False
+        self._now_s = (clock or SystemClock()).now_s
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._asks: deque[Ask] = deque()
@@ -68,9 +72,9 @@ class RedisWire(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             told(WireError("not connected"))
             return
-        ask = Ask(len(commands), told)
-        due_s = self._loop.time() + timeout_s
-        ask.timer = self._loop.call_at(due_s, self._expire, ask, due_s, timeout_s)
+        patience = Patience(self._now_s(), timeout_s, grace_s=min(timeout_s, GRACE_S), num_graces=1)
+        ask = Ask(len(commands), told, patience)
+        ask.timer = self._loop.call_later(timeout_s, self._expire, ask)
         self._asks.append(ask)
         self._transport.write(b"".join([_pack(command) for command in commands]))
 
@@ -89,9 +93,10 @@ class RedisWire(asyncio.Protocol):
         self.ask(commands, timeout_s, told)
         return future
 
-    def _expire(self, ask: Ask, due_s: float, timeout_s: float) -> None:
-        if self._loop.time() - due_s > LAG_S:  # the event loop was busy: read what has come before giving up
-            ask.timer = self._loop.call_later(min(timeout_s, LAG_S), self._expire, ask, float("inf"), 0.0)
+    def _expire(self, ask: Ask) -> None:
+        more_s = ask.patience.more_s(self._now_s())
+        if more_s:
+            ask.timer = self._loop.call_later(more_s, self._expire, ask)
         else:
             ask.tell(WireError("no reply in time"))
 

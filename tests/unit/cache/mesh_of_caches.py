@@ -4,6 +4,7 @@ tests."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,6 @@ from services.cache.memory_store import MemoryStore
 from services.cache.seat import Following, Leading, Seat
 from services.cache.store import Found, ResponseStore
 from services.cache.value import CachedAnswer, CachedChoice
-from services.clock import VirtualClock
 from services.config import CacheConfig
 from services.errors import MeshError
 from services.link.messages import FeedPart
@@ -42,6 +42,22 @@ def key_of(prompt: int = 1, tenant: str = "acme", person: str = "", model: str =
 
 def part(number: int, finish: str | None = None) -> FeedPart:
     return FeedPart(0, (number,), finish)
+
+
+class RunningClock:
+    """The machine's time, as look-ups wait by it, which tests put forward."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def wall_s(self) -> float:
+        return time.time() + self._ahead_s
+
+    def advance(self, by_s: float) -> None:
+        self._ahead_s += by_s
 
 
 class Watcher:
@@ -78,7 +94,7 @@ class Mesh:
     """`gateways` clients of one authority. `until` waits for a condition by letting the loop turn."""
 
     def __init__(self, store: ResponseStore | None, gateways: int, config: CacheConfig) -> None:
-        self.clock = VirtualClock()
+        self.clock = RunningClock()
         self.store = store or MemoryStore(clock=self.clock)
         self.config = config
         self.authority = Authority(self.store, config, self.clock)
