@@ -122,7 +122,7 @@ class CacheClient:
         call = Call(next(self._ids), key, seat)
         self._calls[call.call_id] = self._by_wire[key.wire] = call
         self._link.send(CacheGet(call.call_id, key.wire, True, key.person, rank, refresh))
-        call.wait(self._config.store_timeout_s, self._too_late)
+        call.wait(self._config.store_timeout_s, self._clock, self._too_late)
         seat.told = told
         return Asking(seat)
 
