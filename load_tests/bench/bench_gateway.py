@@ -85,10 +85,28 @@ class Bench:
         if out["failed"]:
             self.note(f"failed streams, c={concurrency}", label, out["failed"])
 
+    def idle(self, arm: Arm, label: str) -> float:
+        """Share of a core that an arm takes without any request, its engine left out."""
+        pids = [pid for part, of_part in arm.parts().items() if part != "engine" for pid in of_part]
+        before, from_s = cpu_s(pids), time.monotonic()
+        time.sleep(self.args.seconds / 2)
+        share = (cpu_s(pids) - before) / (time.monotonic() - from_s)
+        self.note("idle: CPU ms per second, all but the engine", label, share * 1e3)
+        return share
+
     def unary(
-        self, arm: Arm, label: str, path: str, what: str, concurrency: int, seed: int, *arguments: str
+        self,
+        arm: Arm,
+        label: str,
+        path: str,
+        what: str,
+        concurrency: int,
+        seed: int,
+        idle: float,
+        *arguments: str,
     ) -> None:
-        """CPU per whole request, closed loop."""
+        """CPU per whole request, closed loop. An engine that answers 60 such requests per second has each of them pay a
+        60th of what the arm takes `idle`: so that is also taken off."""
         parts = arm.parts()
         before, from_s = {part: cpu_s(pids) for part, pids in parts.items()}, time.monotonic()
         client = self.client(
@@ -106,6 +124,12 @@ class Bench:
                 f"{what}: CPU µs, all but the engine",
                 label,
                 sum(v for p, v in spent.items() if p != "engine"),
+            )
+            idle_us = idle * (to_s - from_s) / done * 1e6
+            self.note(
+                f"{what}: CPU µs, all but the engine, idle taken off",
+                label,
+                sum(v for p, v in spent.items() if p != "engine") - idle_us,
             )
             if len(spent) > 1:
                 for part, value in spent.items():
@@ -191,19 +215,10 @@ def phase_instant(bench: Bench, args: argparse.Namespace) -> None:
         print(f"round {number + 1} of {args.rounds}, instant", flush=True)
         for arm, label, path in arms:
             with arm.running():
-                bench.unary(arm, label, path, "1 KB, 16 tokens", 16, number)
-                bench.unary(
-                    arm,
-                    label,
-                    path,
-                    "220 KB, 1 token",
-                    8,
-                    number,
-                    "--prompt-bytes",
-                    "220000",
-                    "--tokens",
-                    "1",
-                )
+                idle = bench.idle(arm, label)
+                bench.unary(arm, label, path, "1 KB, 16 tokens", 16, number, idle)
+                large = ("--prompt-bytes", "220000", "--tokens", "1")
+                bench.unary(arm, label, path, "220 KB, 1 token", 8, number, idle, *large)
 
 
 def serve_arms(bench: Bench, step_s: float) -> list[tuple[Arm, str, str]]:

@@ -6,6 +6,8 @@ salt is the first link of the chain.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 
 class PrefixCache:
     """Holds up to `max_blocks` block hashes of `block_tokens` tokens each."""
@@ -14,7 +16,8 @@ class PrefixCache:
         self._max_blocks = max_blocks
         self._block_bytes = block_tokens * 4
         self.block_tokens = block_tokens
-        self._blocks: dict[int, None] = {}
+        # Not a dict: to find the oldest entry of one, all that went before it are passed (3 to 35 ms for 220 KB).
+        self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def use(self, prompt_ids: bytes, salt: str) -> int:
         """Number of leading tokens held before; holds all whole blocks of the prompt after. O(blocks)."""
@@ -23,13 +26,13 @@ class PrefixCache:
         for at in range(0, len(prompt_ids) - size, size):  # the last token is always computed
             chained = hash((chained, prompt_ids[at : at + size]))
             if chained in blocks:
-                del blocks[chained]  # moves to the young end below
+                blocks.move_to_end(chained)
                 held += still
             else:
+                blocks[chained] = None
                 still = False
-            blocks[chained] = None
         while len(blocks) > self._max_blocks:
-            del blocks[next(iter(blocks))]
+            blocks.popitem(last=False)
         return held * self.block_tokens
 
     def __len__(self) -> int:
