@@ -11,7 +11,6 @@ standing objects out of the collector's sight.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import signal
 import sys
@@ -23,7 +22,7 @@ import msgspec
 import uvloop
 
 from services.experts.engine import Engine, ModelCard, Sink, StreamError
-from services.gateway import json_key_store
+from services.gateway import json_key_store, memory
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
 from services.link.asyncio_link import Resolve
@@ -34,7 +33,6 @@ from tests.mesh.local_mesh import KEYS, LocalMesh, sim_config
 from .processes import Group, wait_http
 
 KEY = KEYS["acme"]
-YOUNG_OBJECTS = 20_000  # as services/gateway/deployment.py
 
 
 class Rig(NamedTuple):
@@ -149,9 +147,7 @@ async def gateway(folder: Path, config: dict[str, Any]) -> None:
         Peers(at("queue"), at("cache"), card, policy, journal=at("journal")),
     )
     await node.start()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    memory.settle()
     print(node.http_port, node.grpc_port, flush=True)
     await until_told_to_end()
     await node.stop(0.2)

@@ -12,7 +12,6 @@ starts no proxy where `HTTPOptions.host` is None, and it reads that default afte
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,6 +30,7 @@ from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
 from ..queue.rollout.operations import Wish
+from . import memory
 from .grpc_tls import ONLY_TLS_1_3
 from .node import GatewayNode, Peers
 from .operator_routes import CacheOperations, Figures, PurgeWish
@@ -43,7 +43,6 @@ T = TypeVar("T")
 
 START_TIMEOUT_S = 30.0
 LOOP_STUCK_S = 5.0
-YOUNG_OBJECTS = 20_000
 
 
 class Gateway:
@@ -98,11 +97,7 @@ class Gateway:
         self._thread.start()
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._on_data_plane(self._node.start())
-        # What is there now stays: the collector need not look at it again, nor at every 700th object of a request
-        # whose objects nearly all die by their reference counts. It took 8% of the gateway's time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+        memory.settle()
 
     async def check_health(self) -> None:
         """Raises when the data plane's event loop stands still. Not ready is not unhealthy: see /readyz."""
