@@ -208,7 +208,7 @@ class Stream:
                 + data
             )
             status = (await reader.readline()).split()
-            if not status:
+            if len(status) < 3:
                 raise ConnectionError("closed before an answer")
             self._met(f"status {status[1].decode()}")
             if status[1] != b"200":
@@ -250,7 +250,7 @@ class Stream:
 
     async def _read_events(self, reader: asyncio.StreamReader) -> None:
         event_id = self.last_id
-        while line := await reader.readline():
+        while (line := await reader.readline()).endswith(b"\n"):  # half a line is a lost connection
             if line.startswith(b"data: {"):
                 now_s = time.monotonic()
                 event = orjson.loads(line[6:])
