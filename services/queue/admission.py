@@ -44,7 +44,7 @@ def check_fields(message: Acquire) -> Verdict:
     return None
 
 
-_FINE_PER_S = 4
+_FINE_PER_S = 4.0
 _COARSE = 64
 _NOTHING = 1e-6
 
@@ -68,8 +68,17 @@ class CostByDeadline:
         if fine > self._last:
             self._last = fine
         self._total += cost
-        _count(self._fine, fine, cost)
-        _count(self._coarse, fine // _COARSE, cost)
+        left = self._fine.get(fine, 0.0) + cost
+        if left > _NOTHING:
+            self._fine[fine] = left
+        else:
+            self._fine.pop(fine, None)
+        coarse = fine // _COARSE
+        left = self._coarse.get(coarse, 0.0) + cost
+        if left > _NOTHING:
+            self._coarse[coarse] = left
+        else:
+            self._coarse.pop(coarse, None)
 
     def before(self, deadline_s: float) -> float:
         """Cost of those whose deadlines lie in earlier quarters of a second."""
@@ -82,14 +91,6 @@ class CostByDeadline:
         if until <= self._last:
             after += sum(cost for key, cost in self._coarse.items() if key > coarse)
         return max(0.0, self._total - after)
-
-
-def _count(table: dict[int, float], key: int, cost: float) -> None:
-    left = table.get(key, 0.0) + cost
-    if left > _NOTHING:
-        table[key] = left
-    else:
-        table.pop(key, None)
 
 
 class TenantBacklog:
@@ -109,11 +110,13 @@ class Backlog:
         self.count = [0] * num_bands
         self.tokens = [0] * num_bands
         self.cost = [0.0] * num_bands
-        self.total = 0
-        self.total_tokens = 0
-        self.total_cost = 0.0
         self.by_tenant: dict[str, TenantBacklog] = {}
         """Only tenants that wait."""
+
+    @property
+    def total(self) -> int:
+        """How many wait."""
+        return sum(self.count)
 
     def cost_ahead(self, band: int) -> float:
         """Expected cost of everything that waits in this band and above."""
@@ -129,9 +132,6 @@ class Backlog:
         self.count[band] += 1
         self.tokens[band] += tokens
         self.cost[band] += cost
-        self.total += 1
-        self.total_tokens += tokens
-        self.total_cost += cost
         row = self.by_tenant.get(tenant)
         if row is None:
             row = self.by_tenant[tenant] = TenantBacklog()
@@ -146,9 +146,6 @@ class Backlog:
         self.count[band] -= 1
         self.tokens[band] -= tokens
         self.cost[band] -= cost
-        self.total -= 1
-        self.total_tokens -= tokens
-        self.total_cost = self.total_cost - cost if self.total else 0.0  # no drift from rounding
         row = self.by_tenant[tenant]
         if row.count == 1:
             del self.by_tenant[tenant]
@@ -176,6 +173,7 @@ def check_bounds(
 
 def over_total(config: QueueConfig, backlog: Backlog, tokens: int) -> bool:
     """Whether one more request needs somebody else to be shed."""
-    return backlog.total >= config.max_queued or (
-        backlog.total_tokens + tokens > config.max_queued_tokens and backlog.total > 0
+    total = sum(backlog.count)
+    return total >= config.max_queued or (
+        sum(backlog.tokens) + tokens > config.max_queued_tokens and total > 0
     )

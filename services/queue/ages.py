@@ -21,7 +21,10 @@ class Ages:
     def add(self, arrived_s: float) -> None:
         """One begins to wait that arrived then."""
         slot = int(arrived_s * PER_S)
-        self._at[slot] = self._at.get(slot, 0) + 1
+        try:
+            self._at[slot] += 1
+        except KeyError:
+            self._at[slot] = 1
 
     def remove(self, arrived_s: float) -> None:
         """One that arrived then waits no more. Raises KeyError if there was none."""

@@ -24,7 +24,8 @@ AGED_TURN = 4
 
 
 class Band:
-    """One band: its settings and its two lanes. `index` is its place by rank (0 first)."""
+    """One band: its settings and its two lanes. `index` is its place by rank (0 first). `idle`: nothing of its own
+    waits, as who asked last was told."""
 
     def __init__(self, index: int, config: BandConfig, ordering: str) -> None:
         self.index = index
@@ -32,7 +33,14 @@ class Band:
         self.own: Ordering = make_ordering(ordering, None)
         self.aged: Ordering = make_ordering(ordering, index)
         self.num_aged = 0
+        self.idle = True
         self._turn = 0
+
+    def head(self) -> Entry | None:
+        """Who goes next of its own. Ask only a band that is not `idle`."""
+        entry = self.own.peek()
+        self.idle = entry is None
+        return entry
 
     def next_aged(self) -> Entry | None:
         """The aged request whose turn it is before the band's own, if it is. Counts the turn; there are some."""
@@ -56,16 +64,26 @@ class Bands:
         for band, config in zip(self.all, configs, strict=True):
             band.config = config
         self.pausing = [band for band in self.all if band.config.pauses_lower]
+        ageing_s = [config.ageing_s for config in configs]
+        # From (level, band): how old an entry is that rises from there.
+        self._rises_after_s = {
+            (level, band): sum(ageing_s[level : band + 1])
+            for band in range(len(configs))
+            for level in range(1, band + 1)
+        }
 
     def add(self, entry: Entry, returning: bool = False) -> None:
         """A request begins to wait, or waits on because it could not be placed (`returning`)."""
         entry.state = WAITING
-        self.all[entry.band].own.add(entry, returning)
-        if entry.level != entry.band:
+        band, level = entry.band, entry.level
+        lanes = self.all[band]
+        lanes.own.add(entry, returning)
+        lanes.idle = False
+        if level != band:
             self._join_aged(entry, returning)
         self.waiting += 1
-        if entry.level > 0:
-            entry.ageing_slot = self._ageing.add(self._rises_s(entry), entry)
+        if level > 0:
+            entry.ageing_slot = self._ageing.add(entry.arrived_s + self._rises_after_s[level, band], entry)
 
     def _join_aged(self, entry: Entry, returning: bool = False) -> None:
         band = self.all[entry.level]
@@ -76,13 +94,6 @@ class Bands:
         band = self.all[level]
         band.aged.discard(entry)
         band.num_aged -= 1
-
-    def _rises_s(self, entry: Entry) -> float:
-        """When the entry rises from its present level."""
-        waited_s = self.all[entry.level].config.ageing_s
-        for band in range(entry.level + 1, entry.band + 1):
-            waited_s += self.all[band].config.ageing_s
-        return entry.arrived_s + waited_s
 
     def level_at(self, entry: Entry, now_s: float) -> int:
         """The level that a request of this age has (for those that arrive old)."""
@@ -106,17 +117,19 @@ class Bands:
                 self._leave_aged(entry, before)
             self._join_aged(entry)
             if entry.level > 0:
-                entry.ageing_slot = self._ageing.add(self._rises_s(entry), entry)
+                rises_s = entry.arrived_s + self._rises_after_s[entry.level, entry.band]
+                entry.ageing_slot = self._ageing.add(rises_s, entry)
         return len(due)
 
     def leave(self, entry: Entry, state: int) -> None:
         """A waiting entry leaves its lanes and becomes `state`."""
         entry.state = state
-        self.all[entry.band].own.discard(entry)
-        if entry.level != entry.band:
-            self._leave_aged(entry, entry.level)
+        band, level = entry.band, entry.level
+        self.all[band].own.discard(entry)
+        if level != band:
+            self._leave_aged(entry, level)
         self.waiting -= 1
-        if entry.level > 0:
+        if level > 0:
             self._ageing.remove(entry.ageing_slot, entry)
 
     def lowest(self) -> Iterator[Band]:

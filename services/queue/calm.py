@@ -40,19 +40,20 @@ class Calm:
 
     def configure(self, configs: Sequence[BandConfig]) -> None:
         """New limits at run time."""
-        self._slowdowns = {b: config.max_slowdown for b, config in enumerate(configs) if config.max_slowdown}
+        self.slowdowns = {b: config.max_slowdown for b, config in enumerate(configs) if config.max_slowdown}
+        """By index of the bands that have one: mostly none has."""
 
     def asked(self, band: int, now_s: float) -> None:
         """A request of the band came."""
-        if band in self._slowdowns:
+        if band in self.slowdowns:
             self._until_s[band] = now_s + LATELY_S
 
     def strictest(self, now_s: float) -> tuple[int, float]:
         """Index of the lowest band that is spared, and the slowdown that holds; (-1, 0.0): no bound."""
-        if not self._slowdowns:
+        if not self.slowdowns:
             return NOBODY
         lowest, least = NOBODY
-        for band, slowdown in self._slowdowns.items():
+        for band, slowdown in self.slowdowns.items():
             if now_s < self._until_s[band]:
                 lowest, least = band, min(least or slowdown, slowdown)
         return lowest, least

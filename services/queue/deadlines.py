@@ -25,43 +25,42 @@ class ServiceRate:
     """Weighted tokens served per second, learnt while somebody waited (an idle mesh says nothing of its speed)."""
 
     def __init__(self) -> None:
-        self._cost = 0.0
+        self.cost = 0.0
+        """Weighted tokens served since the last look; whoever serves adds here."""
         self._since_s: float | None = None
         self._windows = 0
         self._slots = 0
         self._best_per_slot = 0.0
         self._lately: deque[tuple[float, float]] = deque(maxlen=BEST_OF)
         self.per_s = 0.0
-
-    def served(self, cost: float) -> None:
-        self._cost += cost
-
-    @property
-    def best_per_s(self) -> float:
+        self.best_per_s = 0.0
         """What the slots of now could do at best; 0 while unknown. A mesh that has just begun, or lost its engines
         for a while, has shown nothing yet: refusing by that would refuse those who have every chance."""
-        return self._best_per_slot * self._slots if self._windows >= TRUSTED_WINDOWS else 0.0
 
     def tick(self, now_s: float, busy: bool, slots: int = 1) -> None:
         """Call on every tick; `busy`: requests waited all the time since the last. `slots`: capacity now."""
+        self._look(now_s, busy, slots)
+        self.best_per_s = self._best_per_slot * self._slots if self._windows >= TRUSTED_WINDOWS else 0.0
+
+    def _look(self, now_s: float, busy: bool, slots: int) -> None:
         if slots < self._slots and self._windows:
             slots = self._slots  # what is down may be back before the deadline
         if self._since_s is None or not busy or slots > self._slots:
-            self._since_s, self._cost, self._slots = now_s, 0.0, slots
+            self._since_s, self.cost, self._slots = now_s, 0.0, slots
             return
         span_s = now_s - self._since_s
         if span_s < 0.5:  # progress comes in bursts of 100 ms
             return
-        rate = self._cost / span_s
+        rate = self.cost / span_s
         keep = max(0.0, 1.0 - span_s / RATE_MEMORY_S) if self.per_s else 0.0
         self.per_s = keep * self.per_s + (1.0 - keep) * rate
         self._windows += 1
-        self._lately.append((self._cost, span_s * self._slots))
+        self._lately.append((self.cost, span_s * self._slots))
         slots_s = sum(row[1] for row in self._lately)
         if slots_s and len(self._lately) == BEST_OF:
             lately = sum(row[0] for row in self._lately) / slots_s
             self._best_per_slot = max(lately, self._best_per_slot * 0.99)
-        self._since_s, self._cost = now_s, 0.0
+        self._since_s, self.cost = now_s, 0.0
 
     def least_wait_s(self, cost: float) -> float:
         """No less than this passes until `cost` is served (0 while unknown)."""

@@ -9,8 +9,8 @@ Rules: no clock, no messages of its own (state.py's moves make them). The questi
 
 from __future__ import annotations
 
-from itertools import compress
-from operator import not_
+from collections.abc import Iterable
+from itertools import islice
 
 from .bands import Band
 from .engines import EngineState
@@ -27,44 +27,55 @@ MAX_LATE = 64
 """Bounds on one decision's work; with nothing free, few may try to call something back."""
 
 
-SETTLED, STEPPED_ASIDE, CUT_SHORT = range(3)
-"""How it ended: nothing is left to do; nothing free suited some request; a bound was reached."""
+SETTLED, STEPPED_ASIDE, CUT_SHORT, FULL = range(4)
+"""How it ended: nothing is left to do; nothing free suited some request; a bound was reached; nothing is free, and who
+waits may not call anything back."""
 
 
 def dispatch(state: QueueState, now_s: float) -> int:
     """Grant what can be granted. Returns how it ended."""
-    bands, fleet = state.bands, state.fleet
+    bands, free = state.bands, state.fleet.with_room
     parked: list[Entry] = []
     num_late = 0
-    calm_below = state.calm.strictest(now_s)[0]
+    ended = SETTLED
+    calm_below = state.calm.strictest(now_s)[0] if state.calm.slowdowns else -1
     while bands.waiting and len(parked) < MAX_PARKED and num_late < MAX_LATE:
-        free = bool(fleet.with_room)
-        entry = _below_reserve(state)
-        calls_back = entry is not None or not free
-        if entry is None:
-            entry = _by_rank(state, parked, calm_below) if free else _pausing(state)
-        if entry is None:
-            if free or not _favour_light(state, now_s):
+        entry, urgent = _below_reserve(state), True
+        if entry is None and free:
+            entry = _by_rank(state, parked, calm_below)
+            if entry is None:
                 break
-            continue
-        if refuse_late(state, entry, now_s, _room_s(state, entry, now_s)):
+            urgent = state.configs[entry.band].pauses_lower
+        elif entry is None:
+            entry = _pausing(state)
+            if entry is None:
+                if not may_favour(state):
+                    ended = FULL
+                    break
+                if not _favour_light(state, now_s):
+                    break
+                continue
+        # While others of its band wait for the same slot, an answer that could be paused should survive a pause.
+        room_s = state.outlook.pause_room_s(entry, now_s) if state.backlog.count[entry.band] > 1 else 0.0
+        if refuse_late(state, entry, now_s, room_s):
             num_late += 1
             continue
-        urgent = calls_back or bands.all[entry.band].config.pauses_lower
         if urgent:
-            engine = _urgent_place(state, entry, free, now_s)
+            engine = _urgent_place(state, entry, now_s)
+        elif entry.tenant in state.slots[entry.band].light:
+            engine = _light_place(state, entry, 0 <= calm_below < entry.band)
         else:
-            engine = _patient_place(state, entry, calm=0 <= calm_below < entry.band)
-        if engine is None:
-            bands.leave(entry, PARKED)
-            parked.append(entry)
-            if not free and len(parked) >= MAX_PARKED_FULL:
-                break
+            engine = _place(state, entry, 0 <= calm_below < entry.band)
+        if engine is not None:
+            state.grant(entry, engine, now_s)
             continue
-        state.grant(entry, engine, now_s)
+        bands.leave(entry, PARKED)
+        parked.append(entry)
+        if not free and len(parked) >= MAX_PARKED_FULL:
+            break
     for entry in parked:
         bands.add(entry, returning=True)
-    return STEPPED_ASIDE if parked else SETTLED if num_late < MAX_LATE else CUT_SHORT
+    return STEPPED_ASIDE if parked else ended if num_late < MAX_LATE else CUT_SHORT
 
 
 def may_favour(state: QueueState) -> bool:
@@ -75,45 +86,40 @@ def may_favour(state: QueueState) -> bool:
     return False
 
 
-def _room_s(state: QueueState, entry: Entry, now_s: float) -> float:
-    """While others of its band wait for the same slot, an answer that could be paused should survive a pause."""
-    return state.outlook.pause_room_s(entry, now_s) if state.backlog.count[entry.band] > 1 else 0.0
-
-
-def _urgent_place(state: QueueState, entry: Entry, free: bool, now_s: float) -> EngineState | None:
+def _urgent_place(state: QueueState, entry: Entry, now_s: float) -> EngineState | None:
     """For who may call slots back: room to begin at once if any can be had, room to wait inside otherwise."""
-    engine = _place(state, entry, at_once=True) if free else None
-    if engine is not None:
-        return engine
-    victims = _victims(state, entry, now_s)
-    engine = _reclaim(state, entry, victims, at_once=True)
-    if engine is None and free:
-        engine = _place(state, entry, at_once=False)
-    return engine or _reclaim(state, entry, victims)
+    free = state.fleet.with_room
+    return (
+        (_place(state, entry, True) if free else None)
+        or _reclaim(state, entry, _victims(state, entry, now_s), True)
+        or (_place(state, entry, False) if free else None)
+        or _reclaim(state, entry, _victims(state, entry, now_s), False)
+    )
 
 
-def _patient_place(state: QueueState, entry: Entry, calm: bool) -> EngineState | None:
-    """For everybody else: a free slot. One without backlog, beside a flood, need not wait inside the engine. `calm`:
-    a higher band wants short steps."""
+def _light_place(state: QueueState, entry: Entry, calm: bool) -> EngineState | None:
+    """For one without backlog: a free slot. Beside a flood, it need not wait inside the engine. `calm`: a higher band
+    wants short steps."""
     slots = state.slots[entry.band]
-    if entry.tenant in slots.light and len(slots.rows) > 1 and state.config.pause_for_light_tenants:
-        engine = _place(state, entry, at_once=True)
+    if len(slots.rows) > 1 and state.config.pause_for_light_tenants:
+        engine = _place(state, entry, True)
         if engine is not None:
             return engine
         swap = slots.swap(state.bands.all[entry.band].own, state.pools.recent(entry.band), state.mean_cost)
         if swap is not None and swap[0] is entry:
-            engine = _reclaim(state, entry, swap[1], at_once=True)
+            engine = _reclaim(state, entry, swap[1], True)
             if engine is not None:
                 return engine
-    return _place(state, entry, at_once=calm)
+    return _place(state, entry, calm)
 
 
 def _below_reserve(state: QueueState) -> Entry | None:
     """The first of a band's own requests while the band uses less than its reserve."""
-    pools = state.pools
-    for band in pools.reserving:
-        if pools.used[band] < pools.reserve[band]:
-            entry = state.bands.all[band].own.peek()
+    pools, bands = state.pools, state.bands.all
+    for index in pools.reserving:
+        band = bands[index]
+        if not band.idle and pools.used[index] < pools.reserve[index]:
+            entry = band.head()
             if entry is not None:
                 return entry
     return None
@@ -123,7 +129,7 @@ def _pausing(state: QueueState) -> Entry | None:
     """The first request of a band that may pause lower ones."""
     for band in state.bands.pausing:
         if state.backlog.count[band.index] and state.pools.may_call_back(band.index):
-            entry = band.own.peek()
+            entry = band.head()
             if entry is not None:
                 return entry
     return None
@@ -137,7 +143,7 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
         swap = slots.swap(state.bands.all[band].own, state.pools.recent(band), state.mean_cost)
         if swap is None or state.outlook.slack_s(swap[0], now_s) < 0.0:
             continue
-        engine = _reclaim(state, swap[0], swap[1], at_once=True) or _reclaim(state, swap[0], swap[1][:1])
+        engine = _reclaim(state, swap[0], swap[1], True) or _reclaim(state, swap[0], swap[1][:1], False)
         if engine is not None:
             state.grant(swap[0], engine, now_s)
             return True
@@ -149,55 +155,55 @@ def _by_rank(state: QueueState, parked: list[Entry], calm_below: int) -> Entry |
     (-1: none) wait while steps are as long as they may be."""
     may_take = state.pools.may_take
     for band in state.bands.all:
-        if 0 <= calm_below < band.index and not state.fleet.any_calm():
+        if calm_below >= 0 and calm_below < band.index and not state.fleet.any_calm():
             break
-        while len(parked) < MAX_PARKED:
-            entry = band.own.peek()
-            if entry is None:
-                break
+        while not band.idle and (entry := band.head()) is not None:
             aged = band.next_aged() if band.num_aged else None
             if aged is not None and may_take(aged.band, aged.preemptible):
                 return aged
-            if may_take(entry.band, entry.preemptible):
-                return _light_first(state, band, entry)
+            if entry.preemptible or may_take(entry.band, False):
+                slots = state.slots[band.index]
+                if slots.light and entry.tenant not in slots.light:
+                    return _light_first(state, band, entry)
+                return entry
             if not band.config.preemptible:
                 break  # the whole lane is of that kind
             state.bands.leave(entry, PARKED)
             parked.append(entry)
+            if len(parked) >= MAX_PARKED:
+                return None
     return None
 
 
 def _light_first(state: QueueState, band: Band, head: Entry) -> Entry:
-    """`head`, or the request of a tenant without backlog that goes before it."""
-    slots = state.slots[band.index]
-    if not slots.light or head.tenant in slots.light or not state.config.pause_for_light_tenants:
+    """`head`, of a tenant with backlog, or the request of one without that goes before it."""
+    if not state.config.pause_for_light_tenants:
         return head
-    light = slots.first(band.own, head, state.mean_cost)
+    light = state.slots[band.index].first(band.own, head, state.mean_cost)
     return light if light is not None and state.pools.may_take(light.band, light.preemptible) else head
 
 
 def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None:
+    """A free slot: where it may begin, or (not `at_once`) wait inside the engine for a step."""
     fleet = state.fleet
-    engines = fleet.engines.values() if entry.avoid else fleet.may_fit()
-    return pick(entry, engines, state.pool_of, state.prefixes, at_once)
+    if len(fleet.with_room) == 1 and not entry.avoid:  # mostly: the slot that just fell free
+        for engine in fleet.with_room.values():
+            fits = engine.has_room(entry.wanted_tokens, at_once) and suits(entry, engine, state.pool_of)
+            return engine if fits else None
+    return pick(entry, fleet.engines.values(), state.pool_of, state.prefixes, at_once)
 
 
-def _victims(state: QueueState, entry: Entry, now_s: float) -> list[Entry]:
+def _victims(state: QueueState, entry: Entry, now_s: float) -> Iterable[Entry]:
     """Whom `entry` may pause, those on replicas of its own pool first, and those that will miss their deadlines for it
     last."""
-    victims = state.pools.victims(entry.band, MAX_VICTIMS)
-    survives = state.outlook.surviving_pauses(victims, now_s)
-    if not all(survives):
-        victims = [*compress(victims, survives), *compress(victims, map(not_, survives))]
+    victims = state.outlook.survivors_first(islice(state.pools.victims(entry.band), MAX_VICTIMS), now_s)
+    if not state.pools.own_slots[entry.band]:
+        return victims
     name = state.configs[entry.band].name
-    if any(v.engine is not None and v.engine.pool == name for v in victims):
-        victims.sort(key=lambda v: v.engine is None or v.engine.pool != name)
-    return victims
+    return sorted(victims, key=lambda v: v.engine is None or v.engine.pool != name)
 
 
-def _reclaim(
-    state: QueueState, entry: Entry, victims: list[Entry], at_once: bool = False
-) -> EngineState | None:
+def _reclaim(state: QueueState, entry: Entry, victims: Iterable[Entry], at_once: bool) -> EngineState | None:
     """Call back as few of `victims` (best first) as make room for `entry` on one engine. The grant does not wait
     for them to leave: the engine holds one stream more for the millisecond that their gateways need."""
     plans: dict[int, list[Entry]] = {}

@@ -93,18 +93,19 @@ class EngineState:
     def take(self, entry: Entry) -> None:
         """A lease begins."""
         self.leases[entry.seq] = entry
-        self.used += 1
+        used = self.used = self.used + 1
         self.kv_reserved += entry.wanted_tokens
-        if self.used > self._peak:
-            self._peak = self.used
-        if self.used >= self.capacity:
+        if used > self._peak:
+            self._peak = used
+        if used >= self.capacity:
             self.with_room.pop(self.order, None)
 
     def vacate(self, entry: Entry) -> None:
         """The room of a lease is free for others (it ended, or its holder was told to leave)."""
-        self.used -= 1
+        used = self.used = self.used - 1
         self.kv_reserved -= entry.wanted_tokens
-        self.note_room()
+        if used < self.capacity and self.up:
+            self.with_room[self.order] = self
 
     def token_s(self, now_s: float) -> float:
         """Seconds per token that one stream more would have at the least; 0 on an engine that idles, or of which

@@ -27,7 +27,7 @@ class Prices:
 
 
 class Flow:
-    """One tenant in one band. `counter` is weighted service so far and never falls."""
+    """One tenant in one band. `counter` is weighted service so far (weighted tokens / `weight`) and never falls."""
 
     __slots__ = ("counter", "tenant", "weight")
 
@@ -35,10 +35,6 @@ class Flow:
         self.tenant = tenant
         self.counter = 0.0
         self.weight = 1.0
-
-    def charge(self, cost: float) -> None:
-        """Service was received. `cost` ≥ 0 in weighted tokens."""
-        self.counter += cost / self.weight
 
     def lift(self, floor: float) -> None:
         """The tenant comes back after having had nothing to wait for."""

@@ -9,7 +9,7 @@ is larger in every incarnation of the queue, so that an engine unknown to it can
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from ..link.messages import EngineUp
 from .engines import EngineState
@@ -114,10 +114,6 @@ class Fleet:
         """The lowest free bit, so that bit sets stay small however many engines come and go."""
         taken = {engine.order for engine in self.engines.values()}
         return next(i for i in range(len(taken) + 1) if i not in taken)
-
-    def may_fit(self) -> Collection[EngineState]:
-        """All engines with a free slot, in the order of registration; where there are several, the full ones too."""
-        return self.with_room.values() if len(self.with_room) <= 1 else self.engines.values()
 
     def any_calm(self) -> bool:
         """Whether some engine has a slot that begins at once."""

@@ -18,20 +18,22 @@ LATE = "the answer can no longer be complete by its deadline"
 def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_s: float) -> Entry:
     """The entry of a valid message: times turned into this queue's clock, costs estimated."""
     state.last_seq += 1
-    left = message.max_tokens - message.emitted_tokens if message.max_tokens > message.emitted_tokens else 1
-    expected = state.expected_output(left)
-    context = message.prompt_tokens + message.emitted_tokens
-    entry = Entry(
-        gateway, message.ticket, message.request_id, message.tenant, band, band, message.weight,
-        message.prompt_tokens, message.max_tokens, message.emitted_tokens,
-        now_s - max(0.0, message.age_s), now_s + message.remaining_s, state.last_seq,
-        state.prices.expected(context, expected), context + min(left, int(2 * expected) + 1),
-        message.preemptible and state.configs[band].preemptible,
-        message.emitted_tokens > 0 or message.registered, message.prefix, message.avoid,
-        message.pinned or message.emitted_tokens > 0,
-        counts=state.tenants.of(message.tenant, band), asked_s=now_s,
+    prompt, emitted, most, tenant = (
+        message.prompt_tokens, message.emitted_tokens, message.max_tokens, message.tenant,
     )  # fmt: skip
-    if message.age_s > 0.0:
+    left = most - emitted if most > emitted else 1
+    expected = state.expected_output(left)
+    likely = int(2.0 * expected) + 1
+    context, resumes, settings = prompt + emitted, emitted > 0, state.configs[band]
+    arrived_s = now_s - message.age_s if message.age_s > 0.0 else now_s
+    entry = Entry(
+        gateway, message.ticket, message.request_id, tenant, band, band, message.weight, prompt, most, emitted,
+        arrived_s, now_s + message.remaining_s, state.last_seq, state.prices.expected(context, expected),
+        context + (left if left < likely else likely), message.preemptible and settings.preemptible,
+        resumes or message.registered, message.prefix, message.avoid, resumes or message.pinned,
+        counts=state.tenants.of(tenant, band), asked_s=now_s,
+    )  # fmt: skip
+    if arrived_s + settings.ageing_s <= now_s:
         entry.level = state.bands.level_at(entry, now_s)
     return entry
 
@@ -71,7 +73,7 @@ def _no_room(
     )
     if verdict is not None:
         return verdict[0], verdict[1], backlog.cost_ahead(band)
-    if state.rate.least_wait_s(backlog.total_cost) > slack_s:
+    if state.rate.least_wait_s(sum(backlog.cost)) > slack_s:
         certain = backlog.own_before(band, entry.tenant, entry.deadline_s) + backlog.cost_ahead(band - 1)
         least_wait_s = state.rate.least_wait_s(certain)
         if state.outlook.too_late(entry, now_s, slack_s, least_wait_s) and not state.pools.below_reserve(

@@ -24,13 +24,12 @@ class LeaseBook:
 
     def open(self, entry: Entry, now_s: float) -> None:
         """A new lease for `entry`."""
-        self._last_id += 1
-        entry.lease_id = self._last_id
-        entry.granted_s = now_s
-        self.watch(entry, now_s)
+        entry.lease_id = self._last_id = self._last_id + 1
+        entry.granted_s = entry.renewed_s = now_s
+        entry.lease_slot = self._wheel.add(now_s + self.ttl_s, entry)
 
     def watch(self, entry: Entry, now_s: float) -> None:
-        """Begin to wait for the expiry of a lease (new, or told by a gateway after our restart)."""
+        """Begin to wait for the expiry of a lease that a gateway told of, after our restart."""
         entry.renewed_s = now_s
         entry.lease_slot = self._wheel.add(now_s + self.ttl_s, entry)
 

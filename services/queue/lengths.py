@@ -25,6 +25,7 @@ MEMORY = 400.0
 FRESH_S = 60.0
 MAX_TENANTS = 512
 LOOK_EVERY = 8
+_NEVER = float("-inf")
 _LENGTHS = 4 * 23
 _SHARES = 20
 
@@ -42,6 +43,13 @@ def floor_of(index: int) -> int:
     return index if index < 8 else (4 + index % 4) << (index // 4 - 1)
 
 
+_LISTED = 2048
+_BUCKETS = tuple(map(bucket, range(_LISTED)))
+
+Seen = tuple[int, int, bool]
+"""An answer: its tokens, the most it might have had, and whether it ended there or was cut."""
+
+
 class Survival:
     """Ends and cuts per bucket, and the bucket that all but SHORTER of what ends reach."""
 
@@ -54,7 +62,10 @@ class Survival:
         self._total = 0.0
 
     def add(self, index: int, whole: bool) -> None:
-        (self._ended if whole else self._cut)[index] += 1.0
+        if whole:
+            self._ended[index] += 1.0
+        else:
+            self._cut[index] += 1.0
         self._total += 1.0
         if index < self._first:
             self._first = index
@@ -89,16 +100,16 @@ class Lengths:
         self._by_tokens: Survival | None = None  # of most tenants too few answers end for that
         self._by_share: Survival | None = None
         self._count = 0.0
-        self._unseen: list[tuple[int, int, bool]] = []
-        self.heard_s = float("-inf")
+        self._unseen: list[Seen] = []
+        self.heard_s = _NEVER
         self.least_tokens = 0  # not known yet
         self.least_share = 0.0
 
-    def learn(self, tokens: int, max_tokens: int, whole: bool, now_s: float) -> None:
-        """An answer ended with `tokens`, or was cut there."""
+    def learn(self, seen: Seen, now_s: float) -> None:
+        """An answer ended, or was cut."""
         self.heard_s = now_s
         unseen = self._unseen
-        unseen.append((tokens, max_tokens, whole))
+        unseen.append(seen)
         if len(unseen) >= LOOK_EVERY and self._count + len(unseen) >= ENOUGH:
             self._look()
 
@@ -107,8 +118,9 @@ class Lengths:
         by_tokens = self._by_tokens = self._by_tokens or Survival(_LENGTHS)
         by_share = self._by_share = self._by_share or Survival(_SHARES + 1)
         for tokens, max_tokens, whole in self._unseen:
-            by_tokens.add(bucket(tokens), whole)
-            by_share.add(min(_SHARES, _SHARES * tokens // max(1, max_tokens)), whole)
+            by_tokens.add(_BUCKETS[tokens] if 0 <= tokens < _LISTED else bucket(tokens), whole)
+            share = _SHARES * tokens // max_tokens if max_tokens > 1 else _SHARES * tokens
+            by_share.add(share if share < _SHARES else _SHARES, whole)
             self._count += 1.0
             if self._count >= MEMORY:
                 by_tokens.forget_half()
@@ -139,15 +151,17 @@ class LengthBook:
 
     def learn(self, tenant: str, band: int, tokens: int, max_tokens: int, whole: bool, now_s: float) -> None:
         """An answer of the tenant ended (`whole`) or was cut after `tokens`."""
-        self._bands[band].learn(tokens, max_tokens, whole, now_s)
-        key = tenant, band
-        row = self._tenants.get(key)
-        if row is None:
-            row = self._tenants[key] = Lengths()
-            if len(self._tenants) > MAX_TENANTS:
-                self._tenants.popitem(last=False)
-        self._tenants.move_to_end(key)
-        row.learn(tokens, max_tokens, whole, now_s)
+        seen = tokens, max_tokens, whole
+        self._bands[band].learn(seen, now_s)
+        key, tenants = (tenant, band), self._tenants
+        row = tenants.get(key)
+        if row is not None:
+            tenants.move_to_end(key)
+        else:
+            row = tenants[key] = Lengths()
+            if len(tenants) > MAX_TENANTS:
+                tenants.popitem(last=False)
+        row.learn(seen, now_s)
 
     def bound(self, tenant: str, band: int, max_tokens: int, now_s: float) -> int:
         """Tokens that the tenant's next answer has at least, as far as can be known; 1 or more. A tenant of which too

@@ -57,14 +57,14 @@ class TenantSlots:
         tenant, arrived_s = entry.tenant, entry.arrived_s
         row = self.rows.get(tenant) or self._new_row(tenant)
         row.weight = entry.weight
-        row.waiting += 1
         row.waiting_tokens += entry.wanted_tokens
         self.ages.add(arrived_s)
-        if row.waiting == 1 or arrived_s < row.since_s:
+        waiting = row.waiting = row.waiting + 1
+        if waiting == 1 or arrived_s < row.since_s:
             row.since_s = arrived_s
-        if row.waiting <= LIGHT_WAITING:
+        if waiting <= LIGHT_WAITING:
             self.light[tenant] = None
-        elif row.waiting == LIGHT_WAITING + 1:
+        elif waiting == LIGHT_WAITING + 1:
             del self.light[tenant]
             if row.running >= MIN_HELD:
                 self.heavy.add(tenant)
@@ -74,13 +74,13 @@ class TenantSlots:
         tenant = entry.tenant
         row = self.rows[tenant]
         row.weight = entry.weight
-        row.waiting -= 1
         row.waiting_tokens -= entry.wanted_tokens
         self.ages.remove(entry.arrived_s)
-        if row.waiting == LIGHT_WAITING:
+        waiting = row.waiting = row.waiting - 1
+        if waiting == LIGHT_WAITING:
             self.light[tenant] = None
             self.heavy.discard(tenant)
-        elif not row.waiting:
+        elif not waiting:
             del self.light[tenant]
             if not row.running:
                 del self.rows[tenant]
@@ -89,25 +89,26 @@ class TenantSlots:
         """A lease begins."""
         row = self.rows.get(entry.tenant) or self._new_row(entry.tenant)
         row.weight = entry.weight
-        row.running += 1
+        running = row.running = row.running + 1
         self.total_running += 1
-        if row.running >= MIN_HELD and row.waiting > LIGHT_WAITING:
+        if running >= MIN_HELD and row.waiting > LIGHT_WAITING:
             self.heavy.add(entry.tenant)
         if entry.preemptible:
-            row.held.append(entry)
-            if len(row.held) > 2 * row.running + 16:
-                row.held = [e for e in row.held if e.state == LEASED]
+            held = row.held
+            held.append(entry)
+            if len(held) > 2 * running + 16:
+                row.held = [e for e in held if e.state == LEASED]
 
     def give(self, entry: Entry) -> None:
         """A lease ended, or was called back."""
         row = self.rows[entry.tenant]
         row.weight = entry.weight
-        row.running -= 1
+        running = row.running = row.running - 1
         self.total_running -= 1
-        if row.running < MIN_HELD:
+        if running < MIN_HELD:
             self.heavy.discard(entry.tenant)
-        if not row.waiting and not row.running:
-            del self.rows[entry.tenant]
+            if not running and not row.waiting:
+                del self.rows[entry.tenant]
 
     def _new_row(self, tenant: str) -> TenantShare:
         row = self.rows[tenant] = TenantShare()

@@ -10,7 +10,7 @@ An engine that idles makes every estimate 0: trying costs nobody anything, and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 from .entry import Entry
 from .finish import PrefillPace
@@ -106,9 +106,19 @@ class Outlook:
         be paused, and for who was paused before (even before the first token): it gets its end if it can have one."""
         if not entry.preemptible or entry.protected:
             return 0.0
-        return min(self.pauses.room_s(now_s), MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s))
+        room_s = self.pauses.room_s(now_s)
+        if not room_s:
+            return 0.0
+        most_s = MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s)
+        return room_s if room_s < most_s else most_s
 
-    def surviving_pauses(self, entries: Sequence[Entry], now_s: float) -> list[bool]:
-        """Which of these running answers, paused now, would still be complete in time."""
+    def survivors_first(self, entries: Iterable[Entry], now_s: float) -> Iterator[Entry]:
+        """These running answers, those first that, paused now, would still be complete in time."""
         room_s = self.pauses.room_s(now_s) or FIRST_PAUSE_S
-        return [self.has_slack(entry, now_s, room_s) for entry in entries]
+        late: list[Entry] = []
+        for entry in entries:
+            if self.has_slack(entry, now_s, room_s):
+                yield entry
+            else:
+                late.append(entry)
+        yield from late

@@ -11,6 +11,7 @@ reserve waits while another band holds borrowed slots that suit it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from ..config import BandConfig
 from .entry import LEASED, Entry
@@ -26,6 +27,8 @@ class Pools:
         self.used = [0] * len(configs)
         self.reserving: list[int] = []
         """Bands with a reserve."""
+        self.own_slots = [0] * len(configs)
+        """Slots of engines that are a band's own pool."""
         self.unreserved = 0
         self._over = 0
         # Victims: the end of each list is the most recent grant. Work that was preempted before, be it before its first
@@ -51,7 +54,7 @@ class Pools:
             left -= share
             self.reserve[b] = pool_slots[b] + absolute + share
         self.reserving = [b for b, slots in enumerate(self.reserve) if slots]
-        self.capacity = shared_slots + sum(pool_slots)
+        self.own_slots, self.capacity = pool_slots, shared_slots + sum(pool_slots)
         self.unreserved = left
         self._over = sum(
             max(0, used - reserve) for used, reserve in zip(self.used, self.reserve, strict=True)
@@ -66,28 +69,29 @@ class Pools:
         return self.used[band] < self.reserve[band]
 
     def may_take(self, band: int, preemptible: bool) -> bool:
-        """Whether a free slot may go to this band: its own, an unreserved one, or as a loan."""
-        return self.used[band] < self.reserve[band] or self._over < self.unreserved or preemptible
+        """Whether a free slot may go to this band: as a loan, its own, or an unreserved one."""
+        return preemptible or self.used[band] < self.reserve[band] or self._over < self.unreserved
 
     def take(self, entry: Entry) -> None:
         """A lease begins."""
-        band = entry.band
-        if self.used[band] >= self.reserve[band]:
+        band, used = entry.band, self.used
+        in_use = used[band]
+        if in_use >= self.reserve[band]:
             self._over += 1
-        self.used[band] += 1
+        in_use = used[band] = in_use + 1
         if entry.preemptible:
             recent = self._recent[band]
             recent.append(entry)
             (self._resumed if entry.protected else self._fresh)[band].append(entry)
-            if len(recent) > 2 * self.used[band] + 64:
+            if len(recent) > 2 * in_use + 64:
                 for stack in (recent, self._fresh[band], self._resumed[band]):
                     stack[:] = [e for e in stack if e.state == LEASED]
 
     def give(self, entry: Entry) -> None:
         """A lease ended, or was called back."""
-        band = entry.band
-        self.used[band] -= 1
-        if self.used[band] >= self.reserve[band]:
+        band, used = entry.band, self.used
+        in_use = used[band] = used[band] - 1
+        if in_use >= self.reserve[band]:
             self._over -= 1
 
     def may_call_back(self, band: int) -> bool:
@@ -102,12 +106,12 @@ class Pools:
                 return True
         return False
 
-    def victims(self, band: int, limit: int) -> list[Entry]:
+    def victims(self, band: int) -> Iterator[Entry]:
         """Leases that may be called back for `band`, best first: lowest band, not resumed before, newest grant.
 
-        Beyond the reserve, work that aged up to this band's level is spared: it had waited its turn.
+        Beyond the reserve, work that aged up to this band's level is spared: it had waited its turn. Mostly the first
+        will do, hence one by one; who calls one back asks no further.
         """
-        found: list[Entry] = []
         below = self.used[band] < self.reserve[band]
         loans_only = below and self.borrowed > 0
         for other in range(len(self.used) - 1, -1, -1):
@@ -119,11 +123,8 @@ class Pools:
                     stack.pop()
                 for entry in reversed(stack):
                     if entry.state == LEASED and spare > 0 and (below or entry.level > band):
-                        found.append(entry)
                         spare -= 1
-                        if len(found) >= limit:
-                            return found
-        return found
+                        yield entry
 
     def recent(self, band: int) -> list[Entry]:
         """Preemptible leases of a band in the order of their grants, some long gone."""

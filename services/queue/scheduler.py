@@ -30,7 +30,7 @@ from ..link.messages import (
 )
 from ..outcome import Reason
 from .admission import check_fields
-from .dispatch import CUT_SHORT, SETTLED, STEPPED_ASIDE, dispatch, may_favour
+from .dispatch import CUT_SHORT, FULL, SETTLED, STEPPED_ASIDE, dispatch, may_favour
 from .engine_moves import EngineMoves
 from .entry import GONE, LEASED, PREEMPTING, WAITING, Entry
 from .events import (
@@ -40,6 +40,7 @@ from .events import (
     FromEngine,
     FromGateway,
     GatewayLost,
+    SetLimits,
     Tick,
     ToGateway,
 )
@@ -73,45 +74,54 @@ class Scheduler(EngineMoves):
     def decide(self, event: Event, now_s: float) -> list[Effect]:
         """Take one event in and return what is to be done, in order."""
         state = self.state
-        state.effects = []
+        state.effects = effects = []
         if self._grants_from_s is None:
             self._grants_from_s = now_s + self._grace_s
-        tick, asked = False, ""
+        asked: Acquire | None = None
         if isinstance(event, FromGateway):
             message = event.message
-            if isinstance(message, Acquire):
-                asked = message.band
+            if type(message) is Acquire:
+                asked = message
             self._gateway_moves[type(message)](event.gateway, message, now_s)
-        elif isinstance(event, FromEngine):
+        elif type(event) is FromEngine:
             self._engine_moves[type(event.message)](event.message, now_s)
-        elif isinstance(event, Tick):
-            tick = True
+        else:
+            self._happened(event, now_s)
+        if self._timers_behind:
+            self._timers_behind = self._timers(now_s, TICK_BUDGET if type(event) is Tick else DECISION_BUDGET)
+        if asked is not None and self._changes_nothing(asked.band):
+            return effects
+        if state.bands.waiting and now_s >= self._grants_from_s:
+            self._ended = dispatch(state, now_s)
+        elif self._ended == FULL:
+            self._ended = SETTLED  # as it was; since then something may have fallen free
+        return effects
+
+    def _happened(self, event: Event, now_s: float) -> None:
+        """What nobody said."""
+        if isinstance(event, Tick):
             self._tick(now_s)
+            self._timers_behind = True
         elif isinstance(event, GatewayLost):
             self._gateway_lost(event.gateway, now_s)
         elif isinstance(event, EngineUnlinked):
             self._engine_unlinked(event.engine_id)
-        else:
-            state.reconfigure(event.config)
-        if tick or self._timers_behind:
-            self._timers_behind = self._timers(now_s, TICK_BUDGET if tick else DECISION_BUDGET)
-        if (
-            state.bands.waiting
-            and not (asked and self._changes_nothing(asked))
-            and now_s >= self._grants_from_s
-        ):
-            self._ended = dispatch(state, now_s)
-        return state.effects
+        elif isinstance(event, SetLimits):
+            self.state.reconfigure(event.config)
 
     def _changes_nothing(self, band_name: str) -> bool:
         """Whether one more request of this band cannot lead to a grant: nothing is free, or what is free does not suit
         those who step aside, and it may not call a loan back."""
-        state = self.state
-        full = self._ended == SETTLED and not state.fleet.with_room and not may_favour(state)
-        if not full and self._ended != STEPPED_ASIDE:
-            return False
+        state, ended = self.state, self._ended
         band = state.bands.index_of.get(band_name)
-        return band is None or not state.pools.may_call_back(band)
+        if ended == FULL and band is not None and not state.effects:  # nobody was refused: only this came
+            slots = state.slots[band]
+            still = not slots.light or not slots.heavy
+        elif ended in (FULL, SETTLED):
+            still = not state.fleet.with_room and not may_favour(state)
+        else:
+            still = ended == STEPPED_ASIDE
+        return still and (band is None or not state.pools.may_call_back(band))
 
     # gateways ------------------------------------------------------------------------------------------
 
@@ -144,7 +154,8 @@ class Scheduler(EngineMoves):
             state.effects.append(ToGateway(gateway, Refuse(message.ticket, verdict[0], verdict[1])))
             return
         entry = new_entry(state, gateway, message, band, now_s)
-        state.calm.asked(band, now_s)
+        if band in state.calm.slowdowns:
+            state.calm.asked(band, now_s)
         state.counts[band].registered += 1
         entry.counts.registered += 1
         slack_s = state.outlook.slack_s(entry, now_s)
@@ -167,23 +178,24 @@ class Scheduler(EngineMoves):
 
     def _release(self, gateway: str, message: Release, now_s: float) -> None:
         state = self.state
-        entry = state.gateways.get(gateway, {}).get(message.ticket)
+        table = state.gateways.get(gateway)
+        entry = table.get(message.ticket) if table is not None else None
         if entry is None or entry.lease_id != message.lease_id or entry.state == WAITING:
             return
         self._count_output(entry, message.output_tokens - entry.output_tokens, now_s)
-        state.ends.end(message.outcome)
+        outcome, band, engine = message.outcome, entry.band, entry.engine
+        state.ends.end(outcome)
         tokens = entry.emitted_tokens + entry.output_tokens
-        if message.outcome == "completed":
-            state.counts[entry.band].completed += 1
+        if outcome == "completed":
+            state.counts[band].completed += 1
             state.learn_output(tokens)
-            state.outlook.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, True, now_s)
-        elif message.outcome == "cancelled":
-            state.counts[entry.band].cancelled += 1
-        if message.outcome in ("cancelled", "evicted"):
-            state.outlook.lengths.learn(entry.tenant, entry.band, tokens, entry.max_tokens, False, now_s)
-        if entry.engine is not None and entry.state == LEASED:
-            entry.engine.model.lease_ended(now_s - entry.granted_s)
-        engine = entry.engine
+            state.outlook.lengths.learn(entry.tenant, band, tokens, entry.max_tokens, True, now_s)
+        elif outcome in ("cancelled", "evicted"):
+            state.outlook.lengths.learn(entry.tenant, band, tokens, entry.max_tokens, False, now_s)
+            if outcome == "cancelled":
+                state.counts[band].cancelled += 1
+        if engine is not None and entry.state == LEASED:
+            engine.model.lease_ended(now_s - entry.granted_s)
         state.end_lease(entry)
         if engine is not None and engine.draining:
             self._dismiss(engine)

@@ -86,9 +86,8 @@ class QueueState:
 
     def expected_output(self, max_tokens: int) -> float:
         """Output tokens to expect of a request: the learnt mean, at most what it asked for."""
-        return (
-            min(float(max_tokens), self.mean_output_tokens) if self.mean_output_tokens else float(max_tokens)
-        )
+        mean = self.mean_output_tokens
+        return mean if 0.0 < mean < max_tokens else float(max_tokens)
 
     def tell(self, entry: Entry, message: Grant | Refuse | Preempt) -> None:
         self.effects.append(ToGateway(entry.gateway, message))
@@ -97,20 +96,25 @@ class QueueState:
 
     def enqueue(self, entry: Entry, begin_by_s: float) -> None:
         """A request begins to wait; it must begin by `begin_by_s`, as far as can be told now."""
+        band, cost = entry.band, entry.cost
         self.gateways[entry.gateway][entry.ticket] = entry
         self.bands.add(entry)
-        self.backlog.add(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
+        self.backlog.add(band, entry.tenant, entry.wanted_tokens, cost, entry.deadline_s)
         self.deadlines.add(entry, begin_by_s)
-        self.slots[entry.band].wait(entry)
-        self.resuming += entry.pinned
-        self.mean_cost += (entry.cost - self.mean_cost) * (COST_MEMORY if self.mean_cost else 1.0)
+        self.slots[band].wait(entry)
+        if entry.pinned:
+            self.resuming += 1
+        mean = self.mean_cost
+        self.mean_cost = mean + (cost - mean) * (COST_MEMORY if mean else 1.0)
 
     def unqueue(self, entry: Entry) -> None:
         """The entry left its lane (which knows already)."""
-        self.backlog.remove(entry.band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
+        band = entry.band
+        self.backlog.remove(band, entry.tenant, entry.wanted_tokens, entry.cost, entry.deadline_s)
         self.deadlines.remove(entry)
-        self.slots[entry.band].leave(entry)
-        self.resuming -= entry.pinned
+        self.slots[band].leave(entry)
+        if entry.pinned:
+            self.resuming -= 1
 
     def drop(self, entry: Entry) -> None:
         """A waiting request leaves without a lease."""
@@ -135,44 +139,36 @@ class QueueState:
         self.bands.leave(entry, LEASED)
         self.unqueue(entry)
         self.leases.open(entry, now_s)
-        entry.wait_s = now_s - entry.arrived_s
+        wait_s = entry.wait_s = now_s - entry.arrived_s
         self.attach(entry, engine)
-        engine.pending_prompt_tokens += entry.prompt_tokens + entry.emitted_tokens
+        prompt, emitted, band_counts = entry.prompt_tokens, entry.emitted_tokens, self.counts[entry.band]
+        engine.pending_prompt_tokens += prompt + emitted
         if entry.prefix:
             self.prefixes.learn(entry.prefix, engine.bit)
-        if entry.emitted_tokens:  # the prompt was paid for before the preemption or loss
-            self.counts[entry.band].resumed += 1
+        if emitted:  # the prompt was paid for before the preemption or loss
+            band_counts.resumed += 1
         else:
-            self.charge(entry, self.prices.input_token * entry.prompt_tokens)
+            self.charge(entry, self.prices.input_token * prompt)
         if entry.protected:
             self.outlook.pauses.seen(now_s - entry.asked_s, now_s)
         counts = entry.counts
         counts.granted += 1
-        counts.wait_sum_s += entry.wait_s
-        self.counts[entry.band].waited(entry.wait_s)
+        counts.wait_sum_s += wait_s
+        band_counts.waited(wait_s)
         self.tell_grant(entry)
 
     def tell_grant(self, entry: Entry) -> None:
         engine = entry.engine
         if engine is not None:
-            self.tell(
-                entry,
-                Grant(
-                    entry.ticket,
-                    entry.lease_id,
-                    entry.engine_id,
-                    engine.address,
-                    entry.epoch,
-                    entry.wait_s,
-                    engine.key,
-                    engine.group,
-                    engine.revision,
-                ),
-            )
+            grant = Grant(
+                entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s,
+                engine.key, engine.group, engine.revision,
+            )  # fmt: skip
+            self.effects.append(ToGateway(entry.gateway, grant))
 
     def attach(self, entry: Entry, engine: EngineState) -> None:
         """The entry's lease occupies the engine."""
-        if len(engine.leases) == 0:
+        if not engine.leases:
             engine.moved_s = max(engine.moved_s, entry.renewed_s)  # it idled: its silence meant nothing
         entry.engine, entry.engine_id, entry.epoch = engine, engine.engine_id, engine.epoch
         engine.take(entry)
@@ -188,17 +184,18 @@ class QueueState:
         self.tell(entry, Preempt(entry.ticket, entry.lease_id))
 
     def vacate(self, entry: Entry) -> None:
-        if entry.state == LEASED and entry.engine is not None:
-            entry.engine.vacate(entry)
+        engine = entry.engine
+        if engine is not None and entry.state == LEASED:
+            engine.vacate(entry)
             self.pools.give(entry)
             self.slots[entry.band].give(entry)
 
     def end_lease(self, entry: Entry) -> None:
         """The lease is over, whatever the reason."""
         self.vacate(entry)
-        entry.state = GONE
-        if entry.engine is not None:
-            entry.engine.leases.pop(entry.seq, None)
+        entry.state, engine = GONE, entry.engine
+        if engine is not None:
+            engine.leases.pop(entry.seq, None)
             entry.engine = None
         self.leases.close(entry)
         table = self.gateways.get(entry.gateway)
@@ -207,16 +204,17 @@ class QueueState:
 
     def charge(self, entry: Entry, cost: float) -> None:
         """Service received goes on the tenant's bill and into the learnt rate."""
-        band = self.bands.all[entry.band]
-        band.own.charge(entry.tenant, cost)
-        if entry.level != entry.band:  # it is one of the aged, too
-            self.bands.all[entry.level].aged.charge(entry.tenant, cost)
-        self.rate.served(cost)
+        lanes, band = self.bands.all, entry.band
+        lanes[band].own.charge(entry.tenant, cost)
+        if entry.level != band:  # it is one of the aged, too
+            lanes[entry.level].aged.charge(entry.tenant, cost)
+        self.rate.cost += cost
 
     def learn_output(self, tokens: int) -> None:
         """A request completed with `tokens` of output."""
-        step = OUTPUT_MEMORY if self.mean_output_tokens else 1.0
-        self.mean_output_tokens += (max(1, tokens) - self.mean_output_tokens) * step
+        mean = self.mean_output_tokens
+        step = OUTPUT_MEMORY if mean else 1.0
+        self.mean_output_tokens = mean + ((tokens if tokens > 1 else 1) - mean) * step
 
     def check_integrity(self) -> None:
         """Raise AssertionError when parts disagree. O(everything): for tests."""

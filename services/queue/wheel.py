@@ -30,18 +30,19 @@ class TimerWheel(Generic[T]):
         slot = int(when_s * self._per_s) + 1
         if slot < self._next:
             slot = self._next
-        bucket = self._buckets.get(slot)
-        if bucket is None:
+        try:
+            self._buckets[slot][item.seq] = item
+        except KeyError:
             self._buckets[slot] = {item.seq: item}
-        else:
-            bucket[item.seq] = item
         return slot
 
     def remove(self, slot: int, item: T) -> None:
         """Forget `item`; unknown ones are ignored."""
         bucket = self._buckets.get(slot)
-        if bucket is not None and bucket.pop(item.seq, None) is not None and not bucket:
-            del self._buckets[slot]
+        if bucket is not None:
+            bucket.pop(item.seq, None)
+            if not bucket:
+                del self._buckets[slot]
 
     def due(self, now_s: float, budget: int) -> list[T]:
         """At most `budget` items that are due, removed. What is over the budget stays due."""

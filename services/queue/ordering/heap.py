@@ -41,8 +41,8 @@ class EntryHeap:
 
     def forget(self) -> None:
         """One entry died; sweep when the dead outnumber the living."""
-        self.live -= 1
-        if len(self.items) > 2 * self.live + 32:
+        live = self.live = self.live - 1
+        if len(self.items) > 2 * live + 32:
             self.items = list({item[1]: item for item in self.items if self._waits(item[2])}.values())
             heapify(self.items)
 

@@ -42,27 +42,29 @@ class Policy:
     def add(self, entry: Entry, returning: bool = False) -> None:
         line = self._lines.get(entry.tenant) or self._new_line(entry.tenant)
         line.weight = entry.weight
-        if line.heap.live == 0 and not returning:
+        heap = line.heap
+        if heap.live == 0 and not returning:
             line.lift(self._least_counter())
         if not line.queued:
             line.queued = True
             self._order += 1
             heappush(self._nodes, (line.counter, self._order, line))
-        line.heap.push(entry.deadline_s, entry)
+        heap.push(entry.deadline_s, entry)
         self._live += 1
 
     def peek(self) -> Entry | None:
         nodes = self._nodes
         while nodes:
             key, order, line = nodes[0]
-            if line.heap.live == 0:
+            if not line.heap.live:
                 heappop(nodes)
                 line.queued = False
                 self._floor = max(self._floor, line.counter)
-            elif line.counter > key:
-                heapreplace(nodes, (line.counter, order, line))
-            else:
+                continue
+            counter = line.counter
+            if counter <= key:
                 return line.heap.peek()
+            heapreplace(nodes, (counter, order, line))
         return None
 
     def _least_counter(self) -> float:
@@ -74,7 +76,7 @@ class Policy:
 
     def charge(self, tenant: str, cost: float) -> None:
         line = self._lines.get(tenant) or self._new_line(tenant)
-        line.charge(cost)
+        line.counter += cost / line.weight
 
     def _new_line(self, tenant: str) -> _TenantLine:
         if len(self._lines) >= self._max_lines:

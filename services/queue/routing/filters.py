@@ -9,11 +9,6 @@ from ..engines import EngineState
 from ..entry import Entry
 
 
-def is_up(engine: EngineState) -> bool:
-    """Its link is there and it does not drain."""
-    return engine.up
-
-
 def fits_length(entry: Entry, engine: EngineState) -> bool:
     """Prompt and answer fit the model's context there."""
     return entry.prompt_tokens + entry.max_tokens <= engine.max_model_len

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from ..engines import EngineState
 from ..entry import Entry
-from .filters import fits_length, is_up, not_avoided, pool_allows
+from .filters import fits_length, not_avoided, pool_allows
 from .prefix import PrefixIndex
 from .scorers import idle_share, own_pool, prefix_share
 
@@ -22,7 +22,11 @@ POOL_WEIGHT = 2.0
 
 def suits(entry: Entry, engine: EngineState, pool_of: dict[str, int]) -> bool:
     """Whether the entry may run there at all, room aside and avoided ones included."""
-    return is_up(engine) and fits_length(entry, engine) and pool_allows(entry, engine, pool_of)
+    return (
+        engine.up
+        and fits_length(entry, engine)
+        and (engine.pool not in pool_of or pool_allows(entry, engine, pool_of))
+    )
 
 
 def pick(

@@ -7,6 +7,8 @@ Rules: hashes and engine bits; a guess, never a promise. The hashes are cumulati
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import repeat
+from operator import and_
 
 
 class PrefixIndex:
@@ -34,11 +36,10 @@ class PrefixIndex:
     def learn(self, prefix: tuple[int, ...], bit: int) -> None:
         """A prompt with this prefix went to the engine `bit`."""
         holders = self._holders
-        for value in prefix:
-            mask = holders.get(value, 0)
-            if not mask & bit:
-                holders[value] = mask | bit
-            holders.move_to_end(value)
+        if not all(map(and_, map(holders.get, prefix, repeat(0)), repeat(bit))):
+            for value in prefix:
+                holders[value] = holders.get(value, 0) | bit
+        any(map(holders.move_to_end, prefix))  # all of them: it returns None
         while len(holders) > self.capacity:
             holders.popitem(last=False)
 

@@ -192,7 +192,7 @@ def test_5_the_bound_is_low_but_not_by_much(seed: int, shortest: int, spread: in
         whole = rng.randint(shortest, shortest + spread)
         cut = rng.random() < cut_share
         made = rng.randint(1, whole) if cut else whole
-        lengths.learn(made, 10_000, not cut, 0.1 * i)
+        lengths.learn((made, 10_000, not cut), 0.1 * i)
     bound = lengths.bound(10_000, 60.0)
     tenth = shortest + 0.1 * spread
     assert bound <= (tenth + 0.12 * spread + 1 if cut_share < 0.9 else shortest + spread)

@@ -101,7 +101,7 @@ def test_what_cannot_meet_its_deadline_any_more_is_refused_at_once() -> None:
         12
     ):  # 100 weighted tokens per second were measured: 48 waiting · 30 = 14 s of work
         rate.tick(100.0 + 0.5 * half_seconds, True, 2)
-        rate.served(50.0)
+        rate.cost += 50.0
     refusal = answer(scheduler, asking(99, remaining_s=700.0))
     assert refusal is None
     higher = answer(scheduler, asking(100, band="batch", remaining_s=3.0))
