@@ -1,4 +1,4 @@
-"""python -m load_tests.survival soak|chaos|churn|rollout|store|memory|vllm [options]"""
+"""python -m load_tests.survival soak|chaos|churn|nodes|rollout|store|memory|vllm [options]"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 from importlib import import_module
 
-COMMANDS = ("soak", "chaos", "churn", "rollout", "store", "memory", "vllm")
+COMMANDS = ("soak", "chaos", "churn", "nodes", "rollout", "store", "memory", "vllm")
 
 
 def end(signum: int, frame: object) -> None:
