@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.cache.calls import Call
+from services.cache.key import CacheKey
 from services.cache.patience import LAG_S, TICK_S, Patience
 from services.cache.redis_wire import RedisWire, Replies, WireError
+from services.cache.seat import Seat
 from services.clock import VirtualClock
 
 BOUND_S = 0.0012
@@ -72,6 +75,9 @@ class Timers:
     def create_future(self) -> object:
         return object()
 
+    def time(self) -> float:
+        return 0.0
+
     def call_later(self, delay_s: float, call: Callable[..., object], *args: object) -> asyncio.TimerHandle:
         self.due.append((delay_s, lambda: call(*args)))
         return cast(asyncio.TimerHandle, self)
@@ -102,3 +108,16 @@ def test_a_wire_waits_by_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(told[-1], WireError)
     wire.data_received(b"+OK\r\n")
     assert len(told) == 2, "late replies are matched and dropped"
+
+
+def test_a_call_to_the_cache_waits_by_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, clock, late = Timers(), VirtualClock(), list[Call]()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: timers)
+    call = Call(1, CacheKey(b"k" * 48), cast(Seat, None))
+    call.wait(0.002, clock, late.append)
+    clock.advance(0.0004)
+    timers.fire()
+    assert not late, "the timer came early"
+    clock.advance(0.0016)
+    timers.fire()
+    assert late == [call]
