@@ -17,6 +17,7 @@ say     = @printf '\033[1m==> %s\033[0m\n'
 # torch for CPU is not on every index: if the plain install does not find it, this index is asked, for torch only.
 EXPERTMESH_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+JOBS    ?= 2
 SEEDS   ?= 2000
 USERS   ?= 8
 SECONDS_OF_LOAD ?= 60
@@ -29,14 +30,17 @@ help:
 run: $(STAMPS)/project ## talk to a real mixture-of-experts model (ARGS='--graph sim' for simulated engines)
 	@exec $(BIN)/expertmesh run $(ARGS)
 
+# One of JOBS workers runs the tests whose vLLM ranks fill both cores, in a row; the others take what comes next.
+side_by_side = -n $(JOBS) --dist loadscope --no-loadscope-reorder --durations=10 --durations-min=20
+
 # The infrastructure's tests wait for a fake AWS most of the time: they run beside the others, which go first. With
 # ARGS, which name tests of ours, they are left out. What failed is said once more at the very end.
-test: $(STAMPS)/dev ## the tests that need no GPU, less those in tests/unproven.txt; Terraform's beside them
+test: $(STAMPS)/dev ## the tests that need no GPU, less those in tests/unproven.txt; Terraform's beside them (JOBS=n)
 	@logs=$$(mktemp -d); \
 	nice -n 10 $(if $(ARGS),echo left out because of ARGS,make infra-test) >$$logs/infra 2>&1 </dev/null & infra=$$!; \
 	trap 'kill $$infra 2>/dev/null || true; rm -rf $$logs' EXIT; \
 	failed=0; colour=no; if [ -t 1 ]; then colour=yes; fi; \
-	$(PY) -m pytest -m "not gpu and not unproven" --color=$$colour $(ARGS) | tee $$logs/ours || failed=$$?; \
+	$(PY) -m pytest -m "not gpu and not unproven" $(side_by_side) --color=$$colour $(ARGS) | tee $$logs/ours || failed=$$?; \
 	printf '\033[1m==> %s\033[0m\n' "Terraform (make infra-test)"; \
 	if wait $$infra; then tail -n 1 $$logs/infra; else failed=$$?; cat $$logs/infra; fi; \
 	if grep -q 'short test summary' $$logs/ours; then sed -n '/short test summary/,$$p' $$logs/ours; fi; exit $$failed

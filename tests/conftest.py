@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).parent
 ORDER = (
@@ -16,7 +21,6 @@ ORDER = (
     "properties",
     "contracts",
     "simulation",
-    "mesh",
     "mesh",
     "graph",
     "infra",
@@ -28,6 +32,17 @@ LIVE = ("contracts", "mesh", "cluster")
 RERUNS = 1
 """Live tests start real processes, whole meshes dozens of Ray's, which lose a race among themselves now and then: once
 more, and it is said at the end (`R`, RERUN). All other suites have no second try."""
+FILL_BOTH_CORES = (
+    "tests/contracts/test_engine.py",
+    "tests/cluster/test_deepseek.py",
+    "tests/cluster/test_embedded_model.py",
+    "tests/cluster/test_expert_parallel.py",
+    "tests/cluster/test_first_light.py",
+    "tests/cluster/test_layouts.py",
+    "tests/cluster/test_sparse_model.py",
+)
+"""Their vLLM ranks have a core each: with several workers (`make test` has two) one runs them all, one after the other,
+and begins with them; what remains goes, test by test, to whoever is free."""
 
 settings.register_profile(
     "mesh", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -58,7 +73,18 @@ def unproven() -> list[tuple[str, str]]:
     return [(begin, end) for begin, _, end in (one.partition(" … ") for one in ids)]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "both cores" if nodeid.startswith(FILL_BOTH_CORES) else nodeid
+
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     waiting = unproven()
     for item in items:
         if any(item.nodeid.startswith(begin) and item.nodeid.endswith(end) for begin, end in waiting):
@@ -69,6 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if suite in LIVE:
             item.add_marker(pytest.mark.flaky(reruns=RERUNS))
     items.sort(key=lambda item: ORDER.index(suite_of(item.path)) if suite_of(item.path) in ORDER else 99)
+    if hasattr(config, "workerinput"):  # one of several workers
+        items.sort(key=lambda item: not item.nodeid.startswith(FILL_BOTH_CORES))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM
 from services.config import ExpertsConfig
 from services.experts import model_store, safetensors_file
 from services.request import GenerateJob, SamplingParams, pack_ids
-from tests.cluster.engine_client import Answer, EngineClient, Ranks
+from tests.cluster import forked_ranks
+from tests.cluster.engine_client import EngineClient
+from tests.cluster.forked_ranks import Importer
 from tests.cluster.prompts import PROMPTS
 
 TEXTS = Path(__file__).resolve().parents[2] / "load_tests" / "distill" / "texts"
@@ -78,7 +80,7 @@ def test_half_of_each_ffn_is_active(folder: Path) -> None:
     assert config["n_routed_experts"] % 4 == 0
 
 
-def test_two_ranks_give_the_tokens_of_one(folder: Path) -> None:
+def test_two_ranks_give_the_tokens_of_one(folder: Path, importer: Importer) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     greedy = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True)
     jobs = [
@@ -86,22 +88,26 @@ def test_two_ranks_give_the_tokens_of_one(folder: Path) -> None:
         for i, prompt in enumerate(PROMPTS)
     ]
 
-    def answers(shards: int) -> list[list[int]]:
+    async def answers(shards: int) -> list[list[int]]:
         config = ExpertsConfig(
-            model_path=str(folder), dtype="float32", shards=shards, max_num_seqs=8, stuck_after_s=5.0
+            model_path=str(folder),
+            dtype="float32",
+            shards=shards,
+            max_num_seqs=8,
+            stuck_after_s=5.0,
+            enforce_eager=True,
         )
-
-        async def ask(addresses: list[tuple[str, bytes]]) -> list[Answer]:
-            clients = [await EngineClient.open(address, key) for address, key in addresses]
+        lost: list[str] = []
+        async with forked_ranks.group(config, importer, lost.append) as endpoints:
+            clients = [await EngineClient.open(*endpoint) for endpoint in endpoints]
             try:
-                return [await clients[i % len(clients)].ask(job) for i, job in enumerate(jobs)]
+                asked = [clients[i % len(clients)].ask(job) for i, job in enumerate(jobs)]
+                found = await asyncio.gather(*asked) if shards > 1 else [await one for one in asked]
             finally:
                 for client in clients:
                     client.close()
-
-        with Ranks(config) as ranks:
-            found = asyncio.run(ask([(rank.address, rank.key) for rank in ranks]))
+        assert lost == []
         assert all(answer.failed is None for answer in found)
         return [answer.token_ids for answer in found]
 
-    assert answers(2) == answers(1)
+    assert asyncio.run(answers(2)) == asyncio.run(answers(1))
