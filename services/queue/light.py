@@ -123,14 +123,26 @@ class TenantSlots:
     def first(self, lane: Ordering, head: Entry, mean_cost: float) -> Entry | None:
         """Who goes before `head`, which has backlog, for a free slot, if anybody does."""
         ahead = self.rows[head.tenant]
-        return self._least(lane, head.tenant, (ahead.running + 1) / ahead.weight, mean_cost)
+        return self._least(lane, head.tenant, (ahead.running + 1) / ahead.weight, self._levels(), mean_cost)
 
-    def _least(self, lane: Ordering, other: str, level: float, mean_cost: float) -> Entry | None:
-        """The first light tenant's request that may go before tenant `other`, which holds `level` per weight."""
-        most = lane.counter_of(other) + mean_cost * self.total_running / len(self.rows)
+    def _levels(self) -> dict[str, float]:
+        """What the first light tenants would hold per weight with one slot more."""
+        rows, levels = self.rows, dict[str, float]()
         for tenant in islice(self.light, MAX_LIGHT):
-            row = self.rows[tenant]
-            if tenant != other and (row.running + 1) / row.weight < level and lane.counter_of(tenant) <= most:
+            row = rows[tenant]
+            levels[tenant] = (row.running + 1) / row.weight
+        return levels
+
+    def _least(
+        self, lane: Ordering, other: str, level: float, levels: dict[str, float], mean_cost: float
+    ) -> Entry | None:
+        """The first of these light tenants' requests that may go before tenant `other`, which has backlog and holds
+        `level` per weight."""
+        if min(levels.values(), default=level) >= level:
+            return None
+        most = lane.counter_of(other) + mean_cost * self.total_running / len(self.rows)
+        for tenant, would_hold in levels.items():
+            if would_hold < level and lane.counter_of(tenant) <= most:
                 entry = lane.head_of(tenant)
                 if entry is not None:
                     return entry
@@ -141,15 +153,11 @@ class TenantSlots:
         more, found among the SCAN most recent grants (who floods is granted most)."""
         if not self.heavy:
             return None
-        seen = ""
-        for held in recent[: -SCAN - 1 : -1]:
-            if held.tenant == seen:
-                continue
-            seen = held.tenant
-            if seen not in self.heavy:
-                continue
-            row = self.rows[seen]
-            entry = self._least(lane, seen, (row.running - 1) / row.weight, mean_cost)
+        levels = self._levels()
+        lately = {held.tenant: None for held in recent[: -SCAN - 1 : -1]}
+        for tenant in filter(self.heavy.__contains__, lately):
+            row = self.rows[tenant]
+            entry = self._least(lane, tenant, (row.running - 1) / row.weight, levels, mean_cost)
             if entry is None:
                 continue
             row.held = [e for e in row.held if e.state == LEASED]
