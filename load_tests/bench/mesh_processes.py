@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import msgspec
 import uvloop
 
+from services import memory
 from services.experts.engine import Engine, ModelCard, Sink, StreamError
-from services.gateway import json_key_store, memory
+from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
 from services.link.asyncio_link import Resolve

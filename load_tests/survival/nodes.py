@@ -57,11 +57,8 @@ KEY = "em-a-key-of-the-machines-scenes"
 HEAD, SPOT = {"expertmesh.io/tier": "head"}, {"expertmesh.io/tier": "spot"}
 ENGINES = 3
 ENGINE = "ServeReplica:default:ExpertShards"
-AWAY_S = 5.0
-BACK_WITHIN_S = 120.0
-SETTLE_S = 2.0
-REPLACED_S = 2.0
-"""So long another engine has served before the lost machine is heard again."""
+AWAY_S, SETTLE_S, BACK_WITHIN_S = 5.0, 2.0, 120.0
+REPLACED_S = 2.0  # so long another engine has served before the lost machine is heard again
 
 
 class Site:
@@ -82,7 +79,9 @@ class Site:
         }  # fmt: skip
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.gcs = str(self.cluster.address)
+        told = signal.getsignal(signal.SIGTERM)
         ray.init(address=self.gcs, namespace="serve", log_to_driver=False)
+        signal.signal(signal.SIGTERM, told)  # Ray's own dies at once, and leaves the machines behind
         for _ in range(ENGINES):
             self.launch()
         keys_file = self.folder / "keys.json"
