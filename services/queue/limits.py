@@ -92,14 +92,19 @@ def changed(config: QueueConfig, changes: Mapping[str, Any]) -> QueueConfig:
     for name, value in changes.items():
         if name in LOCKED:
             raise ConfigError(f"{name} cannot be changed at run time")
+        if name not in plain:
+            raise ConfigError(f"there is no limit named {name[:64]!r}")
         if name != "bands":
             plain[name] = value
             continue
         for band, fields in _table(value, "bands").items():
             if band not in bands:
                 raise ConfigError(f"there is no band named {band[:64]!r}, only {', '.join(bands)}")
-            if locked := LOCKED_OF_BANDS & _table(fields, f"bands.{band}").keys():
+            names = _table(fields, f"bands.{band}").keys()
+            if locked := LOCKED_OF_BANDS & names:
                 raise ConfigError(f"bands.{band}.{min(locked)} cannot be changed at run time")
+            if unknown := names - bands[band].keys():
+                raise ConfigError(f"there is no limit named bands.{band}.{min(unknown)[:64]}")
             bands[band].update(fields)
     for name, value in (*plain.items(), *(item for band in plain["bands"] for item in band.items())):
         if isinstance(value, float) and not math.isfinite(value):

@@ -41,6 +41,7 @@ def test_changes_add_up_band_by_band() -> None:
         ({"bands": {"vip": {"reserved_share": 2.0}}}, "reserved_share"), ({"lease_ttl_s": float("nan")}, "lease_ttl_s"),
         ({"lease_ttl_s": float("inf")}, "lease_ttl_s"), ({"max_queued": None}, "max_queued"),
         ({"bands": {"vip": {"ageing_s": float("inf")}}}, "ageing_s"), ({"rollout": {}}, "rollout"),
+        ({"bands": {"vip": {"depth": 3}}}, "no limit named bands.vip.depth"), ({"depth": 3}, "no limit named .depth"),
     ],
 )  # fmt: skip
 def test_nonsense_is_named_and_changes_nothing(changes: dict[str, Any], named: str) -> None:
