@@ -13,6 +13,7 @@ from typing import cast
 import msgspec
 from ray import serve
 
+from .. import memory
 from ..config import GraphConfig
 from ..errors import RequestError
 from ..journal.authority import JournalAuthority
@@ -42,6 +43,7 @@ class Cache:
                 authority = Authority(store, self._config, embeds=embeds, make_index=make_index)
                 self._address = await authority.start(self._config.listen_host)
                 self._authority = authority
+                memory.settle()
                 log.info("the cache listens at %s", self._address)
         return self._authority
 

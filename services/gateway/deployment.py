@@ -24,13 +24,13 @@ from ray.exceptions import RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
+from .. import memory
 from ..config import GraphConfig
 from ..errors import ConfigError, MeshError, ServiceError
 from ..experts.engine import ModelCard
 from ..outcome import Reason
 from ..postprocess.policy import Policy
 from ..queue.rollout.operations import Wish
-from . import memory
 from .grpc_tls import ONLY_TLS_1_3
 from .node import GatewayNode, Peers
 from .operator_routes import CacheOperations, Figures, PurgeWish

@@ -1,4 +1,4 @@
-"""The settings of a gateway's process take hold: the collector's, and those of glibc's allocator."""
+"""The settings of a process that stands take hold: the collector's, and those of glibc's allocator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gc
 import subprocess
 import sys
 
-from services.gateway.memory import YOUNG_OBJECTS
+from services.memory import YOUNG_OBJECTS
 
 FAULTS = """
 import resource, sys
-from services.gateway.memory import keep_freed
+from services.memory import keep_freed
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):
@@ -32,7 +32,7 @@ def test_large_bodies_do_not_come_from_the_kernel_page_by_page() -> None:
 
 def test_settled() -> None:
     script = (
-        "import gc; from services.gateway import memory; memory.settle();"
+        "import gc; from services import memory; memory.settle();"
         "print(gc.get_threshold(), gc.get_freeze_count())"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What a gateway's process does about its memory once it stands: the collector's share, and the allocator's.
+"""What a process does about its memory once it stands: the collector's share, and the allocator's.
 
 Rules: settings of the process, made once; knows nothing of requests.
 """
@@ -19,7 +19,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 def settle() -> None:
     """Call when everything that stays is there."""
     # The collector need not look at it again, nor at every 700th object of a request whose objects nearly all die by
-    # their reference counts. It took 8% of the gateway's time.
+    # their reference counts. It took 8% of a gateway's time; in a full collection nobody is served for tens of ms.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
