@@ -213,10 +213,6 @@ def refusal_ms(rows: list[Row]) -> list[float]:
     return sorted(1000 * row.answer_s for row in told if row.answer_s < WAITED_S)
 
 
-def describe(name: str, values: list[float], unit: str) -> str:
-    return f"| {name} | {statistics.median(values):,.2f} {unit} | {min(values):,.2f} to {max(values):,.2f} |"
-
-
 def flood_round(window_s: float, note: Callable[[str, float], None]) -> None:
     """Both flood arms, one after the other. Twice the window: four tenants at 8% bring 13 requests a second."""
     calm, flood = flood_arm(window_s, 1.0), flood_arm(window_s, 100.0)
@@ -233,13 +229,14 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--window", type=float, default=8.0)
-    parser.add_argument("--only", choices=["flood"], help="one arm")
+    parser.add_argument("--only", choices=["flood", "vip"], help="some arms")
     options = parser.parse_args(arguments)
     window_s, end_s = options.window, WARM_S + options.window
     seen: dict[str, list[float]] = {}
 
     def note(key: str, value: float) -> None:
         seen.setdefault(key, []).append(value)
+        print(f"{key}: {value:.2f}", file=sys.stderr, flush=True)
 
     notes: list[str] = []
     for number in range(options.rounds):
@@ -266,6 +263,8 @@ def main(arguments: list[str]) -> None:
                 note(f"… refusal p99 (ms), {times:g}x", refused[int(0.99 * len(refused))])
             note(f"… wrong answers, {times:g}x", run.wrong())
             notes.append(f"{times:g}x: vip {run.outcomes('vip')}, batch {run.outcomes('batch')}")
+        if options.only == "vip":
+            continue
         fifo = vip_arm(window_s, 3.0, FIFO)
         note("VIP in FIFO at 3x, TTFT p99 (ms)", fifo.ttft_ms("vip", 0.99))
         borrow = Run({}, [load("batch", "batch", 3.0, end_s)], end_s + 1.0).play()
@@ -287,10 +286,9 @@ def main(arguments: list[str]) -> None:
         note("… requests", len(run.rows))
         note("… lost or failed", sum(r.outcome != "completed" for r in run.rows))
         note("… wrong or doubled tokens", run.wrong())
-        print(json.dumps(seen), file=sys.stderr, flush=True)
     print("| what | median | range |\n| --- | --- | --- |")
     for key, values in seen.items():
-        print(describe(key, values, ""))
+        print(f"| {key} | {statistics.median(values):,.2f} | {min(values):,.2f} to {max(values):,.2f} |")
     print()
     for text in notes:
         print("-", text)
