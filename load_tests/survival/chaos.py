@@ -218,7 +218,7 @@ def share(values: list[float], part: float) -> float:
 def verdict(victim: str, streams: list[Stream], kills_s: list[float]) -> int:
     """Print it; returns how many failed."""
     bad = [stream for stream in streams if stream.error]
-    gaps = sorted(max(map(float.__sub__, one.event_s[1:], one.event_s), default=0.0) for one in streams)
+    gaps = sorted(one.longest_gap_s for one in streams)
     line = f"{victim}: {len(kills_s)} kills, {len(streams)} streams, failed or wrong {len(bad)}"
     line += f", longest gap {gaps[-1] * 1e3:.0f} ms"
     if victim.startswith("engine") and "+" not in victim:

@@ -140,7 +140,7 @@ def verdict(churn: Churn, calm: Window, disturbed: Window) -> bool:
     seconds = disturbed.ended_s - disturbed.began_s
     whole = churn.engines * SLOTS / STEP_S * seconds
     bad = [one for one in churn.streams if one.error]
-    gaps = [max(map(float.__sub__, one.event_s[1:], one.event_s), default=0.0) for one in churn.streams]
+    gaps = [one.longest_gap_s for one in churn.streams]
     print(
         f"churn: {churn.kills} kills in {seconds / 60:.1f} min, {len(churn.streams)} streams, failed or wrong "
         f"{len(bad)}, goodput {part:.1%} of live capacity ({calm_part:.1%} in the calm before), which was "

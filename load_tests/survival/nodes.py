@@ -267,7 +267,7 @@ async def play(site: Site, name: str, lanes: int, tokens: int) -> int:
         site.bury(victim)
     bad = [one for one in streams if one.error]
     seen = pauses(streams, [happening.result()]) or [0.0]
-    gaps = [max(map(float.__sub__, one.event_s[1:], one.event_s), default=0.0) for one in streams]
+    gaps = [one.longest_gap_s for one in streams]
     print(
         f"{name}: a machine with {engines} of {ENGINES} engines, {len(streams)} streams, failed or wrong {len(bad)}, "
         f"pauses p50 {share(seen, 0.5) * 1e3:.0f} longest {seen[-1] * 1e3:.0f} ms, longest gap of all "

@@ -70,9 +70,7 @@ class Crowd:
         """One line; ends with what went wrong."""
         bad = [one.error for one in self.streams if one.error]
         by = Counter(one.revision for one in self.streams)
-        gaps = sorted(
-            max(map(float.__sub__, one.event_s[1:], one.event_s), default=0.0) for one in self.streams
-        )
+        gaps = sorted(one.longest_gap_s for one in self.streams)
         turns = Counter(len(seen) - 1 for seen in self.seen.values())
         shares = ", ".join(f"{name or OLD} {count}" for name, count in by.items() if name is not None)
         return (

@@ -95,6 +95,11 @@ class Stream:
         self.texts: dict[int, str] = {}
         self.usage: dict[str, int] = {}
 
+    @property
+    def longest_gap_s(self) -> float:
+        """Between any two of its events in a row; 0.0 with fewer than two."""
+        return max(map(float.__sub__, self.event_s[1:], self.event_s), default=0.0)
+
     # what is asked, what must come ------------------------------------------------------------------------
 
     def body(self) -> tuple[str, dict[str, Any]]:
