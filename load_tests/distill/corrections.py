@@ -43,6 +43,19 @@ def pack(
     return packed
 
 
+def unpack(packed: Mapping[str, NDArray[Any]]) -> list[dict[str, Floats]]:
+    """The layers as `pack` was given them, as far as the rounding leaves them: float32."""
+    layers: list[dict[str, Floats]] = []
+    shorts = sorted(name.removesuffix(".a") for name in packed if name.endswith(".a"))
+    for i in range(len(packed["order"])):
+        layer = {name: packed[name][i].astype(np.float32) for name in ("norm1", "norm2", "router")}
+        for short in shorts:
+            layer[f"{short}_a"] = packed[f"{short}.a"][i] * packed[f"{short}.a_scale"][i][:, None]
+            layer[f"{short}_b"] = packed[f"{short}.b"][i] * packed[f"{short}.b_scale"][i]
+        layers.append(layer)
+    return layers
+
+
 def move_experts(
     order: NDArray[np.int64], layer: Mapping[str, Floats], experts: NDArray[np.int64], plan: SparsePlan
 ) -> tuple[NDArray[np.int64], dict[str, Floats]]:

@@ -18,6 +18,7 @@ from load_tests.distill.torch_dense import Dense, Layer, final, hidden_states, r
 from load_tests.distill.torch_loss import compare
 from load_tests.distill.torch_step import Recipe, Step, Student
 from load_tests.distill.torch_student import forward, fresh, make_layer
+from load_tests.distill.torch_team import Team
 from services.experts.sparse_split import SparsePlan
 
 Say = Callable[[str], None]
@@ -56,11 +57,13 @@ def fit_routers(h: Tensor, chosen: Tensor, steps: int = 200) -> Tensor:
     return weight.detach()
 
 
-def distil(student: Student, texts: Tensor, recipe: Recipe, say: Say, save: Callable[[], None]) -> None:
-    """Train in place on texts [number, length]. `save` is called now and then."""
+def distil(
+    student: Student, texts: Tensor, recipe: Recipe, team: Team, say: Say, save: Callable[[], None]
+) -> None:
+    """Train in place on texts [number, length], each member on its own. `save` is called now and then."""
     began_s = time.monotonic()
-    step = Step(student, texts.shape[1], recipe, texts.device)
-    picks = torch.Generator(device=texts.device).manual_seed(7)
+    step = Step(student, texts.shape[1], recipe, texts.device, team.mean)
+    picks = torch.Generator(device=texts.device).manual_seed(7 + team.rank)
     order = torch.empty(0, dtype=torch.long, device=texts.device)
     num_steps = recipe.num_steps or 10**9
     timed_s = saved_s = told_s = began_s
@@ -84,7 +87,7 @@ def distil(student: Student, texts: Tensor, recipe: Recipe, say: Say, save: Call
             else:
                 per_step = (now_s - timed_s) / (TIMED_TO - TIMED_FROM)
                 left_s = recipe.seconds - (now_s - began_s)
-                num_steps = recipe.num_steps or TIMED_TO + max(0, int(left_s / per_step))
+                num_steps = recipe.num_steps or team.agree(TIMED_TO + max(0, int(left_s / per_step)))
                 say(f"{per_step * 1e3:.0f} ms a step: {num_steps} steps of {ids.numel()} tokens")
         if student.steps % 100 == 0 or student.steps == num_steps:
             student.history.append({"step": student.steps, **step.numbers()})

