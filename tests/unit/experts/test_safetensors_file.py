@@ -13,7 +13,9 @@ from services.experts import safetensors_file
 @pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32])
 def test_views_in_any_order_come_back(tmp_path: Path, dtype: type[np.generic]) -> None:
     plain = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
-    chosen = np.stack([plain[0][:, [2, 0, 1]], plain[1][:, [1, 2, 0]]])  # NumPy lays this out column by column
+    chosen = np.stack(
+        [plain[0][:, [2, 0, 1]], plain[1][:, [1, 2, 0]]]
+    )  # NumPy lays this out column by column
     given = {
         "plain": plain, "turned": plain.transpose(0, 2, 1), "every other": plain[:, ::2], "chosen": chosen,
         "columns first": np.asfortranarray(plain[0]),
