@@ -40,5 +40,5 @@ def _write(path: Path, tensors: dict[str, Any], base: str, config: dict[str, Any
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
     }  # fmt: skip
     (path / adapter_files.CONFIG).write_text(json.dumps(settings | config))
-    safetensors_file.write(path / adapter_files.WEIGHTS, tensors)
+    safetensors_file.write(path / adapter_files.WEIGHTS, tensors.items())
     return path
