@@ -97,7 +97,10 @@ class SimModel:
             return StreamError(stream_id, "internal", message, retryable=False)
         stream = SimStream(stream_id, job, sink, answer, min(answer.length, room - num_prompt))
         self._streams[stream_id] = stream
-        self._waiting.append(stream)
+        place = len(self._waiting)
+        if job.emitted_ids:  # before prompts that never began, as vllm_params.priority has it
+            place = next((i for i, one in enumerate(self._waiting) if not one.job.emitted_ids), place)
+        self._waiting.insert(place, stream)
         return None
 
     def abort(self, stream_id: int) -> bool:

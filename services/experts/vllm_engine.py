@@ -36,7 +36,7 @@ from .orphan_guard import OrphanGuard
 from .refusals import explained
 from .vllm_adapters import VllmAdapters
 from .vllm_outputs import Counters, Stream, TokenRouter
-from .vllm_params import engine_args, sampling_params
+from .vllm_params import engine_args, priority, sampling_params
 from .vllm_versions import CLIENT_ERRORS, USAGE
 
 if TYPE_CHECKING:
@@ -262,7 +262,9 @@ class VllmEngine:
             if job.adapter and self._adapters is not None:
                 in_use = {one.job.adapter for one in self._router.live.values()}
                 lora = await self._adapters.request(self._llm, job.adapter, in_use)
-            await self._llm.add_request(name, prompt, sampling_params(job), lora_request=lora)
+            await self._llm.add_request(
+                name, prompt, sampling_params(job), lora_request=lora, priority=priority(job)
+            )
         except RequestError as error:
             self._fail(stream, StreamError(stream.stream_id, error.reason, error.message, False))
         except CLIENT_ERRORS as error:

@@ -49,6 +49,12 @@ def sampling_params(job: GenerateJob) -> SamplingParams:
     )
 
 
+def priority(job: GenerateJob) -> int:
+    """vLLM's priority, lower first: a stream that another engine or the queue interrupted is computed again before new
+    prompts, whose clients have not seen a token yet."""
+    return -1 if job.emitted_ids else 0
+
+
 def _bias(job: GenerateJob) -> dict[int, float] | None:
     """The client's bias, plus what the frequency and presence penalties owe to emitted tokens: to vLLM those are
     prompt, which these penalties leave alone. (A token that occurs before and after a migration gets the presence
@@ -102,6 +108,7 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
         disable_log_stats=True,  # vLLM's own loggers; ours gets the statistics all the same
         enable_log_requests=False,
         generation_config="auto",
+        scheduling_policy="priority",
     )
     if config.device == "cpu":
         args.kv_cache_memory_bytes = config.kv_cache_bytes

@@ -13,6 +13,7 @@ through plain function calls. What holds for every engine:
 7. An adapter is loaded when a stream asks for it; it changes that stream's answer and no other's. More adapters than
    an engine keeps are served all the same. One that is missing, or another version, is answered as 4 says.
 8. Load is counted: tokens only grow, an idle engine holds nothing.
+9. A stream that was interrupted elsewhere begins before those that never began.
 """
 
 from __future__ import annotations
@@ -311,6 +312,29 @@ def test_streams_do_not_change_one_another(host: Host) -> None:
     alone = [host.ask(one)[0].token_ids for one in jobs]
     together = [stream.token_ids for stream in host.ask(*jobs)]
     assert together == alone
+
+
+def test_who_was_interrupted_goes_before_who_never_began(host: Host) -> None:
+    """More prompts wait than the engine has slots for; one of them, the last asked, has a part of its answer."""
+
+    async def order() -> list[int]:
+        begun: list[int] = []
+        running: list[asyncio.Future[None]] = []
+        for number in range(2 * host.info.max_num_seqs + 1):
+            last = number == 2 * host.info.max_num_seqs
+            one = job(f"{number}: " + "waits " * 30, emitted=[65, 66, 67] if last else None, max_tokens=6)
+            _, stream, done = host.submit(one)
+            running.append(done)
+            streams.append(stream)
+        while not all(stream.frames for stream in streams):
+            await asyncio.sleep(0)
+            begun += [i for i, stream in enumerate(streams) if stream.frames and i not in begun]
+        await asyncio.gather(*running)
+        return begun
+
+    streams: list[Stream] = []
+    begun = host.run(order())
+    assert begun.index(2 * host.info.max_num_seqs) < host.info.max_num_seqs + 2, begun
 
 
 def test_an_aborted_stream_is_silent_and_frees_its_slot(host: Host) -> None:
