@@ -12,6 +12,7 @@ come back.
     engine_stop    SIGSTOP for three seconds
     queue          kill -9 of the queue's process and of Serve's replica that keeps it
     cache, postprocess, gateway    kill -9 of the replica
+    gateway_term   SIGTERM to a gateway's replica
     store          kill -9 of the Valkey, which is back half a second later, empty
     controller     kill -9 of Serve's controller
     gcs            kill -9 of Ray's GCS, which keeps its state in a second Valkey and is back a second later; then an
@@ -66,7 +67,8 @@ class Rig:
             "queue": self._queue,
             "cache": lambda: self._replica("Cache", 1),
             "postprocess": lambda: self._replica("Postprocess", 1),
-            "gateway": self._gateway,
+            "gateway": lambda: self._gateway(signal.SIGKILL),
+            "gateway_term": lambda: self._gateway(signal.SIGTERM),
             "store": self._store,
             "controller": self._controller,
             "gcs": self._gcs,
@@ -109,15 +111,15 @@ class Rig:
         await self.mesh.until_engines(REVISION, ENGINES)
         return at_s
 
-    async def _replica(self, name: str, number: int) -> float:
+    async def _replica(self, name: str, number: int, how: signal.Signals = signal.SIGKILL) -> float:
         pid = self.rng.choice(await self._pids(REPLICA.format(name)))
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
         at_s = time.monotonic()
         await self._until_pids(REPLICA.format(name), number, {pid})
         return at_s
 
-    async def _gateway(self) -> float:
-        at_s = await self._replica("Gateway", GATEWAYS)
+    async def _gateway(self, how: signal.Signals) -> float:
+        at_s = await self._replica("Gateway", GATEWAYS, how)
         async with asyncio.timeout(BACK_WITHIN_S):  # a process alone is no gateway yet
             seen: set[str] = set()
             while len(seen) < GATEWAYS:
@@ -163,7 +165,7 @@ async def offer(
     """All streams, and the moments of the kills."""
     asked: list[Stream] = []
     kills_s: list[float] = []
-    resumable = victim == "gateway"
+    resumable = victim.startswith("gateway")
     kinds = RESUMABLE if resumable else KINDS
     port, key, salt = rig.stack.http_port, rig.stack.key, f"{victim} {time.monotonic_ns()} "
 
@@ -245,7 +247,8 @@ def main(arguments: list[str]) -> int:
         "chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--victims", default="engine,engine_term,engine_stop,queue,cache,postprocess,gateway,store,controller"
+        "--victims",
+        default="engine,engine_term,engine_stop,queue,cache,postprocess,gateway,gateway_term,store,controller",
     )
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--kills", type=int, default=20)

@@ -18,6 +18,7 @@ import math
 import os
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import ray
@@ -33,6 +34,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.gang import GangContext
 from ray.serve.handle import DeploymentHandle
 
+from .. import ray_sigterm
 from ..config import ExpertsConfig, GraphConfig
 from ..errors import ConfigError
 from ..ports import free_port
@@ -86,6 +88,8 @@ class ExpertShards:
             )
         else:
             self._rank = commissioned(commission, self._find_queue, self._end_process)
+        self._ending: asyncio.Task[None] | None = None
+        ray_sigterm.tell(self._told_to_go)
         await self._rank.start()
 
     async def endpoint(self) -> tuple[str, bytes]:
@@ -119,12 +123,23 @@ class ExpertShards:
         return await queue.endpoint.remote()
 
     def _end_process(self, because: str) -> None:
-        async def end() -> None:
-            await self._rank.stop()
-            os._exit(1)
-
         log.error("replica ends itself: %s", because)
-        self._ending = asyncio.get_running_loop().create_task(end())
+        self._ending = asyncio.get_running_loop().create_task(self._end(self._rank.stop))
+
+    def _told_to_go(self) -> None:
+        """SIGTERM: what runs here finishes, or moves. Told twice: at once."""
+        if self._ending is not None:
+            os._exit(1)
+        log.warning("SIGTERM: the replica drains, and ends")
+        self._ending = asyncio.get_running_loop().create_task(self._end(self.__del__))
+
+    async def _end(self, how: Callable[[], Awaitable[None]]) -> None:
+        """Serve sees a dead process at once, and starts another: so it ends, however long or badly the rest goes."""
+        try:
+            async with asyncio.timeout(drain_rule.graceful_shutdown_timeout_s(self._config)):
+                await how()
+        finally:
+            os._exit(1)
 
 
 def experts_deployment(config: GraphConfig) -> serve.Deployment:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from .. import memory
+from .. import memory, ray_sigterm
 from ..config import GraphConfig
 from ..errors import ConfigError, MeshError, ServiceError
 from ..experts.engine import ModelCard
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 START_TIMEOUT_S = 30.0
+SHUTDOWN_MARGIN_S = 5.0
 LOOP_STUCK_S = 5.0
 
 
@@ -95,6 +97,8 @@ class Gateway:
         )  # fmt: skip
         self._node = GatewayNode(config, peers)
         self._thread.start()
+        self._ending: asyncio.Task[None] | None = None
+        ray_sigterm.tell(self._told_to_go)
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._on_data_plane(self._node.start())
         memory.settle()
@@ -116,6 +120,20 @@ class Gateway:
         if self._thread.is_alive():
             await self._on_data_plane(self._node.stop(self._grace_s))
             self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _told_to_go(self) -> None:
+        """SIGTERM: as above, and Serve starts another as soon as this process is gone. Told twice: at once."""
+        if self._ending is not None:
+            os._exit(1)
+        log.warning("SIGTERM: the gateway drains, and ends")
+        self._ending = asyncio.get_running_loop().create_task(self._drain_and_end())
+
+    async def _drain_and_end(self) -> None:
+        try:
+            async with asyncio.timeout(self._grace_s + SHUTDOWN_MARGIN_S):
+                await self.__del__()
+        finally:
+            os._exit(1)
 
     async def _on_data_plane(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -149,6 +167,6 @@ def gateway_deployment(config: GraphConfig) -> serve.Deployment:
         max_ongoing_requests=1000,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=config.gateway.drain_s + 5.0,
+        graceful_shutdown_timeout_s=config.gateway.drain_s + SHUTDOWN_MARGIN_S,
         ray_actor_options=options,
     )(Gateway)
