@@ -16,7 +16,7 @@ from ray._private import worker
 
 log = logging.getLogger(__name__)
 
-_RAYS_EXIT = "raise_sys_exit_with_custom_error_message"
+RAYS_EXIT = "raise_sys_exit_with_custom_error_message"
 
 
 def tell(told: Callable[[], None]) -> bool:
@@ -26,7 +26,7 @@ def tell(told: Callable[[], None]) -> bool:
     # now and then. So Ray's own handler stays, and the exit that it calls is not one any more.
     if worker.global_worker.mode != ray.WORKER_MODE:
         return False
-    if not hasattr(worker, _RAYS_EXIT):
+    if not hasattr(worker, RAYS_EXIT):
         log.warning("SIGTERM is left to this version of Ray, whose handler we do not know")
         return False
     loop = asyncio.get_running_loop()
@@ -34,5 +34,5 @@ def tell(told: Callable[[], None]) -> bool:
     def instead(message: str, exit_code: int = 0) -> None:
         loop.call_soon_threadsafe(told)
 
-    setattr(worker, _RAYS_EXIT, instead)
+    setattr(worker, RAYS_EXIT, instead)
     return True

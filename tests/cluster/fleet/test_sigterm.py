@@ -1,6 +1,6 @@
 """SIGTERM to one process of a running mesh: what it has is finished, it ends, and another comes.
 
-Left to Ray, a replica ends between 30 and 60 s after the signal and is not told before; a stream here takes four.
+Left to Ray, a replica ends between 30 and 60 s after the signal and is not told before; a stream here takes two to four.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.cluster.stack import Stack
 
 pytestmark = pytest.mark.cluster
 
-STREAMS, TOKENS = 24, 200
+STREAMS, TOKENS = 24, 100
 GONE_WITHIN_S = 25.0
 BACK_WITHIN_S = 60.0
 
