@@ -118,8 +118,8 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
             "`expertmesh run` has no client certificate to ask its gateway with; use `serve run`"
         )
     app = ray_session.build(wish.graph, options)
-    # Of Ray's forty threads in each process every one may get a heap of its own, and each fills slowly with what is never
-    # given back: 8 MB per process, and most of what half an hour of light load left in a gateway.
+    # Of Ray's forty threads in each process every one may get a heap of its own, and each fills slowly with what is
+    # never given back: 8 MB per process, and most of what half an hour of light load left in a gateway.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     stack.enter_context(
         ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options), verbose=wish.verbose)

@@ -63,6 +63,8 @@ class Connection(Reader):
         transport.set_write_buffer_limits(high=TLS_HIGH_WATER_BYTES if server.encrypted else 0)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        if server.ending:
+            self.end_after_the_last()
         num_alike = server.num_from[self.address] = server.num_from.get(self.address, 0) + 1
         if len(server.connections) > server.limits.max_connections:
             self.refuse(503, "too many connections", "not_ready")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 100
+LAST_CALL_S = 1.0
+"""So long a new connection to a server that ends may take to bring its request."""
 _NONE: dict[bytes, bytes] = {}
 
 
@@ -39,8 +41,8 @@ class Reader(asyncio.Protocol):
     """`ahead` are requests that came before the one before them was answered."""
 
     __slots__ = (
-        "_head_bytes", "_headers", "_limits", "_num_headers", "_parser", "_read_paused", "_refusal", "_unparsed",
-        "_url", "ahead", "deadline_s", "latest", "loop", "resting", "running", "transport",
+        "_final", "_head_bytes", "_headers", "_limits", "_num_headers", "_parser", "_read_paused", "_refusal",
+        "_unparsed", "_url", "ahead", "deadline_s", "latest", "loop", "resting", "running", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -59,7 +61,7 @@ class Reader(asyncio.Protocol):
         """Bytes since the parser last had something whole: it keeps a header, a trailer or a chunk's extension that has
         no end for as long as it comes."""
         self._refusal: Refused | None = None
-        self._read_paused = self.resting = False
+        self._read_paused = self.resting = self._final = False
         self.deadline_s: float | None = loop.time() + limits.header_timeout_s
 
     @abstractmethod
@@ -100,15 +102,21 @@ class Reader(asyncio.Protocol):
             self.transport.resume_reading()
 
     def end_after_the_last(self) -> None:
-        """Close once the requests that came are answered."""
+        """Close once the requests that came are answered; a connection that is new, or in the middle of a head, may
+        bring that one."""
         last = self.ahead[-1] if self.ahead else self.running
-        if last is None:
+        if last is not None:
+            last.keep_alive = False
+        elif self.resting:
             self.transport.close()
         else:
-            last.keep_alive = False
+            self._final, soon_s = True, self.loop.time() + LAST_CALL_S
+            self.deadline_s = soon_s if self.deadline_s is None else min(self.deadline_s, soon_s)
 
     def rest(self) -> None:
         """Nothing is kept of the last request; the next one may take its time."""
+        if self._final:
+            self.transport.close()
         self.resting, self._headers, self.ahead = True, _NONE, None
         self.deadline_s = self.loop.time() + self._limits.idle_timeout_s
 
@@ -150,7 +158,7 @@ class Reader(asyncio.Protocol):
             url = httptools.parse_url(url).path or b""
         elif b"?" in url or b"#" in url:
             url = url.split(b"?", 1)[0].split(b"#", 1)[0]
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._final
         method = parser.get_method().decode("ascii")
         exchange = Exchange(cast("Connection", self), method, url, self._headers, keep_alive)
         self._headers = {}  # trailers are not headers (RFC 9110 §6.5.1)

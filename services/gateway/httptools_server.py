@@ -5,8 +5,11 @@ address, and swept once a second for those that take too long.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 from ..config import LimitsConfig
 from .httptools_connection import Connection
@@ -30,7 +33,7 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.num_from: dict[str, int] = {}
-        self.encrypted = False
+        self.encrypted = self.ending = False
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -39,16 +42,14 @@ class HttpServer:
     ) -> int:
         """Listen and return the port. Raises ConfigError when the port is taken."""
         self.encrypted = tls is not None
-        sock = bind(host, port, reuse_port=reuse_port)
+        self._socket = sock = bind(host, port, reuse_port=reuse_port)
         self.loop = asyncio.get_running_loop()
-        self._server = await self.loop.create_server(
-            self._connection,
-            sock=sock,
-            backlog=4096,
-            ssl=tls,
-            ssl_handshake_timeout=self.limits.header_timeout_s if tls is not None else None,
-            ssl_shutdown_timeout=TLS_SHUTDOWN_S if tls is not None else None,
-        )
+        self._tls: dict[str, Any] = {
+            "ssl": tls,
+            "ssl_handshake_timeout": self.limits.header_timeout_s if tls is not None else None,
+            "ssl_shutdown_timeout": TLS_SHUTDOWN_S if tls is not None else None,
+        }
+        self._server = await self.loop.create_server(self._connection, sock=sock, backlog=4096, **self._tls)
         self._sweeper = asyncio.create_task(self._sweep())
         return sock.getsockname()[1]
 
@@ -63,16 +64,38 @@ class HttpServer:
                 connection.sweep(now_s)
 
     async def stop(self, grace_s: float) -> None:
-        """Stop listening, let what runs finish for `grace_s` seconds, then cut it. Idle connections close now."""
+        """Stop listening, let what runs finish for `grace_s` seconds, then cut it. Idle connections close now; who has
+        connected and not asked yet is answered."""
         if self._server is None:
             return
+        self.ending = True
+        late = self._take_who_waits()
         self._server.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         for connection in list(self.connections):
             connection.end_after_the_last()
+        greeting = [
+            self.loop.create_task(self.loop.connect_accepted_socket(self._connection, sock, **self._tls))
+            for sock in late
+        ]
         deadline_s = self.loop.time() + grace_s
-        while self.connections and self.loop.time() < deadline_s:  # noqa: ASYNC110  # few wait, and seldom
+        while self.loop.time() < deadline_s and (  # noqa: ASYNC110  # few wait, and seldom
+            self.connections or not all(task.done() for task in greeting)
+        ):
             await asyncio.sleep(0.02)
+        for task in greeting:
+            task.cancel()
+        await asyncio.gather(*greeting, return_exceptions=True)
         for connection in list(self.connections):
             connection.transport.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _take_who_waits(self) -> list[socket.socket]:
+        """Connections that the kernel has accepted and nobody has taken: it would reset them, whichever other gateway
+        shares the port."""
+        late: list[socket.socket] = []
+        with suppress(OSError):  # nobody waits any more
+            while True:
+                late.append(self._socket.accept()[0])
+                late[-1].setblocking(False)
+        return late

@@ -1,6 +1,7 @@
 """SIGTERM to one process of a running mesh: what it has is finished, it ends, and another comes.
 
-Left to Ray, a replica ends between 30 and 60 s after the signal and is not told before; a stream here takes two to four.
+Left to Ray, a replica ends between 30 and 60 s after the signal and is not told before; a stream here takes two
+to four.
 """
 
 from __future__ import annotations

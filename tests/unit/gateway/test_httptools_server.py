@@ -7,11 +7,12 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from load_tests.bench.hostile_clients import SMUGGLED
 from services.config import LimitsConfig
 from services.errors import ConfigError
-from services.gateway import httptools_server
+from services.gateway import httptools_reader, httptools_server
 from services.gateway.httptools_exchange import Exchange
 from services.gateway.httptools_server import HttpServer
 from services.gateway.sockets import bind
@@ -365,3 +366,57 @@ def test_one_that_never_takes_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch)
 
     asyncio.run(main(b""))
     asyncio.run(main(b"connection: close\r\n"))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("taken", [False, True])
+def test_who_connected_before_the_end_is_answered(
+    taken: bool, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Its request comes while the server ends already: a reset would be a failed request, since a client cannot know
+    that nobody read it. `taken`: out of the kernel's queue, before the end began."""
+
+    async def main() -> None:
+        server = HttpServer(App(), LimitsConfig())
+        port = await server.start("127.0.0.1", 0)
+        idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+        idle_writer.write(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
+        await answer(idle)
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setblocking(False)
+        while taken and len(server.connections) < 2:
+            await asyncio.sleep(0)
+        ending = asyncio.create_task(server.stop(10.0))
+        reader, writer = await asyncio.open_connection(sock=client)
+        assert await idle.read() == b""
+        writer.write(b"GET /a HTTP/1.1\r\nho")
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.write(b"st: x\r\n\r\n")
+        answered = await reader.read()
+        assert answered.startswith(b"HTTP/1.1 200") and b"connection: close" in answered
+        await ending
+        assert not server.connections
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+        for one in (writer, idle_writer):
+            one.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 10))
+
+
+def test_who_connected_and_asks_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httptools_server, "SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(httptools_reader, "LAST_CALL_S", 0.0)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read(12) == b"HTTP/1.1 408"
+
+    async def main() -> None:
+        server = HttpServer(App(), LimitsConfig())
+        reader, writer = await asyncio.open_connection("127.0.0.1", await server.start("127.0.0.1", 0))
+        await asyncio.gather(server.stop(3600.0), silent(reader, writer))
+        writer.close()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
