@@ -136,7 +136,7 @@ def adapter_hashes(adapter: str, num_blocks: int) -> tuple[int, ...]:
     then preferred as one is that holds half of the prefix, by the same means, and for the same reason."""
     digest = blake2b(adapter.encode(), digest_size=8, person=b"lora-adapter").digest()
     first = int.from_bytes(digest, "little") >> 1
-    return tuple(first ^ number for number in range(max(1, num_blocks)))
+    return tuple([first ^ number for number in range(max(1, num_blocks))])
 
 
 def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt: str) -> Acquire:

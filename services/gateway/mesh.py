@@ -183,7 +183,7 @@ class Mesh:
         """Ids and numbers of an engine as the text that clients see."""
         name = self.model.tokenizer.token_text
         text, raw = name(token_id)
-        return TokenText(text, raw, logprob.logprob, tuple((*name(i), value) for i, value in logprob.top))
+        return TokenText(text, raw, logprob.logprob, tuple([(*name(i), value) for i, value in logprob.top]))
 
     def tool_splitter(self, request: InferenceRequest, choice: int, request_id: str) -> ToolTransform | None:
         """The transform that takes tool calls out of a choice's text."""

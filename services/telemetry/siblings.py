@@ -87,9 +87,11 @@ class Siblings:
 def labelled(families: Iterable[FamilySample], gateway: str) -> tuple[FamilySample, ...]:
     """The same figures with one label more."""
     return tuple(
-        FamilySample(
-            msgspec.structs.replace(family.metric, labels=(*family.metric.labels, "gateway")),
-            tuple(Sample((*one.labels, gateway), one.value, one.counts) for one in family.samples),
-        )
-        for family in families
+        [
+            FamilySample(
+                msgspec.structs.replace(family.metric, labels=(*family.metric.labels, "gateway")),
+                tuple([Sample((*one.labels, gateway), one.value, one.counts) for one in family.samples]),
+            )
+            for family in families
+        ]
     )
