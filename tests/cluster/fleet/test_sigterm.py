@@ -1,7 +1,7 @@
 """SIGTERM to one process of a running mesh: what it has is finished, it ends, and another comes.
 
-Left to Ray, a replica ends between 30 and 60 s after the signal and is not told before; a stream here takes two
-to four.
+Left to Ray, a replica ends when Serve's long poll is answered, which on this mesh takes half an hour (conftest.py), and
+is not told before. A stream here takes two to four seconds.
 """
 
 from __future__ import annotations
