@@ -44,11 +44,20 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     num_tokens: int = 1
 
 
+class AllowanceLeft(msgspec.Struct, frozen=True):
+    """What the API key may use in a minute and has left after this request; a limit of 0 is none."""
+
+    requests_per_minute: int
+    requests: int
+    tokens_per_minute: int
+    tokens: int
+
+
 class AnswerHead(msgspec.Struct, frozen=True):
     """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass, and `cache_kind`
     of a hit exact or semantic ("": as the pipeline did not say). `resumable`: the
     answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
-    it."""
+    it. `allowance` of a key with limits."""
 
     request_id: str
     model: str
@@ -57,6 +66,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     resumable: bool | None = None
     replayed: bool = False
     cache_kind: str = ""
+    allowance: AllowanceLeft | None = None
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from ..errors import ConfigError
 from ..gateway import json_key_store
-from ..gateway.identity import Permission, new_key
+from ..gateway.identity import KeyRecord, Permission, new_key
+from ..quota.allowance import NOTHING_LIMITED, Allowance
 
-app = typer.Typer(help="API keys: add, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="API keys: add, list, limit, revoke.", no_args_is_help=True)
 
 KeysFile = Annotated[Path, typer.Option("--file", envvar="EXPERTMESH_KEYS_FILE", help="The key file.")]
+KeyId = Annotated[str, typer.Argument(help="The key's name, as `list` shows it.")]
+RequestsPerMinute = Annotated[int, typer.Option(min=0, help="Requests that it may make a minute; 0: any.")]
+TokensPerMinute = Annotated[
+    int, typer.Option(min=0, help="Tokens a minute, prompts and max_tokens together; 0: any.")
+]
+TokensPerDay = Annotated[int, typer.Option(min=0, help="Tokens a day (UTC), likewise; 0: any.")]
 DEFAULT_FILE = Path(".expertmesh/keys.json")
 
 
@@ -53,6 +62,9 @@ def add(
             help="Models that it may ask for (default: all): the base's name, base:adapter, or base:* for its adapters."
         ),
     ] = None,
+    requests_per_minute: RequestsPerMinute = 0,
+    tokens_per_minute: TokensPerMinute = 0,
+    tokens_per_day: TokensPerDay = 0,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
@@ -69,6 +81,7 @@ def add(
             journal=journal.value,
             semantic_cache=semantic_cache,
             models=tuple(model or ()),
+            allowance=Allowance(requests_per_minute, tokens_per_minute, tokens_per_day),
         )
     except ConfigError as error:
         raise _refuse(error) from None
@@ -77,27 +90,64 @@ def add(
 
 @app.command("list")
 def show(keys_file: KeysFile = DEFAULT_FILE) -> None:
-    """Every key's name, tenant, bands and permissions."""
+    """Every key's name, tenant, bands, permissions and limits."""
     try:
         content = json_key_store.load(keys_file)
     except ConfigError as error:
         raise _refuse(error) from None
     for record in content.keys:
         permissions = ",".join(permission.value for permission in record.permissions)
-        typer.echo(f"{record.key_id}\t{record.tenant}\t{','.join(record.bands)}\t{permissions}")
+        limits = shown_limits(record.allowance)
+        typer.echo(f"{record.key_id}\t{record.tenant}\t{','.join(record.bands)}\t{permissions}\t{limits}")
+
+
+@app.command()
+def limit(
+    key_id: KeyId,
+    requests_per_minute: RequestsPerMinute = 0,
+    tokens_per_minute: TokensPerMinute = 0,
+    tokens_per_day: TokensPerDay = 0,
+    keys_file: KeysFile = DEFAULT_FILE,
+) -> None:
+    """Set what a key may use; what is not said is not limited. Gateways that run take it up within a second or two."""
+    allowance = Allowance(requests_per_minute, tokens_per_minute, tokens_per_day)
+
+    def limited(record: KeyRecord) -> KeyRecord:
+        return msgspec.structs.replace(record, allowance=allowance)
+
+    _change(keys_file, key_id, limited)
+    typer.echo(f"{key_id}\t{shown_limits(allowance)}")
 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's name, as `list` shows it.")],
+    key_id: KeyId,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Forget a key. Gateways that run take it up within a second or two."""
+    _change(keys_file, key_id, lambda _: None)
+
+
+def shown_limits(allowance: Allowance) -> str:
+    """In words, for a list."""
+    if allowance == NOTHING_LIMITED:
+        return "no limits"
+    named = {
+        "requests/min": allowance.requests_per_minute,
+        "tokens/min": allowance.tokens_per_minute,
+        "tokens/day": allowance.tokens_per_day,
+    }
+    return ", ".join(f"{limit} {name}" for name, limit in named.items() if limit)
+
+
+def _change(keys_file: Path, key_id: str, change: Callable[[KeyRecord], KeyRecord | None]) -> None:
+    """Every record of that name as `change` makes it; None: none of it is left."""
     try:
         content = json_key_store.load(keys_file)
-        kept = tuple(record for record in content.keys if record.key_id != key_id)
-        if len(kept) == len(content.keys):
+        if all(record.key_id != key_id for record in content.keys):
             raise ConfigError(f"{keys_file} has no key named {key_id!r}")
+        changed = (change(record) if record.key_id == key_id else record for record in content.keys)
+        kept = tuple(record for record in changed if record is not None)
         json_key_store.save(keys_file, json_key_store.KeyFile(pepper=content.pepper, keys=kept))
     except ConfigError as error:
         raise _refuse(error) from None

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..answer import AnswerHead, AnswerTail, Delta
+from ..answer import AllowanceLeft, AnswerHead, AnswerTail, Delta
 from ..api.encode import StreamEncoder, UnaryEncoder, error_response
 from ..errors import MeshError
 from ..text.json_pieces import JsonPieces
@@ -52,7 +52,22 @@ def answer_lines(head: AnswerHead) -> bytes:
         lines += b"x-cache-kind: %b\r\n" % head.cache_kind.encode()
     if head.resumable is not None:
         lines += b"x-resumable: true\r\n" if head.resumable else b"x-resumable: false\r\n"
+    if head.allowance is not None:
+        lines += allowance_lines(head.allowance)
     return lines + b"idempotent-replayed: true\r\n" if head.replayed else lines
+
+
+def allowance_lines(left: AllowanceLeft) -> bytes:
+    """What the key has left, in OpenAI's words."""
+    lines = b""
+    for what, limit, remaining in (
+        (b"requests", left.requests_per_minute, left.requests),
+        (b"tokens", left.tokens_per_minute, left.tokens),
+    ):
+        if limit:
+            lines += b"x-ratelimit-limit-%b: %d\r\n" % (what, limit)
+            lines += b"x-ratelimit-remaining-%b: %d\r\n" % (what, remaining)
+    return lines
 
 
 def respond_error(wire: Wire, error: MeshError, request_id: str) -> None:

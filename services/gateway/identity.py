@@ -19,6 +19,7 @@ import msgspec
 
 from ..errors import AuthError
 from ..outcome import Reason
+from ..quota.allowance import NOTHING_LIMITED, Allowance
 
 KEY_PREFIX = "em-"
 JournalUse = Literal["asked", "always", "never"]
@@ -39,6 +40,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     `bands` are the priority bands this key may ask for, the first is its default; `weight` is its tenant's share
     inside a band; `semantic_cache` is the tenant's bound on wrong hits (0: off). `journal` says which answers outlive
     their gateway: those that are asked for by an idempotency key, all of them (named by their request id), or none.
+    `allowance` is what this key may use.
     """
 
     key_id: str
@@ -51,10 +53,11 @@ class KeyRecord(msgspec.Struct, frozen=True):
     cache_sampled: bool = False
     semantic_cache: float = 0.0
     journal: JournalUse = "asked"
+    allowance: Allowance = NOTHING_LIMITED
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is asking, as far as the mesh believes it."""
+    """Who is asking, as far as the mesh believes it. `allowance` is None where nothing is limited."""
 
     tenant: str
     key_id: str
@@ -65,6 +68,7 @@ class Principal(msgspec.Struct, frozen=True):
     cache_sampled: bool = False
     semantic_cache: float = 0.0
     journal: JournalUse = "asked"
+    allowance: Allowance | None = None
 
     def require(self, permission: Permission) -> None:
         """Raises AuthError (FORBIDDEN) unless the permission was given."""
@@ -76,7 +80,11 @@ class Principal(msgspec.Struct, frozen=True):
         if not wish:
             return self.bands[0]
         if wish not in self.bands:
-            raise AuthError(Reason.FORBIDDEN, f"this API key may not use the priority band '{wish}'")
+            raise AuthError(
+                Reason.FORBIDDEN,
+                f"this API key may not use the priority band '{wish}'",
+                param="priority_band",
+            )
         return wish
 
 
@@ -124,6 +132,7 @@ class Identity:
                 cache_sampled=record.cache_sampled,
                 semantic_cache=record.semantic_cache,
                 journal=record.journal,
+                allowance=record.allowance if record.allowance.limits_anything else None,
             )
             for record in records
         }

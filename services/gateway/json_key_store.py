@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import ConfigError
+from ..quota.allowance import NOTHING_LIMITED, Allowance
 from .identity import Identity, JournalUse, KeyRecord, Permission, digest_key
 
 
@@ -27,18 +28,23 @@ def load(path: Path) -> KeyFile:
         raise ConfigError(
             f"no API keys: {path} does not exist; make one with `expertmesh keys add`"
         ) from error
+    except OSError as error:
+        raise ConfigError(f"API keys cannot be read from {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not a key file: {error}") from error
 
 
 def save(path: Path, content: KeyFile) -> None:
-    """Replace the file atomically, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the file atomically, readable by its owner alone. Raises ConfigError where that cannot be."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(content)))
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(content)))
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"API keys cannot be written to {path}: {error.strerror}") from error
 
 
 def add(
@@ -53,6 +59,7 @@ def add(
     journal: JournalUse = "asked",
     semantic_cache: float = 0.0,
     models: tuple[str, ...] = (),
+    allowance: Allowance = NOTHING_LIMITED,
 ) -> KeyRecord:
     """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
     content = load(path) if path.exists() else KeyFile(pepper=secrets.token_hex(32))
@@ -66,6 +73,7 @@ def add(
         journal=journal,
         semantic_cache=semantic_cache,
         models=models,
+        allowance=allowance,
     )
     kept = tuple(other for other in content.keys if other.key_id != key_id)
     save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))

@@ -37,6 +37,7 @@ from .identity import Identity, Principal
 from .migrate import RetryBudget
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
+from .quotas import Quotas
 from .readiness import Readiness
 
 MAX_POLICIES = 8
@@ -93,6 +94,7 @@ class Mesh:
         cache_operations: CacheOperations | None = None,
         queue_operate: QueueOperate | None = None,
         journal: JournalPort | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._policies: dict[str, CompiledPolicy] = {}
         self.config, self.cache_config, self.clock = config, cache_config, clock
@@ -102,6 +104,7 @@ class Mesh:
         self._band_ranks = band_ranks
         self.cache_operations, self.queue_operate = cache_operations, queue_operate
         self.journal = journal
+        self.quotas = quotas or Quotas(clock)
         self.readiness = Readiness()
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())

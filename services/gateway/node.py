@@ -27,6 +27,7 @@ from ..link.asyncio_link import DEAD_AFTER_S, Resolve
 from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import Policy, configured_policy
 from ..queue.client import QueueClient
+from ..quota.factory import open_quota_store
 from ..telemetry.cache_metrics import cache_families, fill_cache_figures
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.queue_watch import Fetch, QueueWatch
@@ -42,6 +43,7 @@ from .mesh import Mesh, Model
 from .model_tokenizer import load_tokenizer
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
+from .quotas import Quotas
 from .readiness import CANARY_EVERY_S
 from .tls import TlsFiles
 
@@ -87,6 +89,8 @@ class GatewayNode:
         journal = None
         if config.journal.enabled and self._peers.journal is not None:
             journal = Journal(config.journal, self._peers.journal, name)
+        secret = config.cache.root_secret.get_secret_value()
+        self._quotas = Quotas(self._clock, secret.encode(), await open_quota_store(config.cache, self._clock))
         bands = sorted(config.queue.bands, key=lambda band: band.rank)
         self.mesh = Mesh(
             config=config.gateway,
@@ -96,7 +100,7 @@ class GatewayNode:
             queue=QueueClient(self._peers.queue, name, on_fence=engines.fence, clock=self._clock),
             engines=engines,
             cache=CacheClient(config.cache, self._peers.cache, name, self._clock),
-            keys=CacheKeys(bytes.fromhex(config.cache.root_secret.get_secret_value())),
+            keys=CacheKeys(bytes.fromhex(secret)),
             policy=CompiledPolicy(configured_policy(config.postprocess)),
             band_ranks={band.name: rank for rank, band in enumerate(bands)},
             telemetry=GatewayTelemetry(
@@ -106,7 +110,9 @@ class GatewayNode:
             cache_operations=self._peers.cache_operations,
             queue_operate=self._peers.queue_operate,
             journal=journal,
+            quotas=self._quotas,
         )
+        self.mesh.telemetry.settle = self._quotas.settle
         self._journal = journal
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
@@ -170,6 +176,7 @@ class GatewayNode:
         await self.mesh.queue.stop()
         self.mesh.engines.stop()
         self.mesh.telemetry.close()
+        await self._quotas.close()
 
     def _fill_cache_figures(self) -> None:
         stats = msgspec.to_builtins(self.mesh.cache.stats())

@@ -4,7 +4,7 @@ Rules: the order of the seven steps stands here and nowhere else; each step is o
 owns it. Knows no wire format (a Call brings its own), no Ray, no vLLM, no Redis.
 
     1 authenticate  identity.py      who asks
-    2 admit         admission.py     may it enter, tokenised once, within context and limits
+    2 admit         admission.py     may it enter, tokenised once, within context, limits and quotas
     3 look up       cache            a known answer is replayed; an answer in the making is awaited; beside step 4
     4 acquire       flow.py → queue  a lease on an engine slot
     5 generate      generation.py    tokens come over the link, lost engines are replaced
@@ -71,12 +71,15 @@ async def serve(mesh: Mesh, call: Call) -> None:
         principal = mesh.identity.authenticate(call.credential)
         principal.require(Permission.GENERATE)
         trace.identified(principal)
+        if principal.allowance is not None:
+            mesh.quotas.check(principal)
         request = await call.read()
         responder = call.responder(request)
         call.on_gone(cancel_this_task())
         fail = responder.fail
         work = await admitted(mesh, principal, request, call.request_id, trace)
         trace.admitted(work)
+        allowance = await mesh.quotas.reserve(work, trace) if principal.allowance is not None else None
         resumable = None
         if outlives_its_call(work):
             resumable = await journalled(mesh, work, call.request_id, responder, trace)
@@ -87,6 +90,8 @@ async def serve(mesh: Mesh, call: Call) -> None:
         created = int(mesh.clock.wall_s())
         head = AnswerHead(call.request_id, shown_model(mesh, work), created, flight.verdict, resumable)
         head = head if flight.answer is None else flight.headed(head)
+        if allowance is not None:
+            head = msgspec.structs.replace(head, allowance=allowance)
         with flight:
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder, stream=request.stream)

@@ -51,6 +51,8 @@ class GatewayTelemetry:
         if self._siblings is not None:
             self._siblings.start()
         self._more: list[QueueWatch] = []
+        self.settle: Callable[[RequestTrace], None] | None = None
+        """Told of every request that has ended, once."""
         self._in_progress = self.metrics.number(names.IN_PROGRESS)
         self._series: dict[tuple[str, ...], _Series] = {}
         self._verdicts: dict[str, Number] = {}
@@ -108,6 +110,8 @@ class GatewayTelemetry:
     def _ended(self, trace: RequestTrace) -> None:
         self._in_progress.value -= 1
         try:
+            if self.settle is not None and trace.reserved is not None:
+                self.settle(trace)
             self._count(trace)
             if self.writer is not None:
                 # Made here: in the writer's thread a burst of lines kept the interpreter from the tokens for 4 ms.
