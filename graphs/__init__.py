@@ -6,6 +6,7 @@ to the parameter's type, which must be a class at run time: hence no `from __fut
 
 from ray.serve import Application
 
+from .plain_errors import said_in_one_line
 from .profiles import (
     CapacityOptions,
     DevOptions,
@@ -19,6 +20,8 @@ from .profiles import (
     sim_config,
 )
 from .topology import mesh
+
+said_in_one_line(DevOptions, SimOptions, ProdOptions, ShardsOptions, CapacityOptions)
 
 
 def dev(options: DevOptions) -> Application:

@@ -10,6 +10,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.config import AllToAll, Quantization
+from services.errors import ConfigError
+
+
+def _number(variable: str, default: int, low: int = 1, high: int = 2**31) -> int:
+    """A whole number of the environment. Raises ConfigError naming the variable."""
+    text = os.environ.get(variable, "").strip() or str(default)
+    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"{variable} must be a whole number from {low} to {high}, not {text!r}")
+    return int(text)
 
 
 class Options(BaseModel):
@@ -18,10 +27,10 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     http_port: int = Field(
-        default_factory=lambda: int(os.environ.get("EXPERTMESH_HTTP_PORT", "8000")), ge=0, le=65535
+        default_factory=lambda: _number("EXPERTMESH_HTTP_PORT", 8000, 0, 65535), ge=0, le=65535
     )
     grpc_port: int = Field(
-        default_factory=lambda: int(os.environ.get("EXPERTMESH_GRPC_PORT", "9000")), ge=0, le=65535
+        default_factory=lambda: _number("EXPERTMESH_GRPC_PORT", 9000, 0, 65535), ge=0, le=65535
     )
     host: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_HOST", "127.0.0.1"))
     redis_url: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REDIS_URL", ""))
@@ -29,7 +38,7 @@ class Options(BaseModel):
     keys_file: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
     )
-    gateways: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_GATEWAYS", "1")), ge=1)
+    gateways: int = Field(default_factory=lambda: _number("EXPERTMESH_GATEWAYS", 1), ge=1)
     request_log: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
     )
@@ -37,6 +46,13 @@ class Options(BaseModel):
     adapters: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_ADAPTERS", ""),
         description="folder of LoRA adapters, one folder each; empty: none are served",
+    )
+    console: bool = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_CONSOLE", "1") != "0", description="the page at /"
+    )
+    cors_origins: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_CORS_ORIGINS", ""),
+        description="origins whose pages may call from a browser, with commas between them; * for all",
     )
     ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
     tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
@@ -47,14 +63,14 @@ class Options(BaseModel):
         validate_default=True,
     )
     max_connections_per_address: int = Field(
-        default_factory=lambda: int(os.environ.get("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", "10000")), ge=1
+        default_factory=lambda: _number("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", 10000), ge=1
     )
 
 
 class DevOptions(Options):
     """`serve run graphs.dev`. `shards` is the number of expert-parallel ranks."""
 
-    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "2")), ge=1)
+    shards: int = Field(default_factory=lambda: _number("EXPERTMESH_SHARDS", 2), ge=1)
     model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_MODEL", ""))
 
 
@@ -76,7 +92,7 @@ class ProdOptions(Options):
     revision: str = Field(
         default="", max_length=64, description="what releases call these weights; empty: their hash"
     )
-    shards: int = Field(default_factory=lambda: int(os.environ.get("EXPERTMESH_SHARDS", "1")), ge=1)
+    shards: int = Field(default_factory=lambda: _number("EXPERTMESH_SHARDS", 1), ge=1)
     groups: int = Field(default=1, ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
     max_num_seqs: int = Field(default=256, ge=1)

@@ -33,6 +33,7 @@ from services.config_capacity import DrainConfig, ScaleConfig
 from services.errors import ConfigError
 from services.experts import drain_rule, gpu_memory, groups, weight_files
 from services.gateway import json_key_store
+from services.gateway.cors import origins_of
 from services.gateway.tls import TlsFiles
 
 from . import host_gpus
@@ -274,6 +275,8 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         replicas=options.gateways,
         keys_file=str(Path(options.keys_file).resolve()),
         request_log=_resolved(options.request_log),
+        console=options.console,
+        cors_origins=origins_of(options.cors_origins),
         limits=limits,
         tls=tls,
     )

@@ -197,7 +197,8 @@ class JournalConfig(Section):
 
 class GatewayConfig(Section):
     """The gateway: where it listens and who may call. `request_log` gets one JSON line per request: a file, "-" for
-    standard error, "" for none."""
+    standard error, "" for none. `console` is the page at `/`; pages of `cors_origins` may call
+    from a browser ("*": any)."""
 
     host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
@@ -205,6 +206,8 @@ class GatewayConfig(Section):
     replicas: int = Field(default=1, ge=1)
     keys_file: str = ""
     request_log: str = ""
+    console: bool = True
+    cors_origins: tuple[str, ...] = ()
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()

@@ -28,6 +28,13 @@ def require_free(host: str, port: int, setting: str) -> None:
         ) from None
 
 
+def number(text: str, setting: str) -> int:
+    """A port as somebody wrote it. Raises ConfigError naming the setting."""
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
+        raise ConfigError(f"{setting} must be a port number, not {text!r}")
+    return int(text)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port for somebody who listens only seconds later. The kernel's own choice (port 0) is one that it gives to
     the next outgoing connection of anybody, so this looks below the range that those come from (Linux,

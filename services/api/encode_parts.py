@@ -44,9 +44,8 @@ def confidence_fields(tail: AnswerTail) -> dict[str, object]:
 def error_fields(error: MeshError) -> dict[str, object]:
     """OpenAI's error object."""
     status = STATUS[error.reason]
-    return {
-        "error": {"message": error.message, "type": status.kind, "param": error.param, "code": status.code}
-    }
+    param = error.param if status.http != 405 else None  # there it is what the Allow header says
+    return {"error": {"message": error.message, "type": status.kind, "param": param, "code": status.code}}
 
 
 def chat_logprobs(tokens: Iterable[TokenText]) -> dict[str, object]:

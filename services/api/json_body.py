@@ -27,6 +27,7 @@ T = TypeVar("T")
 _PATH = re.compile(r"^(?P<text>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_OTHER_VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 _ANY_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _MAX_SHOWN = 128
 _LARGE_BYTES = 16_384
@@ -55,9 +56,20 @@ class BodyDecoder(Generic[T]):
         except UnicodeDecodeError:
             raise RequestError(Reason.INVALID_JSON, "the body is not valid UTF-8") from None
         except (msgspec.DecodeError, orjson.JSONDecodeError) as error:
-            raise RequestError(Reason.INVALID_JSON, f"the body is not valid JSON: {error}") from None
+            raise RequestError(Reason.INVALID_JSON, _malformed(body, error)) from None
         except RecursionError:
             raise RequestError(Reason.INVALID_JSON, "the body is nested too deeply") from None
+
+
+def _malformed(body: bytes, error: Exception) -> str:
+    """What is wrong, and where: orjson says it better (of a lone surrogate msgspec says that data was truncated)."""
+    if not body.strip():
+        return "the body is empty"
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as better:
+        error = better
+    return f"the body is not valid JSON: {error}"
 
 
 def decode_embedded(text: str, param: str, max_bytes: int, max_depth: int) -> Any:
@@ -115,9 +127,9 @@ def _refuse(text: str) -> NoReturn:
     if what.startswith("Expected `null`,"):
         raise RequestError(Reason.UNSUPPORTED_FIELD, f"{path} is not supported by this server", param=path)
     what = shown(what).replace("`", "")
-    if what.startswith(("Invalid value", "Invalid enum value")) and path.endswith("type"):
+    if path.endswith("type") and (given := _OTHER_VALUE.fullmatch(what)):
         raise RequestError(
-            Reason.UNSUPPORTED_FIELD, f"{path}: {what} is not supported by this server", param=path
+            Reason.UNSUPPORTED_FIELD, f"{path} {given[1]} is not supported by this server", param=path
         )
     raise RequestError(Reason.INVALID_FIELD, f"{path or 'the body'}: {what}", param=path or None)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import platform
 import shutil
 import sys
+import urllib.request
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -83,13 +85,23 @@ def _disk() -> str:
 
 def _ports() -> str:
     host = os.environ.get("EXPERTMESH_HOST", "127.0.0.1")
-    http, grpc = (
-        os.environ.get("EXPERTMESH_HTTP_PORT", "8000"),
-        os.environ.get("EXPERTMESH_GRPC_PORT", "9000"),
-    )
-    ports.require_free(host, int(http), "EXPERTMESH_HTTP_PORT")
-    ports.require_free(host, int(grpc), "EXPERTMESH_GRPC_PORT")
-    return f"ports {http} and {grpc} on {host} are free"
+    http_port = ports.number(os.environ.get("EXPERTMESH_HTTP_PORT", "8000"), "EXPERTMESH_HTTP_PORT")
+    grpc_port = ports.number(os.environ.get("EXPERTMESH_GRPC_PORT", "9000"), "EXPERTMESH_GRPC_PORT")
+    base_url = f"http://{host}:{http_port}"
+    if _mesh_answers(f"{base_url}/healthz"):
+        return f"a mesh answers on {base_url}: a second one needs ports of its own (EXPERTMESH_HTTP_PORT)"
+    ports.require_free(host, http_port, "EXPERTMESH_HTTP_PORT")
+    ports.require_free(host, grpc_port, "EXPERTMESH_GRPC_PORT")
+    return f"ports {http_port} and {grpc_port} on {host} are free"
+
+
+def _mesh_answers(url: str) -> bool:
+    """A gateway, by its own word; anything else that has the port is in the way."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.read(16) == b"success"
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 def _model() -> str:

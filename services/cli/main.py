@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -10,7 +11,6 @@ import typer
 from . import cache, doctor, keys, model, plan, queue, rollout, side, twin
 
 app = typer.Typer(
-    help="Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -25,6 +25,22 @@ app.command("drain")(rollout.drain)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
 app.command("queue")(queue.queue)
+
+
+def show_version(wanted: bool) -> None:
+    """For `--version`."""
+    if wanted:
+        typer.echo(f"expertmesh {version('expertmesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serves mixture-of-experts models: gateway, cache, priority queue, expert-parallel shards."""
 
 
 class Graph(StrEnum):

@@ -12,6 +12,9 @@ MAX_TENANTS = 12
 _SAMPLE = re.compile(r"^expertmesh_(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
+_GATEWAYS = tuple(f"queue_wait_seconds_{part}" for part in ("bucket", "count", "sum"))
+"""How long gateways waited: theirs, and of requests that named no model too."""
+
 Figures = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 """(metric without prefix, sorted labels) → value."""
 
@@ -21,7 +24,7 @@ def parse(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     figures: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     for line in page.splitlines():
         sample = _SAMPLE.match(line)
-        if sample is not None and sample[1].startswith(("queue_", "engine_")):
+        if sample is not None and sample[1].startswith(("queue_", "engine_")) and sample[1] not in _GATEWAYS:
             figures[sample[1], tuple(sorted(_LABEL.findall(sample[2] or "")))] = float(sample[3])
     return figures
 

@@ -46,8 +46,8 @@ def options_of(graph: str, values: Mapping[str, str]) -> BaseModel:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"{graph}: {wrong} (known options: {', '.join(kind.model_fields)})") from None
+        wrong_options = import_module("graphs.plain_errors").wrong_options
+        raise ConfigError(wrong_options(graph, error, kind)) from None
 
 
 def build(graph: str, options: BaseModel) -> Application:

@@ -80,9 +80,7 @@ def _mesh(wish: Wish, folder: Path) -> None:
         ("grpc_port", "EXPERTMESH_GRPC_PORT", "9000"),
     ):
         value = wish.options.get(option) or os.environ.get(setting) or default
-        if not value.isascii() or not value.isdecimal() or int(value) > 65535:
-            raise ConfigError(f"{setting} must be a port number, not {value!r}")
-        ports.require_free(host, int(value), setting)
+        ports.require_free(host, ports.number(value, setting), setting)
     keys_file = Path(os.environ.setdefault("EXPERTMESH_KEYS_FILE", str(STATE_DIR.resolve() / "keys.json")))
     key = dev_key.ensure(STATE_DIR, keys_file, os.environ.get("EXPERTMESH_API_KEY", ""))
     if wish.graph == "dev":

@@ -23,6 +23,7 @@ ExpertMesh is ready after {took_s:.0f} s. Ctrl-C ends it.
   HTTP   {base_url}
 {grpc_line}  key    {key}
   model  {model}
+  page   {base_url}/ (a chat, and what the queue does)
   logs   {log_folder}
 
 Paste this into another terminal:

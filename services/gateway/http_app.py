@@ -21,7 +21,8 @@ from ..api.headers import HEADERS
 from ..errors import ClientGone, MeshError, RequestError
 from ..outcome import Reason
 from ..request import InferenceRequest
-from . import pipeline
+from . import console, pipeline
+from .cors import Cors
 from .http_responders import JSON, StreamResponder, UnaryResponder, head_lines, respond_error
 from .httptools_exchange import BodyTooLarge, Exchange
 from .identity import Permission, bearer
@@ -145,12 +146,15 @@ class HttpApp:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
+        origins = mesh.config.cors_origins
+        self._cors = Cors(origins) if origins else None
         self.routes: dict[bytes, dict[str, Route]] = {
             b"/v1/chat/completions": {"POST": self._generating(openai.parse_chat)},
             b"/v1/completions": {"POST": self._generating(openai.parse_completion)},
             b"/generate": {"POST": self._generating(openai.parse_generate)},
             b"/v1/models": {"GET": Route(self._models, Permission.GENERATE)},
             b"/metrics": {"GET": Route(self._metrics, Permission.METRICS, local=True)},
+            b"/": {"GET": Route(self._console, PUBLIC)},
             b"/healthz": {"GET": Route(self._healthz, PUBLIC)},
             b"/-/healthz": {"GET": Route(self._healthz, PUBLIC)},  # what KubeRay's probe asks for
             b"/readyz": {"GET": Route(self._readyz, PUBLIC)},
@@ -162,6 +166,8 @@ class HttpApp:
 
     async def __call__(self, wire: Exchange) -> None:
         try:
+            if self._cors is not None and self._greeted(wire, self._cors):
+                return
             route = self._route(wire)
             if route.permission is not None and route.checked_here and not trusted(route, wire):
                 self._mesh.identity.authenticate(credential(wire.headers)).require(route.permission)
@@ -173,6 +179,17 @@ class HttpApp:
                 raise  # not the client: we are being shut down
         finally:
             wire.flush()
+
+    def _greeted(self, wire: Exchange, cors: Cors) -> bool:
+        """A browser asked whether it may call, and was told."""
+        origin = wire.headers.get(b"origin")
+        if origin is None or not cors.allows(wire.path, origin):
+            return False
+        if wire.method == "OPTIONS" and b"access-control-request-method" in wire.headers:
+            wire.respond(200, cors.preflight(origin, wire.headers), b"")
+            return True
+        wire.more_headers = cors.lines(origin)
+        return False
 
     def _route(self, wire: Exchange) -> Route:
         raw_path = wire.path
@@ -222,6 +239,11 @@ class HttpApp:
             self._mesh.telemetry.render(),
             b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n",
         )
+
+    async def _console(self, wire: Exchange) -> None:
+        if not self._mesh.config.console:
+            raise RequestError(Reason.NOT_FOUND, "there is no page here (console=false)")
+        self._respond(wire, console.PAGE, console.HEADERS)
 
     async def _healthz(self, wire: Exchange) -> None:
         self._respond(wire, b"success", b"content-type: text/plain\r\n")

@@ -52,7 +52,7 @@ class Exchange:
 
     __slots__ = (
         "_arrived", "_connection", "_continue", "_max_bytes", "_outbox", "_outlet", "_pieces", "complete", "headers",
-        "keep_alive", "method", "more_body", "num_bytes", "path", "started",
+        "keep_alive", "method", "more_body", "more_headers", "num_bytes", "path", "started",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Exchange:
         self._arrived: asyncio.Future[None] | None = None
         self._max_bytes = READ_AHEAD_BYTES
         self.num_bytes = 0
+        self.more_headers = b""  # lines of whatever response is given
         self.more_body = True
         self.started = self.complete = False
 
@@ -165,7 +166,8 @@ class Exchange:
         close = b"" if self.keep_alive else b"connection: close\r\n"
         payload = b"" if self.method == "HEAD" else body
         transport.write(
-            b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], headers, close, len(body), payload)
+            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[status], headers, self.more_headers, close, len(body), payload)
         )
         self._complete()
 
@@ -176,7 +178,7 @@ class Exchange:
         self.started = True
         close = b"" if self.keep_alive else b"connection: close\r\n"
         self._outlet = self._connection.outlet()
-        self._outbox.put(self._outlet, b"".join((_SSE_HEAD, headers, close, b"\r\n")))
+        self._outbox.put(self._outlet, b"".join((_SSE_HEAD, headers, self.more_headers, close, b"\r\n")))
 
     def write_chunk(self, data: bytes) -> None:
         """One piece of the stream, sent with this turn of the event loop."""

@@ -67,6 +67,7 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
             request_log=parts.get("request_log", ""),
             limits=LimitsConfig(**parts.get("limits", {})),
             tls=parts.get("tls", TlsConfig()),
+            **parts.get("gateway", {}),
         ),
         cache=CacheConfig(**({"root_secret": "5a" * 32, "store_timeout_s": 5.0} | parts.get("cache", {}))),
         queue=QueueConfig(**parts.get("queue", {})),

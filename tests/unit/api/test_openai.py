@@ -204,6 +204,26 @@ def test_what_is_not_json(body: bytes, padding: int) -> None:
     refused(Reason.INVALID_JSON, None, parse_chat, b" " * padding + body, {}, LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is empty"), (b" \n", "the body is empty"),
+        (b'{"model": "\\ud800"}', "surrogate"), (b'{"model": NaN}', "column 11"), (b'{"model":', "line 1 column"),
+    ],
+)  # fmt: skip
+def test_what_is_not_json_is_told_where_and_why(body: bytes, said: str) -> None:
+    assert said in refused(Reason.INVALID_JSON, None, parse_chat, body, {}, LIMITS).message
+
+
+def test_a_type_that_is_not_supported_is_called_by_its_name() -> None:
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]
+    param = "messages.0.content.0.type"
+    error = refused(Reason.UNSUPPORTED_FIELD, param, chat, messages=image)
+    assert error.message == f"{param} 'image_url' is not supported by this server"
+    error = refused(Reason.UNSUPPORTED_FIELD, "response_format.type", chat, response_format={"type": "xml"})
+    assert error.message == "response_format.type 'xml' is not supported by this server"
+
+
 @pytest.mark.parametrize("value", [b"[" * 100_000, b'{"a":' * 20_000])
 def test_deep_nesting(value: bytes) -> None:
     generous = LimitsConfig()

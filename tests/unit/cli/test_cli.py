@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import re
 import shlex
 import socket
 import stat
+import subprocess
+import sys
+import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from graphs.options import SimOptions
 from services import ports
 from services.cli import dev_key, screen
 from services.cli.main import app
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
+from services.quota.allowance import Allowance
 
 
 def test_the_dev_key_is_made_once_and_stored_hashed(tmp_path: Path) -> None:
@@ -85,12 +92,104 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path) -> None:
         app, ["keys", "add", "acme", "--id", "one", "--band", "vip", "--band", "standard", *file]
     )
     assert re.fullmatch(r"em-[\w-]{43}\n", added.output)
-    assert runner.invoke(app, ["keys", "list", *file]).output == "one\tacme\tvip,standard\tgenerate\n"
+    assert runner.invoke(app, ["keys", "list", *file]).output == (
+        "one\tacme\tvip,standard\tgenerate\tno limits\n"
+    )
     assert runner.invoke(app, ["keys", "revoke", "one", *file]).exit_code == 0
     assert runner.invoke(app, ["keys", "list", *file]).output == ""
     assert runner.invoke(app, ["keys", "revoke", "one", *file]).exit_code == 2
 
 
+def test_a_key_is_limited_when_it_is_made_and_later(tmp_path: Path) -> None:
+    runner, path = CliRunner(), tmp_path / "keys.json"
+    file = ["--file", str(path)]
+    made = runner.invoke(app, ["keys", "add", "acme", "--id", "one", "--requests-per-minute", "60", *file])
+    assert runner.invoke(app, ["keys", "list", *file]).output.endswith("\t60 requests/min\n")
+    later = runner.invoke(
+        app, ["keys", "limit", "one", "--tokens-per-minute", "900", "--tokens-per-day", "5000", *file]
+    )
+    assert later.output == "one\t900 tokens/min, 5000 tokens/day\n"
+    principal = json_key_store.identity(path).authenticate(made.output.strip())  # the key is the same
+    assert principal.allowance == Allowance(0, 900, 5000)
+    assert runner.invoke(app, ["keys", "limit", "one", *file]).output == "one\tno limits\n"
+    assert json_key_store.identity(path).authenticate(made.output.strip()).allowance is None
+    assert runner.invoke(app, ["keys", "limit", "two", *file]).exit_code == 2
+    assert runner.invoke(app, ["keys", "limit", "one", "--tokens-per-day", "-1", *file]).exit_code == 2
+
+
 def test_an_option_that_is_no_pair_is_refused() -> None:
     assert CliRunner().invoke(app, ["run", "shards"]).exit_code == 2
     assert CliRunner().invoke(app, ["side", "up", "green", "revision"]).exit_code == 2
+
+
+def test_what_cannot_be_written_or_read_is_one_line(tmp_path: Path) -> None:
+    runner = CliRunner()
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "file" / "keys.json", tmp_path):
+        for command in (["keys", "add", "acme"], ["keys", "list"]):
+            answer = runner.invoke(app, [*command, "--file", str(wrong)])
+            assert answer.exit_code == 2, answer.output
+            assert answer.output.startswith("error: ") and answer.output.count("\n") == 1
+
+
+def test_the_version_is_the_packages_own() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"expertmesh {version('expertmesh')}\n"
+
+
+def test_the_doctor_names_a_port_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPERTMESH_HTTP_PORT", "http")
+    answer = CliRunner().invoke(app, ["doctor"])
+    assert "FAIL  EXPERTMESH_HTTP_PORT must be a port number, not 'http'" in answer.output
+    assert answer.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "verdict"), [(b"success", "ok    a mesh answers on "), (b"hello", "FAIL  ")]
+)
+def test_the_doctor_knows_a_mesh_from_a_stranger(
+    monkeypatch: pytest.MonkeyPatch, word: bytes, verdict: str
+) -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(word)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("EXPERTMESH_HTTP_PORT", str(server.server_port))
+        lines = CliRunner().invoke(app, ["doctor"]).output.splitlines()
+        server.shutdown()
+    (line,) = [line for line in lines if str(server.server_port) in line]
+    assert line.startswith(verdict)
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "1.5"])
+def test_a_number_in_the_environment_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("EXPERTMESH_GATEWAYS", text)
+    with pytest.raises(
+        ConfigError, match=f"EXPERTMESH_GATEWAYS must be a whole number.*{re.escape(repr(text))}"
+    ):
+        SimOptions()
+
+
+def test_serve_run_says_what_is_wrong_in_one_line() -> None:
+    """As Ray's command line does it: the builder is imported and called, and what it raises ends the process."""
+    script = "import graphs\n{}"
+    for code, said in (
+        ("graphs.prod(graphs.ProdOptions(model=''))", "error: no weights: say where they are"),
+        ("graphs.SimOptions.model_validate({'enginez': '4'})", "error: sim: enginez: Extra inputs are not"),
+        ("1 / 0", "Traceback"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-c", script.format(code)], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 1
+        assert ended.stderr.startswith(said), ended.stderr
+        if said != "Traceback":
+            assert ended.stderr.count("\n") == 1

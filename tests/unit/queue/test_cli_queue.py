@@ -46,6 +46,12 @@ def test_a_page_without_figures_says_so() -> None:
     assert "no queue figures" in draw(parse("python_info 1\n"))
 
 
+def test_what_gateways_waited_is_no_model_of_the_queue() -> None:
+    """Requests that name no model are counted under another name there."""
+    more = 'expertmesh_queue_wait_seconds_count{model="default",band="standard"} 1\n'
+    assert draw(parse(PAGE + more)) == draw(parse(PAGE))
+
+
 def test_limits_on_the_command_line_are_what_the_queue_takes() -> None:
     said = wish(["max_tenant_queued=50", "batch.max_queued=10", "batch.preemptible=false"], reset=True)
     told = msgspec.json.decode(msgspec.json.encode(said), type=Wish)
