@@ -158,6 +158,7 @@ class HttpApp:
             b"/healthz": {"GET": Route(self._healthz, PUBLIC)},
             b"/-/healthz": {"GET": Route(self._healthz, PUBLIC)},  # what KubeRay's probe asks for
             b"/readyz": {"GET": Route(self._readyz, PUBLIC)},
+            b"/health": {"GET": Route(self._readyz, PUBLIC)},  # where probes made for vLLM and SGLang ask
             b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
             b"/admin/cache": {"GET": Route(self._cache_stats, Permission.OPERATE)},
             b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE)},

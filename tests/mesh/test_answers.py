@@ -273,6 +273,7 @@ def test_bad_input_is_refused_by_name_and_never_reaches_an_engine(tmp_path: Path
         ("GET", "/v1/models/sim", "acme", 200),
         ("GET", "/healthz", "", 200),
         ("GET", "/readyz", "", 200),
+        ("GET", "/health", "", 200),
         ("GET", "/metrics", "", 200),
         ("GET", "/openapi.json", "", 200),
     ],
