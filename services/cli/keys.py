@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from ..config import DEFAULT_BANDS
 from ..errors import ConfigError
 from ..gateway import json_key_store
 from ..gateway.identity import KeyRecord, Permission, new_key
@@ -68,6 +69,10 @@ def add(
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
+    if unknown := set(band or ()) - {each.name for each in DEFAULT_BANDS}:
+        typer.echo(
+            f"note: {', '.join(sorted(unknown))}: no band as meshes have them unless configured", err=True
+        )
     key = new_key()
     try:
         json_key_store.add(

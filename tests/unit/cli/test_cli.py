@@ -122,6 +122,13 @@ def test_an_option_that_is_no_pair_is_refused() -> None:
     assert CliRunner().invoke(app, ["side", "up", "green", "revision"]).exit_code == 2
 
 
+def test_a_band_that_meshes_do_not_have_is_noted(tmp_path: Path) -> None:
+    file = ["--file", str(tmp_path / "keys.json")]
+    made = CliRunner().invoke(app, ["keys", "add", "acme", "--band", "vip", "--band", "goold", *file])
+    assert made.exit_code == 0 and made.stderr.startswith("note: goold: ") and made.stdout.startswith("em-")
+    assert not CliRunner().invoke(app, ["keys", "add", "acme", "--band", "batch", *file]).stderr
+
+
 def test_what_cannot_be_written_or_read_is_one_line(tmp_path: Path) -> None:
     runner = CliRunner()
     (tmp_path / "file").write_text("")
