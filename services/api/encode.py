@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 from ..errors import MeshError
+from ..outcome import Reason
 from ..request import InferenceRequest
 from .encode_parts import dumps, error_fields
 from .encode_stream import ChatStreamEncoder, CompletionStreamEncoder, StreamEncoder
@@ -48,6 +49,8 @@ def error_response(error: MeshError) -> tuple[int, bytes, bytes]:
         headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (max(1, math.ceil(wait_s)), wait_s * 1000)
     if status.http == 405 and error.param and error.param.isprintable():
         headers += b"allow: %b\r\n" % error.param.encode("ascii", "replace")
+    if error.reason is Reason.QUOTA_EXCEEDED:
+        headers += b"x-should-retry: false\r\n"  # OpenAI's SDKs would try again within seconds, not tomorrow
     if status.http == 401:
         headers += b"www-authenticate: Bearer\r\n"
     return status.http, headers, dumps(error_fields(error))

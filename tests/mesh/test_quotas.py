@@ -11,6 +11,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
+import pytest
+
 from services.gateway import json_key_store
 from services.gateway.quotas import Quotas
 from services.quota.allowance import Allowance, Levels
@@ -179,3 +182,17 @@ async def test_a_store_that_is_away_fails_no_request_and_still_counts(tmp_path: 
         quotas = mesh.gateways[0].mesh.quotas
         assert isinstance(quotas, Quotas) and not isinstance(quotas._store, MemoryQuotaStore)
         assert [(await ask(mesh))[0] for _ in range(3)] == [200, 200, 429]
+
+
+@on_a_loop
+async def test_openais_sdk_does_not_ask_again_for_what_is_used_up_today(tmp_path: Path) -> None:
+    async with limited_mesh(tmp_path, Allowance(tokens_per_day=17)) as mesh:
+        await ask(mesh, max_tokens=16, ignore_eos=True)
+        url = f"http://127.0.0.1:{mesh.port()}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key=KEY, max_retries=5) as client:
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.completions.create(model="sim", prompt="other", max_tokens=4)
+        assert refused.value.code == "insufficient_quota"
+        page = (await mesh.get("/metrics"))[1]
+        (line,) = [line for line in page.splitlines() if 'reason="quota_exceeded"' in line]
+        assert line.endswith(" 1.0")  # asked once

@@ -181,6 +181,7 @@ def test_every_reason_has_an_error_body(reason: Reason) -> None:
     assert (status, error["code"], error["param"]) == (STATUS[reason].http, STATUS[reason].code, param)
     assert b"retry-after" not in headers
     assert (b"allow:" in headers) == (status == 405)
+    assert (b"x-should-retry: false\r\n" in headers) == (reason is Reason.QUOTA_EXCEEDED)
     assert (b"www-authenticate" in headers) == (status == 401)
 
 
