@@ -223,6 +223,8 @@ class Gateway:
                 await asyncio.sleep(wait_s)
             c = self.classes[kind]
             rank = "1" if self.direct == "priority" and c["band"] == "batch" else "0"
+            if self.plan.get("urgent") and c["band"] == "vip":
+                rank = "u"
             request_id = f"{rank}:{self.plan['name']}-{len(self.streams)}"
             # A salt of its own: no request finds another's prefix in the engine's cache, a resumed one finds its own.
             job = GenerateJob(

@@ -5,9 +5,9 @@
 One engine, started once; every arm is offered the same VIPs (15% of what the engine can do, measured first) beside
 batch at 3 or 10 times it, open loop. Arms: `mesh` waits in the queue; `priority` sends everything to vLLM at once, VIPs
 with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike; `calm` is `mesh` with
-a bound on how long steps may be beside VIPs (`max_slowdown` of their band, `--slowdown`). Who has no token by its
-deadline leaves, in every arm. Every token of a completed answer is compared with what the engine said to the same
-prompt alone before.
+a bound on how long steps may be beside VIPs (`max_slowdown` of their band, `--slowdown`); `urgent` is `mesh` where a
+VIP's prompt gets a step of its own in the engine (vllm_urgent.py). Who has no token by its deadline leaves, in every
+arm. Every token of a completed answer is compared with what the engine said to the same prompt alone before.
 
 `--model embedded` is the model of `make run` (prepare it first); `tiny` is a random Mixtral of four layers, for many
 requests in little time; `sim` is the simulated engine, which knows no priorities, to try the bench itself.
@@ -147,11 +147,12 @@ class Arm(Run):
         classes: list[dict[str, object]],
         seconds: float,
         slowdown: float = 0.0,
+        urgent: bool = False,
     ) -> None:
         bands = [band.model_dump() for band in DEFAULT_BANDS]
         bands[0]["max_slowdown"] = slowdown
         super().__init__({"engine_silent_s": 5.0, "bands": bands}, classes, seconds)
-        self.stage, self.direct = stage, direct
+        self.stage, self.direct, self.urgent = stage, direct, urgent
         self.cpu_s: dict[str, float] = {}
         """CPU seconds of each part within the window: queue, gateway with its client, the engine's processes."""
 
@@ -167,7 +168,7 @@ class Arm(Run):
                 time.sleep(2.5)  # the engine finds it within its backoff
             plan: dict[str, object] = {
                 "name": "g0", "seconds": self.seconds, "classes": self.classes, "direct": self.direct,
-                "outputs": self.stage.outputs, **self.stage.apart,
+                "urgent": self.urgent, "outputs": self.stage.outputs, **self.stage.apart,
             }  # fmt: skip
             gateway = self.start("gateway", plan)
             self.wait_for("g0.ready")
@@ -211,7 +212,7 @@ def at(values: list[float], share: float) -> float:
 
 def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: float = 1.5) -> Arm:
     capacity, end_s = stage.capacity_per_s, warm_s + window_s
-    ours = name.startswith(("mesh", "calm"))
+    ours = name.startswith(("mesh", "calm", "urgent"))
     direct = "" if ours or name.startswith(("alone", "storm")) else name.rstrip("0123456789")
     overload = float(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
 
@@ -235,7 +236,8 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: floa
         classes.append(load("batch", "batch", overload, end_s, BATCH_DEADLINE_S))
     drain_s = BATCH_DEADLINE_S + 4.0 if ours else 3.0
     bound = slowdown if name.startswith("calm") else 0.0
-    return Arm(stage, direct, classes, end_s + drain_s, bound).play_on(warm_s, window_s)
+    arm = Arm(stage, direct, classes, end_s + drain_s, bound, urgent=name.startswith("urgent"))
+    return arm.play_on(warm_s, window_s)
 
 
 def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
