@@ -218,12 +218,19 @@ AGAIN_WITHIN_S = 1.0
 class Redial:
     """Keeps one link to a peer that may die and come back elsewhere. Retries for ever, with backoff to 1 s. After a
     loss it first tries, once, where the peer was: who took over its socket is there at once, while whoever knows where
-    peers are may be gone as well."""
+    peers are may be gone as well. `on_refused`: its host answered that nobody listens there any more, so the peer is
+    dead, which silence never proves."""
 
     def __init__(
-        self, resolve: Resolve, handler: Handler, name: str, dead_after_s: float = DEAD_AFTER_S
+        self,
+        resolve: Resolve,
+        handler: Handler,
+        name: str,
+        dead_after_s: float = DEAD_AFTER_S,
+        on_refused: Callable[[], None] | None = None,
     ) -> None:
         self._resolve, self._handler, self._name = resolve, handler, name
+        self._on_refused = on_refused
         self._dead_after_s = dead_after_s
         self._task: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
@@ -262,8 +269,8 @@ class Redial:
         backoff_s = 0.02
         known: tuple[str, bytes] | None = None
         while True:
+            again, known = known, None
             try:
-                again, known = known, None
                 async with asyncio.timeout(AGAIN_WITHIN_S if again is not None else None):
                     found = again if again is not None else await self._resolve()
                     await connect(*found, self, self._name, self._dead_after_s)
@@ -271,6 +278,12 @@ class Redial:
                 await self._down.wait()
             except (OSError, LinkClosed, TimeoutError) as error:
                 log.debug("%s cannot reach its peer: %s", self._name, error)
+                if (
+                    again is not None
+                    and isinstance(error, ConnectionRefusedError)
+                    and self._on_refused is not None
+                ):
+                    self._on_refused()
             except asyncio.CancelledError:
                 raise
             except Exception:

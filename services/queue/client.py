@@ -11,7 +11,8 @@ callback, and may call back into the client. Each ticket gets exactly one of on_
 cancelled first; whatever the link does:
 - while it is down, new tickets wait here until their deadline;
 - when it is back, leases in use are told first (Holding), then all that waits is registered again with its true age;
-- a grant that comes twice is given to the holder once; one that nobody waits for goes straight back.
+- a grant that comes twice is given to the holder once; one that nobody waits for goes straight back;
+- while the queue is known to be dead, a lease that comes back passes to another that waits here (hand_on.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Protocol
-
-import msgspec
+from itertools import islice
 
 from ..clock import Clock, SystemClock
 from ..link.asyncio_link import Link, Redial, Resolve
@@ -40,45 +39,15 @@ from ..link.messages import (
     Revisions,
 )
 from ..outcome import Outcome, Reason
+from .hand_on import LOOK_AT, HandOn
 from .rollout.weights import Table, choose
+from .ticket import Holder, Ticket
 
 PROGRESS_EVERY_S = 0.1
 RENEW_EVERY_S = 1.0
 """Every held lease is named at least this often, with or without tokens: that renews it."""
 RESEND_CHUNK = 1000
 MAX_OWED = 10_000
-
-
-class Holder(Protocol):
-    """Who wants a lease. Called on the event loop; must not block and must not raise."""
-
-    def on_grant(self, grant: Grant) -> None: ...
-    def on_refuse(self, refuse: Refuse) -> None: ...
-    def on_preempt(self, lease_id: int) -> None: ...
-
-
-class _Ticket:
-    """One ticket. `asked_s` is when `acquire` was true, so that ages can be brought up to date."""
-
-    __slots__ = ("acquire", "asked_s", "grant", "holder", "output_tokens", "pending_tokens", "sent_on")
-
-    def __init__(self, acquire: Acquire, holder: Holder, asked_s: float) -> None:
-        self.acquire, self.holder, self.asked_s = acquire, holder, asked_s
-        self.grant: Grant | None = None
-        self.output_tokens = 0
-        self.pending_tokens = 0
-        self.sent_on: Link | None = None
-
-    def aged(self, now_s: float, registered: bool) -> Acquire:
-        """The same wish, with the age and the remainder it has now."""
-        passed_s = now_s - self.asked_s
-        a = self.acquire
-        return msgspec.structs.replace(
-            a,
-            age_s=a.age_s + passed_s,
-            remaining_s=a.remaining_s - passed_s,
-            registered=a.registered or registered,
-        )
 
 
 class QueueClient:
@@ -98,10 +67,12 @@ class QueueClient:
         self.name = f"{name}.{secrets.token_hex(4)}"
         self._clock = clock or SystemClock()
         self._on_fence = on_fence
-        self._redial = Redial(resolve, self, self.name)
+        self._redial = Redial(resolve, self, self.name, on_refused=self.queue_died)
+        self._hand_on, self._handing_on = HandOn(), False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
-        self._tickets: dict[int, _Ticket] = {}
-        self._moved: dict[int, _Ticket] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._moved: dict[int, Ticket] = {}
         self._owed: list[Release] = []
         self._revisions: dict[str, Revisions] = {}
         self._limits: QueueLimits | None = None
@@ -112,7 +83,8 @@ class QueueClient:
     def start(self) -> None:
         """Connect, and keep connected. Call on the event loop."""
         self._redial.start()
-        self._timer = asyncio.get_running_loop().call_later(PROGRESS_EVERY_S, self._tick)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(PROGRESS_EVERY_S, self._tick)
 
     async def stop(self) -> None:
         """Cut the link; nobody is called any more."""
@@ -120,6 +92,7 @@ class QueueClient:
             self._timer.cancel()
         self._tickets.clear()
         self._moved.clear()
+        self._hand_on.queue_answers()
         await self._redial.stop()
 
     @property
@@ -148,10 +121,12 @@ class QueueClient:
 
     def acquire(self, acquire: Acquire, holder: Holder) -> None:
         """Ask for a lease. `acquire.ticket` is new in this process; `age_s` and `remaining_s` are true now."""
-        ticket = self._tickets[acquire.ticket] = _Ticket(acquire, holder, self._clock.now_s())
+        ticket = self._tickets[acquire.ticket] = Ticket(acquire, holder, self._clock.now_s())
         if self._link is not None:
             ticket.sent_on = self._link
             self._link.send(acquire)
+        elif self._hand_on.spares:
+            self._hand_on_soon()
 
     def cancel(self, ticket: int) -> None:
         """Nobody wants the ticket any more, granted or not. Unknown tickets are ignored."""
@@ -162,12 +137,16 @@ class QueueClient:
 
     def release(self, release: Release) -> None:
         """Give a lease back; `release.output_tokens` are those of this lease, reported by `progress` or not."""
-        self._tickets.pop(release.ticket, None)
+        ticket = self._tickets.pop(release.ticket, None)
         self._moved.pop(release.ticket, None)
         if self._link is not None:
             self._link.send(release)
-        elif len(self._owed) < MAX_OWED:
+            return
+        if len(self._owed) < MAX_OWED:
             self._owed.append(release)
+        if ticket is not None and ticket.grant is not None and self._hand_on.open(self._clock.now_s()):
+            self._hand_on.returned(ticket.grant, ticket.acquire, release.outcome)
+            self._hand_on_soon()
 
     def progress(self, ticket: int, num_tokens: int) -> None:
         """Tokens arrived for a held lease. Cheap: call it per frame."""
@@ -180,6 +159,7 @@ class QueueClient:
 
     def link_up(self, link: Link) -> None:
         self._link = link
+        self._hand_on.queue_answers()
         self.reconnects += 1
         if self._limits is not None:
             link.send(self._limits)
@@ -210,7 +190,7 @@ class QueueClient:
                 ticket.sent_on = link
         self._register_again(link, [t for t in self._tickets.values() if t.grant is None])
 
-    def _register_again(self, link: Link, rest: list[_Ticket]) -> None:
+    def _register_again(self, link: Link, rest: list[Ticket]) -> None:
         """In pieces, so that 100,000 waiting tickets do not stop the event loop."""
         if link is not self._link:
             return
@@ -255,6 +235,35 @@ class QueueClient:
             ticket.holder.on_grant(grant)
         elif ticket is None or ticket.grant is None or ticket.grant.lease_id != grant.lease_id:
             link.send(Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED))
+
+    # without a queue -----------------------------------------------------------------------------------
+
+    def queue_died(self) -> None:
+        """Where the queue was, nobody listens any more: it grants nothing, and the next one asks before it does."""
+        if self._link is None:
+            self._hand_on.queue_died(self._clock.now_s())
+
+    def _hand_on_soon(self) -> None:
+        if self._loop is not None and not self._handing_on:
+            self._handing_on = (
+                True  # after the turn: whoever asks or returns is in the middle of its own step
+            )
+            self._loop.call_soon(self._hand_on_now)
+
+    def _hand_on_now(self) -> None:
+        self._handing_on = False
+        now_s = self._clock.now_s()
+        if self._link is not None or not self._hand_on.open(now_s):
+            return
+        waiting = islice((ticket for ticket in self._tickets.values() if ticket.grant is None), LOOK_AT)
+        wishes = [ticket.aged(now_s, registered=False) for ticket in waiting]
+        for wish, grant in self._hand_on.match(wishes, now_s):
+            if (ticket := self._tickets.get(wish.ticket)) is not None:  # one's end takes its siblings along
+                self._give(ticket, grant)
+
+    def _give(self, ticket: Ticket, grant: Grant) -> None:
+        ticket.grant = grant
+        ticket.holder.on_grant(grant)
 
     # time ----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..postprocess.policy import configured_policy
 from ..queue.client import QueueClient
+from ..queue.ticket import Ticket
 from ..request import TokenFrame
 from ..sim_tokenizer import VOCAB_SIZE
 from ..telemetry.trace import RequestTrace
@@ -68,9 +69,11 @@ class GatewayNode(Process):
     def boot(self) -> None:
         config = CacheConfig(root_secret=ROOT_SECRET)  # type: ignore[arg-type]  # pydantic makes it a SecretStr
         self.mux = EngineMux(self.link_name, self._dial, clock=self)
-        self.client = QueueClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
+        self.client = _WatchedClient(_nowhere, self.name, on_fence=self._on_fence, clock=self)
+        self.client.node = self
         self.client.name = self.link_name  # the real one is random
-        self.client._redial = TwinRedial(self.network, self, "queue", self.client)  # type: ignore[assignment,arg-type]
+        redial = TwinRedial(self.network, self, "queue", self.client, self.client.queue_died)  # type: ignore[arg-type]
+        self.client._redial = redial  # type: ignore[assignment]
         self.cache = CacheClient(config, _nowhere, self.link_name, self)
         self.cache._redial = TwinRedial(self.network, self, "cache", self.cache)  # type: ignore[assignment,arg-type]
         self.journal: Journal | None = None
@@ -195,6 +198,16 @@ class GatewayNode(Process):
 
     def link_down(self, link: End, why: str) -> None:
         """See link_up."""
+
+
+class _WatchedClient(QueueClient):
+    """Tells the oracle which leases pass on without a queue."""
+
+    node: GatewayNode
+
+    def _give(self, ticket: Ticket, grant: Grant) -> None:
+        self.node.oracle.handed_on(self.node.link_name, grant, ticket.acquire)
+        super()._give(ticket, grant)
 
 
 class _Watched:

@@ -91,14 +91,23 @@ class Network:
     # Connecting ------------------------------------------------------------------------------------------
 
     def dial(
-        self, client: Process, target: str, handler: Handler, failed: Callable[[], None], incarnation: int = 0
+        self,
+        client: Process,
+        target: str,
+        handler: Handler,
+        failed: Callable[[], None],
+        incarnation: int = 0,
+        refused: Callable[[], None] | None = None,
     ) -> None:
-        """Connect to the process named `target`; `incarnation` stands for the address (0: wherever it is now)."""
+        """Connect to the process named `target`; `incarnation` stands for the address (0: wherever it is now). Where
+        it is seen that nobody is there, `refused` is called, if given; then `failed`, as after any failure."""
         server = self.processes[target]
         delay = 2 * self.delay_s(client.name, target)
         if not self._reachable(client, server):
             client.after(DEAD_AFTER_S, failed)
         elif not server.alive or (incarnation and server.incarnation != incarnation):
+            if refused is not None:
+                client.after(delay, refused)
             client.after(delay, failed)
         else:
             client.after(delay, self._connect, client, server, handler, failed, server.incarnation)

@@ -32,6 +32,8 @@ Rules: watches, and changes nothing; it trusts no core, so it counts for itself.
 24. Workers are renewed one at a time, and never the last one of a revision.
 25. Who leads a flight feeds it tokens of the revision that its key names, or nothing: followers would get, and the
     cache would keep, another model's answer under that name.
+26. Without a queue nothing grows: a lease passes to another request of the same band only after it came back unspoilt,
+    and only when the queue that counted it is dead.
 """
 
 from __future__ import annotations

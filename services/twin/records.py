@@ -129,6 +129,10 @@ class Watch:
         self.called_back: dict[tuple[str, int], float] = {}
         self.num_decisions = 0
         self.returned: set[tuple[str, int]] = set()
+        self.loose: dict[tuple[str, int], str] = {}
+        self.bands: dict[tuple[str, int], str] = {}
+        self.known_in_life: dict[int, int] = {}
+        self.num_handed_on = 0
         self.accepted: dict[tuple[str, int], tuple[str, int]] = {}
         self.closed_since_s: dict[tuple[str, int], float] = {}
         self.fenced_epochs: dict[tuple[str, str], int] = {}

@@ -14,14 +14,29 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.02, 1.0
 class TwinRedial:
     """Keeps a link from `client` to `target`, with backoff to a second. Stands in for Redial in the real shells."""
 
-    def __init__(self, network: Network, client: Process, target: str, handler: Handler) -> None:
+    def __init__(
+        self,
+        network: Network,
+        client: Process,
+        target: str,
+        handler: Handler,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
         self._network, self._client, self._target, self._handler = network, client, target, handler
+        self._on_refused = on_refused
+        self._known = (
+            0  # the incarnation of the peer that we were linked to, as long as it was not tried again
+        )
         self._backoff_s = FIRST_BACKOFF_S
         self._stopped = False
         self.link: End | None = None
 
     def start(self) -> None:
-        self._network.dial(self._client, self._target, self, self._failed)
+        again, self._known = self._known, 0
+        if again and self._on_refused is not None:  # where the peer was; then wherever it is
+            self._network.dial(self._client, self._target, self, self._failed, again, self._on_refused)
+        else:
+            self._network.dial(self._client, self._target, self, self._failed)
 
     async def stop(self) -> None:
         self._stopped = True
@@ -30,6 +45,7 @@ class TwinRedial:
 
     def link_up(self, link: End) -> None:
         self.link = link
+        self._known = link.peer.incarnation
         self._backoff_s = FIRST_BACKOFF_S
         self._handler.link_up(link)
 

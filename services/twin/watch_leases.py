@@ -1,8 +1,9 @@
-"""The gateways' and engines' part of the oracle: invariants 5, 10, 11, 13, 15, 16, 17 and 18 (oracle.py)."""
+"""The gateways' and engines' part of the oracle: invariants 5, 10, 11, 13, 15, 16, 17, 18 and 26 (oracle.py)."""
 
 from __future__ import annotations
 
 from ..link.messages import Acquire, Grant, Release, Submit
+from ..outcome import Outcome
 from ..request import TokenFrame
 from .records import LATE_S, Watch, WorkRecord
 
@@ -34,6 +35,7 @@ class LeaseWatch(Watch):
             self.repeated_tokens += len(record.ask.prompt) // 4 + choice.emitted_at_open
         self.accepted[key] = (grant.engine_id, grant.epoch)
         self.in_request[key] = (record, place)
+        self.bands[key] = record.ask.band
         if submit.job.remaining_s < -LATE_S:
             raise self.broken(10, f"{record.ask.request_id} is submitted after its deadline")
 
@@ -44,6 +46,7 @@ class LeaseWatch(Watch):
     def released(self, gateway: str, release: Release) -> None:
         """A gateway returns a lease."""
         key = (gateway, release.lease_id)
+        self.loose[key] = release.outcome
         known = self.in_request.get(key)
         if known is None:
             return  # a grant that came too late for its request
@@ -57,6 +60,22 @@ class LeaseWatch(Watch):
         choice.lease = 0
         if release.outcome == "lost":
             choice.lost += 1
+
+    def handed_on(self, gateway: str, grant: Grant, acquire: Acquire) -> None:
+        """A gateway without a queue gives a lease that came back to another of its requests."""
+        key = (gateway, grant.lease_id)
+        told = f"{gateway} hands lease {grant.lease_id} on"
+        outcome = self.loose.pop(key, "")
+        if outcome not in (Outcome.COMPLETED, Outcome.CANCELLED, Outcome.EVICTED):
+            raise self.broken(26, f"{told}, which is {outcome or 'in use'}")
+        if self.known_in_life.get(grant.lease_id) == self.queue_lives:
+            raise self.broken(26, f"{told}, and the queue that counts it lives")
+        if self.bands.get(key, acquire.band) != acquire.band:
+            raise self.broken(26, f"{told} from band {self.bands[key]} to {acquire.band}")
+        self.num_handed_on += 1
+        self.returned.discard(key)
+        self.accepted.pop(key, None)
+        self.in_request.pop(key, None)
 
     def lost(self, gateway: str, lease_id: int, emitted: int, *, drained: bool) -> None:
         """An engine that worked on this choice is lost (or `drained`, which nobody died of): work is done again."""

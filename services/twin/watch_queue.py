@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..link.messages import CancelTicket, Fence, Grant, Preempt, Refuse, Release
+from ..link.messages import CancelTicket, Fence, Grant, Holding, Preempt, Refuse, Release
 from ..queue.entry import LEASED
 from ..queue.routing.picker import suits
 from ..queue.scheduler import Scheduler
@@ -25,6 +25,7 @@ class QueueWatch(Watch):
                 raise self.broken(
                     4, f"lease {message.lease_id} of {owner} is granted to {(gateway, message.ticket)}"
                 )
+            self.known_in_life[message.lease_id] = self.queue_lives
             live = self.live_leases.setdefault(message.engine_id, {})
             live[message.lease_id] = None
             self.engine_of[message.lease_id] = message.engine_id
@@ -37,6 +38,8 @@ class QueueWatch(Watch):
     def queue_heard(self, gateway: str, message: object) -> None:
         if type(message) is Release:
             self._ended(message.lease_id)
+        elif type(message) is Holding:
+            self.known_in_life[message.lease_id] = self.queue_lives
         elif type(message) is CancelTicket:
             for lease_id, owner in self.lease_owner.items():
                 if owner == (gateway, message.ticket):

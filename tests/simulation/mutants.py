@@ -17,7 +17,18 @@ from services.gateway.flow import AskLease, ChoiceFlow, CloseStream, ReturnLease
 from services.gateway.migrate import Loss
 from services.gateway.mux import EngineMux, EnginePeer
 from services.link.messages import Abort
-from services.queue import bands, client, dispatch, fleet, leases, pools, saturation, scheduler, state
+from services.queue import (
+    bands,
+    client,
+    dispatch,
+    fleet,
+    hand_on,
+    leases,
+    pools,
+    saturation,
+    scheduler,
+    state,
+)
 from services.text import stops
 from tests.simulation.mutants_kept import JOURNAL_MUTANTS, RELEASE_MUTANTS
 from tests.simulation.planting import Mutant, empty, none_due, nothing, without
@@ -73,6 +84,27 @@ def progress_counts_as_none(
 
 def register_again_never(self: client.QueueClient, link: Any, rest: list[Any]) -> None:
     rest.clear()
+
+
+_link_down = client.QueueClient.link_down
+_returned = hand_on.HandOn.returned
+_match = hand_on.HandOn.match
+
+
+def link_down_is_a_death(self: client.QueueClient, link: Any, why: str) -> None:
+    _link_down(self, link, why)
+    self.queue_died()
+
+
+def returned_whole(self: hand_on.HandOn, grant: Any, last: Any, outcome: str) -> None:
+    _returned(self, grant, last, "completed")
+
+
+def match_and_keep(self: hand_on.HandOn, waiting: Any, now_s: float) -> Any:
+    spares = list(self.spares)
+    matched = _match(self, waiting, now_s)
+    self.spares = spares
+    return matched
 
 
 def release_only_when_linked(self: client.QueueClient, release: Any) -> None:
@@ -230,6 +262,13 @@ MUTANTS = (
     Mutant("an aborted stream is computed on", ((stream_table.StreamTable, "_abort", abort_without_engine),)),
     Mutant("frames go to the wrong stream", ((stream_table.StreamTable, "_emit", emit_to_wrong_stream),)),
     Mutant("half a stop string is shown", ((stops.StopMatcher, "_held_chars", lambda self, text: 0),)),
+    Mutant(
+        "a gateway that merely lost sight of the queue hands leases on",
+        ((client.QueueClient, "link_down", link_down_is_a_death),),
+    ),
+    Mutant("a lost engine's lease is handed on", ((hand_on.HandOn, "returned", returned_whole),)),
+    Mutant("a lease is handed on to everybody", ((hand_on.HandOn, "match", match_and_keep),)),
+    Mutant("a lease is handed on to any band", ((hand_on.Spare, "suits", lambda self, wish: True),)),
     *JOURNAL_MUTANTS,
     *RELEASE_MUTANTS,
 )

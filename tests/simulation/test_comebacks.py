@@ -7,6 +7,8 @@ The real gateways, queue, journal and engines of the twin; engines of 50 tokens 
 3. An engine dies: its streams go on elsewhere within a fifth of a second, whatever was emitted is computed again.
 4. The only engine of a revision dies: answers that began with it wait until it is back (ADR 0021), and a third of a
    second at most. Others notice nothing.
+5. The queue dies and stays away: who waits gets the place of whoever ends, on any engine, and nobody waits for the next
+   queue. Where only the link is cut, all wait: the queue lives and gives the places away itself.
 
 And nobody loses a token, or gets one twice: the oracle looks on.
 """
@@ -79,7 +81,8 @@ class Mesh:
         self.sim = sim = Simulation(7)
         self.oracle = oracle = Watch(sim)
         network = Network(sim, latency_s=0.0005)
-        queue = QueueNode(sim, network, "queue", QueueConfig(), oracle)
+        self.network = network
+        self.queue = queue = QueueNode(sim, network, "queue", QueueConfig(), oracle)
         cache = CacheNode(sim, network, "cache", CacheConfig(root_secret=ROOT_SECRET))  # type: ignore[arg-type]
         timing = SimTiming(step_s=STEP_S, max_num_seqs=slots)
         self.engines = [
@@ -155,3 +158,28 @@ def test_4_the_only_engine_of_a_revision_dies(away_s: float) -> None:
     assert 0 < len(waited) < len(pauses_s)
     assert max(waited) <= away_s + 0.3
     assert max(pauses_s[len(waited) :]) <= STEP_S + 0.05
+
+
+def first_seen_s(mesh: Mesh) -> list[float]:
+    mesh.pauses_s()
+    return [min(times_s) for times_s in mesh.oracle.seen_s.values()]
+
+
+def test_5_the_queue_dies_and_stays_away() -> None:
+    mesh = Mesh(clients=40, slots=8)
+    mesh.sim.at(DEATH_S, None, mesh.queue.crash, 6.0)
+    began_s = first_seen_s(mesh)
+    late = [when_s for when_s in began_s if when_s > DEATH_S + 0.1]
+    assert len(began_s) == 40 and len(late) >= 8
+    assert mesh.oracle.num_handed_on == len(late)
+    assert max(late) <= DEATH_S + TOKENS * STEP_S + CALM_S
+
+
+def test_5_a_queue_that_is_only_out_of_sight_is_not_dead() -> None:
+    mesh = Mesh(clients=40, slots=8)
+    for gateway in mesh.gateways:
+        mesh.sim.at(DEATH_S, None, mesh.network.block, gateway.name, "queue")
+        mesh.sim.at(DEATH_S + 3.0, None, mesh.network.heal, gateway.name, "queue")
+    began_s = first_seen_s(mesh)
+    assert len(began_s) == 40
+    assert mesh.oracle.num_handed_on == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -206,5 +207,33 @@ def test_limits_change_without_a_restart() -> None:
             stage.client.acquire(wish(ticket, band="batch"), waiter)
         await until(lambda: any(w.refusals for w in waiters))
         assert {r.reason for w in waiters for r in w.refusals} == {"queue_full"}
+
+    staged(body)
+
+
+def test_without_a_queue_a_lease_that_came_back_goes_to_the_next() -> None:
+    async def body(stage: Stage) -> None:
+        first, second, third = Waiter(), Waiter(), Waiter()
+        stage.client.acquire(wish(1), first)
+        await until(lambda: bool(first.grants))
+        stage.kill()
+        await until(lambda: not stage.client.connected)
+        stage.client.acquire(wish(2), second)
+        await until(lambda: stage.client._hand_on.open(time.monotonic()))
+        assert not second.grants
+        stage.client.release(Release(1, first.grants[0].lease_id, 8, 8, "completed"))
+        await until(lambda: bool(second.grants))
+        assert second.grants[0].lease_id == first.grants[0].lease_id
+        assert second.grants[0].ticket == 2
+        await stage.begin()  # the next queue is told, and counts it
+        await until(lambda: stage.client.connected)
+        await until(lambda: stage.authority is not None and stage.authority.snapshot() != ())
+        stage.client.acquire(wish(3), third)
+        await until(lambda: bool(third.grants))
+        assert third.grants[0].lease_id != second.grants[0].lease_id
+        stage.client.release(Release(2, second.grants[0].lease_id, 8, 8, "completed"))
+        await until(
+            lambda: stage.authority is not None and stage.authority.snapshot()[0].bands[1].completed == 1
+        )
 
     staged(body)
