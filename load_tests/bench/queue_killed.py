@@ -1,6 +1,6 @@
 """The queue killed (kill -9) in Ray Serve, under load: does a request notice, and how long is there no queue?
 
-    python -m load_tests.bench.bench_queue killed [--kills N] [--rate REQUESTS_PER_S]
+    python -m load_tests.bench.bench_queue killed [--kills N] [--rate REQUESTS_PER_S] [--victim NAME]
 
 Victims in turn: the queue's process, Serve's replica that keeps it, both at once, and all three: both and the standby
 that goes on when the process dies. Before each, what died before is back.
@@ -85,7 +85,9 @@ async def until_whole(stack: Stack) -> None:
         await asyncio.sleep(0.2)
 
 
-async def offer(stack: Stack, rate: float, kills: int) -> tuple[list[Ask], dict[str, list[float]]]:
+async def offer(
+    stack: Stack, rate: float, kills: int, victims: list[str]
+) -> tuple[list[Ask], dict[str, list[float]]]:
     """All streams, and by victim how long it took until one that came after the kill got its first token."""
     asks: list[Ask] = []
     tasks: set[asyncio.Task[None]] = set()
@@ -101,8 +103,8 @@ async def offer(stack: Stack, rate: float, kills: int) -> tuple[list[Ask], dict[
     loading = asyncio.create_task(load())
     await until_whole(stack)
     await asyncio.sleep(2.0)
-    for number in range(kills * len(VICTIMS)):
-        victim = list(VICTIMS)[number % len(VICTIMS)]
+    for number in range(kills * len(victims)):
+        victim = victims[number % len(victims)]
         pids = [pid for name in VICTIMS[victim] for pid in await asyncio.to_thread(stack.pids, name)]
         killed_s = time.monotonic()
         for pid in pids:
@@ -124,12 +126,14 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--kills", type=int, default=3, help="of each victim")
     parser.add_argument("--rate", type=float, default=15.0)
+    parser.add_argument("--victim", choices=list(VICTIMS), help="only this one")
     told = parser.parse_args(arguments)
+    victims = [told.victim] if told.victim else list(VICTIMS)
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), "expertmesh", "run", "--graph", "sim")
         try:
             stack.wait_ready()
-            asks, gaps = asyncio.run(offer(stack, told.rate, told.kills))
+            asks, gaps = asyncio.run(offer(stack, told.rate, told.kills, victims))
         finally:
             stack.stop()
     lost, wrong = sum(bool(a.error) or not a.end_s for a in asks), sum(not a.right for a in asks)

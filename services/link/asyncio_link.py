@@ -213,6 +213,8 @@ Resolve = Callable[[], Awaitable[tuple[str, bytes]]]
 
 
 AGAIN_WITHIN_S = 1.0
+MAX_RESETS = 3
+"""So often a peer that was dying when we dialled is dialled once more where it was."""
 
 
 class Redial:
@@ -268,22 +270,22 @@ class Redial:
     async def _keep(self) -> None:
         backoff_s = 0.02
         known: tuple[str, bytes] | None = None
+        resets = 0
         while True:
             again, known = known, None
             try:
                 async with asyncio.timeout(AGAIN_WITHIN_S if again is not None else None):
                     found = again if again is not None else await self._resolve()
                     await connect(*found, self, self._name, self._dead_after_s)
-                known, backoff_s = found, 0.02
+                known, backoff_s, resets = found, 0.02, 0
                 await self._down.wait()
             except (OSError, LinkClosed, TimeoutError) as error:
                 log.debug("%s cannot reach its peer: %s", self._name, error)
-                if (
-                    again is not None
-                    and isinstance(error, ConnectionRefusedError)
-                    and self._on_refused is not None
-                ):
-                    self._on_refused()
+                if again is not None and isinstance(error, ConnectionRefusedError):
+                    if self._on_refused is not None:
+                        self._on_refused()
+                elif again is not None and not isinstance(error, TimeoutError) and resets < MAX_RESETS:
+                    known, resets = again, resets + 1  # it was dying when we came: its host will say so
             except asyncio.CancelledError:
                 raise
             except Exception:

@@ -237,3 +237,24 @@ def test_without_a_queue_a_lease_that_came_back_goes_to_the_next() -> None:
         )
 
     staged(body)
+
+
+def test_a_queue_that_was_dying_when_it_was_dialled_is_dialled_there_again() -> None:
+    async def body(stage: Stage) -> None:
+        dialled = 0
+
+        def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal dialled
+            dialled += 1
+            writer.transport.abort()
+
+        assert stage.authority is not None
+        host, port = stage.authority.address.rsplit(":", 1)
+        stage.kill()
+        dying = await asyncio.start_server(hang_up, host, int(port))
+        await until(lambda: dialled > 0)
+        assert not stage.client._hand_on.open(time.monotonic())
+        dying.close()
+        await until(lambda: stage.client._hand_on.open(time.monotonic()))
+
+    staged(body)
