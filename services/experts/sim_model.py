@@ -2,8 +2,8 @@
 
 Rules: pure; time is what `begin_step` returns, never read. A step is planned (`begin_step`), then happens
 (`end_step`, one frame to each stream that moved). It schedules as vLLM does: every running stream decodes one token,
-what is left of the step's token budget goes to prefill, first come first served; when the KV cache is full the
-newest stream is preempted, loses its KV and recomputes it later, at the head of the waiting.
+what is left of the step's token budget goes to prefill, first come first served after those that were interrupted
+elsewhere; when the KV cache is full the newest stream is preempted, loses its KV and recomputes it later, first of all.
 
 Costs per token are kept under a microsecond: tokens come from C iterators in blocks, and a stream's last step is
 known in advance (`_ends`), so that the step's loop has no condition in it.
@@ -97,10 +97,7 @@ class SimModel:
             return StreamError(stream_id, "internal", message, retryable=False)
         stream = SimStream(stream_id, job, sink, answer, min(answer.length, room - num_prompt))
         self._streams[stream_id] = stream
-        place = len(self._waiting)
-        if job.emitted_ids:  # before prompts that never began, as vllm_params.priority has it
-            place = next((i for i, one in enumerate(self._waiting) if not one.job.emitted_ids), place)
-        self._waiting.insert(place, stream)
+        self._waiting.insert(sum(bool(one.job.emitted_ids or not job.emitted_ids) for one in self._waiting), stream)
         return None
 
     def abort(self, stream_id: int) -> bool:
