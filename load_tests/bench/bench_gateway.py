@@ -17,6 +17,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from .arms import KEY, Arm, start_engine, start_haproxy, start_mesh, start_router, start_serve
 from .processes import Group, cpu_s
@@ -64,7 +65,10 @@ class Bench:
         before, from_s = {part: cpu_s(pids) for part, pids in parts.items()}, time.monotonic()
         time.sleep(seconds)
         after, to_s = {part: cpu_s(pids) for part, pids in parts.items()}, time.monotonic()
-        out = json.loads(client.communicate(timeout=120)[0])
+        out = told(client)
+        if out is None:
+            self.note(f"no figure: its client failed, c={concurrency}", label, 1)
+            return
         buckets = {int(at): n for at, n in out["tokens"].items()}
         tokens = sum(n for at, n in buckets.items() if from_s <= at * out["bucket_s"] < to_s)
         if not tokens:
@@ -113,7 +117,10 @@ class Bench:
             arm, path, "--mode", "unary", "--concurrency", str(concurrency), "--seconds", str(self.args.seconds),
             "--seed", str(seed), *arguments,
         )  # fmt: skip
-        out = json.loads(client.communicate(timeout=180)[0])
+        out = told(client)
+        if out is None:
+            self.note(f"{what}: no figure, its client failed", label, 1)
+            return
         after, to_s = {part: cpu_s(pids) for part, pids in parts.items()}, time.monotonic()
         done = sum(out["done"].values())
         if not done or out["failed"]:
@@ -176,6 +183,13 @@ class Bench:
             assert process.stdout is not None
             self._rank = json.loads(process.stdout.readline())
         return self._rank
+
+
+def told(client: subprocess.Popen[str]) -> dict[str, Any] | None:
+    """What a client measured. None: it could not connect, or failed otherwise; its words are on standard error. A peer
+    that stands still between its turns may refuse connections afterwards: that is no reason to lose everybody's."""
+    text, _ = client.communicate(timeout=180)
+    return json.loads(text) if client.returncode == 0 else None
 
 
 def phase_paced(bench: Bench, args: argparse.Namespace) -> None:

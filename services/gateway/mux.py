@@ -73,8 +73,18 @@ class EnginePeer:
         self.link_messages(link, (message,))
 
     def link_messages(self, link: Link, messages: Sequence[AnyMessage]) -> None:
-        """Hot path: an engine's step, with a token for each of its streams."""
+        """Hot path: an engine's step, with a token for each of its streams. First tokens go first, and leave at once:
+        whoever joined last stands last in a step, and would wait for what all others are sent."""
         now_s = self._mux.clock.now_s()
+        if len(messages) > 1:
+            first, rest = first_tokens_first(messages)
+            if first and rest:
+                self._hand_on(first, now_s)
+                self._mux.on_first()
+                messages = rest
+        self._hand_on(messages, now_s)
+
+    def _hand_on(self, messages: Sequence[AnyMessage], now_s: float) -> None:
         for message in messages:
             if type(message) is TokenFrame:
                 receiver = self.streams.get(message.stream_id)
@@ -104,6 +114,17 @@ class EnginePeer:
             receiver.on_lost(loss)
 
 
+def first_tokens_first(
+    messages: Sequence[AnyMessage],
+) -> tuple[Sequence[AnyMessage], Sequence[AnyMessage]]:
+    """Those that begin an answer, and all others, each in their order. A stream's order is kept: its first token comes
+    before whatever else concerns it."""
+    first = [message for message in messages if type(message) is TokenFrame and not message.index]
+    if not first:
+        return first, messages
+    return first, [message for message in messages if type(message) is not TokenFrame or message.index]
+
+
 class Cancellable(Protocol):
     """An attempt to connect that may be given up."""
 
@@ -112,6 +133,10 @@ class Cancellable(Protocol):
 
 Dial = Callable[[EnginePeer, str, bytes], Cancellable]
 """Connects a peer to (address, key) in the background; then `peer.link_up` or `peer.unreachable` is called, later."""
+
+
+def _nothing() -> None:
+    """Nobody collects writes."""
 
 
 class EngineMux:
@@ -130,6 +155,8 @@ class EngineMux:
         self.clock = clock or SystemClock()
         self._silent_s = silent_s
         self.dial = dial if dial is not None else self._dial_tcp
+        self.on_first: Callable[[], object] = _nothing
+        """Called when the first tokens of a step were handed on, before the others: who collects writes writes now."""
         self._peers: dict[str, EnginePeer] = {}
         self._failures: dict[str, int] = {}
 

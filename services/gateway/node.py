@@ -116,6 +116,7 @@ class GatewayNode:
         self._journal = journal
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
+        engines.on_first = self._http.outbox.flush
         self._grpc = GrpcServer(self.mesh)
         self.mesh.queue.start()
         self.mesh.cache.start()
