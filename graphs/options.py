@@ -65,6 +65,9 @@ class Options(BaseModel):
     max_connections_per_address: int = Field(
         default_factory=lambda: _number("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", 10000), ge=1
     )
+    max_offences_per_address: int = Field(
+        default_factory=lambda: int(os.environ.get("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", "0")), ge=0
+    )
 
 
 class DevOptions(Options):

@@ -263,7 +263,10 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         client_ca_file=_resolved(options.tls_client_ca),
         minimum_version=options.tls_minimum,
     )
-    limits = LimitsConfig(max_connections_per_address=options.max_connections_per_address)
+    limits = LimitsConfig(
+        max_connections_per_address=options.max_connections_per_address,
+        max_offences_per_address=options.max_offences_per_address,
+    )
     if behind_load_balancer:
         limits = limits.model_copy(update={"idle_timeout_s": LOAD_BALANCER_IDLE_S + 10.0})
     elif tls.enabled:

@@ -146,6 +146,12 @@ class LimitsConfig(Section):
         ge=1,
         description="of HTTP; far fewer where clients connect themselves: a load balancer is one address for all",
     )
+    max_offences_per_address: int = Field(
+        default=0,
+        ge=0,
+        description="connections that had to be cut, or came without a key, within 30 s: then the address is shut out "
+        "for 30 s and longer, unless it also sends requests with a key; 0: never. For clients that connect themselves",
+    )
 
 
 class TlsConfig(Section):

@@ -5,7 +5,7 @@ but for Ray and the model.
 
 Arms take turns within one run: without, with. Good traffic: unary requests at Poisson arrivals on fresh connections,
 and streams at 20 ms per token, both timed from when they should have been sent. Hostile clients: hostile_clients.py,
-from another loopback address. Figures: p50 and p99 of both arms, their ratio round by round, the gateway's CPU.
+from other loopback addresses. Figures: p50 and p99 of both arms, their ratio round by round, the gateway's CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .hostile_clients import ON_GRPC, ON_HTTP
 from .mesh_processes import KEY, Rig, start
 from .processes import Group, cpu_s
 
-HOSTILE_FROM = "127.0.0.2"
+HOSTILE_FROM = "127.0.1.1"
 Figures = dict[str, float]
 
 
@@ -46,12 +46,14 @@ def load(rig: Rig, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def hostile(rig: Rig, clients: int, seconds: float, only: str = "") -> subprocess.Popen[str]:
+def hostile(
+    rig: Rig, clients: int, seconds: float, only: str = "", sources: int = 1
+) -> subprocess.Popen[str]:
     """Started, and all connected once."""
     command = [
         sys.executable, "-m", "load_tests.bench.hostile_clients", "--http", str(rig.http_port),
         "--grpc", str(rig.grpc_port), "--clients", str(clients), "--seconds", str(seconds), "--source", HOSTILE_FROM,
-        "--only", only,
+        "--only", only, "--sources", str(sources),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -115,6 +117,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=50.0, help="short answers a second")
     parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--sources", type=int, default=1, help="addresses that the hostile clients come from")
+    parser.add_argument(
+        "--max-offences", type=int, default=0, help="of one address before it is shut out; 0: never"
+    )
     parser.add_argument("--each", action="store_true", help="the gateway's CPU for each kind of client alone")
     args = parser.parse_args()
     rows: dict[str, dict[str, list[float]]] = {}
@@ -125,7 +131,10 @@ def main() -> None:
         rig = start(
             group, Path(folder), Path(folder) / "log",
             experts={"sim_step_s": 0.02, "max_num_seqs": 256},
-            limits={"max_connections_per_address": 2000, "header_timeout_s": 5.0, "body_timeout_s": 5.0},
+            limits={
+                "max_connections_per_address": 2000, "max_offences_per_address": args.max_offences,
+                "header_timeout_s": 5.0, "body_timeout_s": 5.0,
+            },
         )  # fmt: skip
         if args.each:
             each_kind(rig, args.clients // len((*ON_HTTP, *ON_GRPC)), args.seconds)
@@ -136,7 +145,7 @@ def main() -> None:
             for arm in ("without", "with")[:: 1 if number % 2 == 0 else -1]:
                 crowd = None
                 if arm == "with":
-                    crowd = hostile(rig, args.clients, args.settle + args.seconds + 3.0)
+                    crowd = hostile(rig, args.clients, args.settle + args.seconds + 3.0, sources=args.sources)
                     time.sleep(args.settle)
                 for name, value in good_traffic(rig, args, number).items():
                     rows.setdefault(name, {}).setdefault(arm, []).append(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import json
 import random
 import struct
@@ -241,9 +242,10 @@ async def run(args: argparse.Namespace) -> None:
     tasks: list[asyncio.Future[None]] = []
     for number in range(args.clients):
         kind, port = kinds[number % len(kinds)]
-        tasks.append(
-            asyncio.ensure_future(hang_on(kind, port, args.source, args.every, books[kind.__name__]))
+        source = args.source and str(
+            ipaddress.ip_address(args.source) + number * args.sources // args.clients
         )
+        tasks.append(asyncio.ensure_future(hang_on(kind, port, source, args.every, books[kind.__name__])))
         if number % 50 == 49:
             await asyncio.sleep(0.05)
     print("up", flush=True)
@@ -275,5 +277,8 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=1.0)
     parser.add_argument("--source", default="")
+    parser.add_argument(
+        "--sources", type=int, default=1, help="addresses from --source on, each with all kinds"
+    )
     parser.add_argument("--only", default="", help="one kind of client")
     uvloop.run(run(parser.parse_args()))

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from .doorman import Doorman
 from .mesh import Mesh
 
 SERVICE = "expertmesh.v1.Inference"
@@ -26,8 +27,8 @@ _SERVICES = ("", SERVICE)
 class Health(health_pb2_grpc.HealthServicer):
     """The standard service. "" is the whole server; it has one service and is as healthy as that."""
 
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
+    def __init__(self, mesh: Mesh, door: Doorman) -> None:
+        self._mesh, self._door = mesh, door
         self._draining = False
 
     def drain(self) -> None:
@@ -42,6 +43,7 @@ class Health(health_pb2_grpc.HealthServicer):
         return _SERVING if ready and not self._draining else _NOT_SERVING
 
     async def Check(self, request: Any, context: Any) -> Any:
+        self._door.grpc_peer(context.peer(), had_a_key=False)
         status = self.status(request.service)
         if status == _UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
@@ -53,6 +55,7 @@ class Health(health_pb2_grpc.HealthServicer):
         return kind(statuses=statuses)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self._door.grpc_peer(context.peer(), had_a_key=False)
         last = -1
         while not (self._draining and last == _NOT_SERVING):
             status = self.status(request.service)

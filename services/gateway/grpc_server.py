@@ -29,6 +29,7 @@ from ..errors import ConfigError, MeshError, RequestError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest
 from . import grpc_tls, pipeline
+from .doorman import Doorman
 from .grpc_health import SERVICE, Health
 from .grpc_responders import StreamResponder, UnaryResponder
 from .identity import Permission, Principal, bearer
@@ -52,8 +53,10 @@ class GrpcCall:
 
     protocol = "grpc"
 
-    def __init__(self, mesh: Mesh, data: bytes, context: Context, convert: Convert, answer: Any) -> None:
-        self._mesh, self._data, self._context = mesh, data, context
+    def __init__(
+        self, mesh: Mesh, data: bytes, context: Context, convert: Convert, answer: Any, door: Doorman
+    ) -> None:
+        self._mesh, self._data, self._context, self._door = mesh, data, context, door
         self._convert, self._answer = convert, answer
         self._metadata = text_metadata(context)
         wanted = self._metadata.get("x-request-id", "")
@@ -73,6 +76,8 @@ class GrpcCall:
         )
 
     def responder(self, request: InferenceRequest) -> Responder:
+        if self._door.enabled:
+            self._door.grpc_peer(self._context.peer(), had_a_key=True)
         self._answer.expect(request)
         return self._answer
 
@@ -84,11 +89,12 @@ class GrpcCall:
 
 
 class GrpcServer:
-    """Start with `start`, end with `stop`."""
+    """Start with `start`, end with `stop`. `door` is told whose calls had a key."""
 
-    def __init__(self, mesh: Mesh, serve: Serve = pipeline.serve) -> None:
+    def __init__(self, mesh: Mesh, serve: Serve = pipeline.serve, door: Doorman | None = None) -> None:
         self._mesh, self._serve = mesh, serve
-        self._health = Health(mesh)
+        self._door = door or Doorman(0, mesh.clock)
+        self._health = Health(mesh, self._door)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int, *, reuse_port: bool, tls: TlsFiles | None = None) -> int:
@@ -139,7 +145,7 @@ class GrpcServer:
     def _unary(self, convert: Convert) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(data: bytes, context: Context) -> bytes:
             answer = UnaryResponder()
-            call = GrpcCall(self._mesh, data, context, convert, answer)
+            call = GrpcCall(self._mesh, data, context, convert, answer, self._door)
             await self._serve(self._mesh, call)  # cancelled when the client goes: frees every slot
             if answer.error is not None:
                 await abort(context, answer.error, call.request_id)
@@ -150,7 +156,7 @@ class GrpcServer:
     def _stream(self, convert: Convert) -> Callable[[bytes, Context], Awaitable[None]]:
         async def call(data: bytes, context: Context) -> None:
             answer = StreamResponder()
-            call = GrpcCall(self._mesh, data, context, convert, answer)
+            call = GrpcCall(self._mesh, data, context, convert, answer, self._door)
             work = asyncio.ensure_future(self._serve(self._mesh, call))
             work.add_done_callback(answer.close)
             try:
@@ -179,6 +185,7 @@ class GrpcServer:
             credential = bearer(metadata.get("authorization", ""), metadata.get("x-api-key", ""))
             principal = self._mesh.identity.authenticate(credential)
             principal.require(Permission.GENERATE)
+            self._door.grpc_peer(context.peer(), had_a_key=True)
             return principal
         except MeshError as error:
             await abort(context, error, self._mesh.new_request_id())

@@ -85,6 +85,7 @@ class HttpCall:
         return self._parse(body, wishes, limits)
 
     def responder(self, request: InferenceRequest) -> Responder:
+        self._wire.welcome()
         if not request.stream:
             return UnaryResponder(self._wire, encode.unary(request), self.request_id)
         responder = StreamResponder(self._wire, encode.stream(request), self.request_id)

@@ -68,6 +68,8 @@ class Connection(Reader):
         num_alike = server.num_from[self.address] = server.num_from.get(self.address, 0) + 1
         if len(server.connections) > server.limits.max_connections:
             self.refuse(503, "too many connections", "not_ready")
+        elif server.door.is_out(self.address):
+            transport.abort()
         elif num_alike > server.limits.max_connections_per_address:
             self.refuse(429, "too many connections from this address", "rate_limit_exceeded")
 
@@ -125,6 +127,16 @@ class Connection(Reader):
             self._outlet = Outlet(self.transport, backed_up=self.write_paused)
         return self._outlet
 
+    def welcome(self) -> None:
+        """A request of this client had a key."""
+        if self._server.door.enabled:
+            self._server.door.served(self.address)
+
+    def offended(self) -> None:
+        """This client had to be cut, or has no key."""
+        if self._server.door.enabled:
+            self._server.door.offended(self.address)
+
     # requests and answers ----------------------------------------------------------------------------------
 
     def begin(self, exchange: Exchange) -> None:
@@ -180,6 +192,7 @@ class Connection(Reader):
         if self.deadline_s is None or now_s <= self.deadline_s:
             return
         if self.write_paused or self.transport.is_closing():
+            self.offended()
             self.transport.abort()
         elif self.resting:
             self.transport.close()
@@ -188,6 +201,8 @@ class Connection(Reader):
 
     def refuse(self, status: int, message: str, code: str) -> None:
         """Answer outside any request and close."""
+        if status != 503:
+            self.offended()
         answering = self.running is not None and self.running.started and not self.running.complete
         if not self.transport.is_closing() and not answering:
             body = error_json(message, code)

@@ -120,6 +120,10 @@ class Exchange:
 
     # the client --------------------------------------------------------------------------------------------
 
+    def welcome(self) -> None:
+        """This request had a key."""
+        self._connection.welcome()
+
     @property
     def closed(self) -> bool:
         return self._connection.transport.is_closing()
@@ -163,6 +167,8 @@ class Exchange:
         if self.started or transport.is_closing():
             return
         self.started = True
+        if status == 401:
+            self._connection.offended()
         close = b"" if self.keep_alive else b"connection: close\r\n"
         payload = b"" if self.method == "HEAD" else body
         transport.write(

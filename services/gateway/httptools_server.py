@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from ..clock import SystemClock
 from ..config import LimitsConfig
+from .doorman import Doorman
 from .httptools_connection import Connection
 from .httptools_exchange import Exchange
 from .outbox import Outbox
@@ -25,10 +27,13 @@ App = Callable[[Exchange], Awaitable[None]]
 
 
 class HttpServer:
-    """Connections on a socket of ours, inside a running event loop. `num_from`: open connections by address."""
+    """Connections on a socket of ours, inside a running event loop. `num_from`: open connections by address. `door` is
+    told who had to be cut, and who is welcome."""
 
-    def __init__(self, app: App, limits: LimitsConfig) -> None:
+    def __init__(self, app: App, limits: LimitsConfig, door: Doorman | None = None) -> None:
         self.app, self.limits = app, limits
+        self.door = door or Doorman(0, SystemClock())
+        self.door.on_out = self._shut_out
         self.outbox = Outbox()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -55,6 +60,12 @@ class HttpServer:
 
     def _connection(self) -> Connection:
         return Connection(self)
+
+    def _shut_out(self, address: str) -> None:
+        """Who of it has no request running is cut."""
+        for connection in list(self.connections):
+            if connection.address == address and connection.running is None:
+                connection.transport.abort()
 
     async def _sweep(self) -> None:
         while True:

@@ -35,6 +35,7 @@ from ..telemetry.siblings import shared_folder
 from . import json_key_store
 from .adapter_shelf import AdapterShelf
 from .canary import run_canary
+from .doorman import Doorman
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .httptools_server import HttpServer
@@ -115,9 +116,10 @@ class GatewayNode:
         self.mesh.telemetry.settle = self._quotas.settle
         self._journal = journal
         self._keys_mtime = self._keys_path.stat().st_mtime
-        self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits)
+        self._door = Doorman(config.gateway.limits.max_offences_per_address, self._clock)
+        self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits, self._door)
         engines.on_first = self._http.outbox.flush
-        self._grpc = GrpcServer(self.mesh)
+        self._grpc = GrpcServer(self.mesh, door=self._door)
         self.mesh.queue.start()
         self.mesh.cache.start()
         if journal is not None:
@@ -143,6 +145,7 @@ class GatewayNode:
             gateway.host, gateway.http_port, reuse_port=several, tls=context
         )
         self.grpc_port = await self._grpc.start(gateway.host, gateway.grpc_port, reuse_port=several, tls=tls)
+        self._door.start(self.http_port, self.grpc_port)
         if tls is not None:
             self._tasks.append(asyncio.create_task(self._follow_tls(tls)))
 
@@ -168,6 +171,7 @@ class GatewayNode:
     async def stop(self, grace_s: float) -> None:
         """Take no more, let streams finish for `grace_s` seconds, then close everything."""
         self.mesh.readiness.failed("draining")
+        self._door.stop()
         await asyncio.gather(self._http.stop(grace_s), self._grpc.stop(grace_s))
         for task in self._tasks:
             task.cancel()
