@@ -97,7 +97,7 @@ class SimModel:
             return StreamError(stream_id, "internal", message, retryable=False)
         stream = SimStream(stream_id, job, sink, answer, min(answer.length, room - num_prompt))
         self._streams[stream_id] = stream
-        self._waiting.insert(sum(bool(one.job.emitted_ids or not job.emitted_ids) for one in self._waiting), stream)
+        self._waiting.insert(sum(one.start > 0 or not stream.start for one in self._waiting), stream)
         return None
 
     def abort(self, stream_id: int) -> bool:
