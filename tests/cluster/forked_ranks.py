@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from services.config import ExpertsConfig
 from services.experts import linux_processes, remote_rank
@@ -18,6 +18,7 @@ from services.experts.groups import RankPlace, split_cores
 from services.experts.linux_processes import Process
 from services.experts.remote_rank import RemoteRank
 from services.ports import free_port
+from tests.cluster.stack import wait_for
 
 Endpoint = tuple[str, bytes]
 GONE_WITHIN_S = 20.0
@@ -42,12 +43,20 @@ def _comm(one: Process) -> str:
     return Path(f"/proc/{one.pid}/comm").read_text()
 
 
+def heard(said: IO[bytes]) -> bytes:
+    """The beginning of what a process wrote."""
+    return os.pread(said.fileno(), 10_000, 0)
+
+
 @contextmanager
 def importer() -> Iterator[Importer]:
     name = secrets.token_hex(8)
     with tempfile.TemporaryFile() as said:
         process = remote_rank.start_server(name, os.getpid(), said)
         try:
+            # Or a rank that finds nobody starts a server of its own under this name, and ours ends.
+            wait_for(lambda: b"listening" in heard(said) or process.poll() is not None, "the importer", 60)
+            assert process.poll() is None, heard(said).decode(errors="replace")
             yield Importer(name, process.pid)
         finally:
             process.terminate()
