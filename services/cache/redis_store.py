@@ -24,7 +24,8 @@ import hiredis
 from ..clock import Clock, SystemClock
 from .breaker import Breaker
 from .key import CacheKey
-from .redis_wire import Command, RedisWire, Refused, Replies, WireError, open_wire
+from .redis_kept import KeptWire
+from .redis_wire import Command, Refused, Replies, WireError, open_wire
 from .seal import Broken, person_of, seal, unseal
 from .store import Found, StoreDown, StoreStats, Ticket
 
@@ -38,7 +39,7 @@ CONNECT_TIMEOUT_S = 0.5
 NUM_PROBES = 3
 
 
-class RedisStore:
+class RedisStore(KeptWire):
     """A ResponseStore in Redis. `start` connects; from then on a task keeps the connection."""
 
     def __init__(
@@ -50,21 +51,14 @@ class RedisStore:
         clock: Clock | None = None,
         breaker: Breaker | None = None,
     ) -> None:
-        self._url, self._root, self._read_timeout_s = url, seal_root, read_timeout_s
+        super().__init__(url)
+        self._root, self._read_timeout_s = seal_root, read_timeout_s
         self._clock = clock or SystemClock()
         self._breaker = breaker or Breaker()
-        self._wire: RedisWire | None = None
-        self._keeper: asyncio.Task[None] | None = None
         self._owed: set[bytes] = set()
         self._counts = dict.fromkeys(
             ("gets", "hits", "puts", "refused_puts", "purges", "failures", "poisoned"), 0
         )
-
-    async def start(self) -> None:
-        """Try to connect once, then keep trying beside. Raises ValueError for a URL that is none."""
-        with contextlib.suppress(WireError):
-            await self._connect()
-        self._keeper = asyncio.create_task(self._keep())
 
     async def get(self, key: CacheKey) -> Found:
         answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
@@ -141,14 +135,6 @@ class RedisStore:
 
     def stats(self) -> StoreStats:
         return StoreStats("redis", up=self._wire is not None, **self._counts)
-
-    async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            self._keeper = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
 
     # ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ what is sealed, so that records cannot be moved or repeated.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -22,8 +21,9 @@ import hiredis
 
 from ..cache.breaker import Breaker
 from ..cache.key import CacheKey
+from ..cache.redis_kept import KeptWire
 from ..cache.redis_store import SECRET, SECRET_MS
-from ..cache.redis_wire import Command, RedisWire, WireError, open_wire
+from ..cache.redis_wire import Command, WireError, open_wire
 from ..cache.seal import seal, unseal
 from ..clock import Clock, SystemClock
 from .store import Kept, Place, StoreDown, Write
@@ -37,24 +37,17 @@ CONNECT_TIMEOUT_S = 0.5
 MAX_SECRETS = 100_000
 
 
-class RedisJournalStore:
+class RedisJournalStore(KeptWire):
     """A JournalStore in Redis. `start` connects; from then on a task keeps the connection."""
 
     def __init__(
         self, url: str, root: bytes, *, load_timeout_s: float = LOAD_TIMEOUT_S, clock: Clock | None = None
     ) -> None:
-        self._url, self._root, self._load_timeout_s = url, root, load_timeout_s
+        super().__init__(url)
+        self._root, self._load_timeout_s = root, load_timeout_s
         self._clock = clock or SystemClock()
         self._breaker = Breaker()
-        self._wire: RedisWire | None = None
-        self._keeper: asyncio.Task[None] | None = None
         self._secrets: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
-
-    async def start(self) -> None:
-        """Try to connect once, then keep trying beside. Raises ValueError for a URL that is none."""
-        with contextlib.suppress(WireError):
-            await self._connect()
-        self._keeper = asyncio.create_task(self._keep())
 
     async def load(self, key: CacheKey) -> list[Kept]:
         names = [SECRET + scope for scope in key.scopes]
@@ -101,14 +94,6 @@ class RedisJournalStore:
             commands += [(*add, place, b"r", sealed), (b"PEXPIRE", name, int(write.ttl_s * 1000))]
         replies = await self._call(commands, WRITE_TIMEOUT_S)
         return [_accepted(reply) for reply in replies[::2]]
-
-    async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            self._keeper = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
 
     # ---------------------------------------------------------------------------------------------------
 

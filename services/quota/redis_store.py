@@ -16,7 +16,8 @@ from typing import cast
 
 import hiredis
 
-from ..cache.redis_wire import Command, RedisWire, Replies, WireError, open_wire
+from ..cache.redis_kept import KeptWire
+from ..cache.redis_wire import Command, Replies, WireError, open_wire
 from ..clock import Clock
 from .allowance import Allowance, Verdict, What
 from .store import StoreDown
@@ -77,23 +78,16 @@ return {refused, string.format('%.17g', wait), left(rpm, r), left(tpm, t), left(
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
-class RedisQuotaStore:
+class RedisQuotaStore(KeptWire):
     """A QuotaStore. `start` connects; from then on a task keeps the connection. With a `clock` its wall time counts
     instead of Redis' own (tests)."""
 
     def __init__(
         self, url: str, *, take_timeout_s: float = TAKE_TIMEOUT_S, clock: Clock | None = None
     ) -> None:
-        self._url, self._take_timeout_s = url, take_timeout_s
+        super().__init__(url)
+        self._take_timeout_s = take_timeout_s
         self._clock = clock
-        self._wire: RedisWire | None = None
-        self._keeper: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Try to connect once, then keep trying beside. Raises ValueError for a URL that is none."""
-        with contextlib.suppress(WireError):
-            await self._connect()
-        self._keeper = asyncio.create_task(self._keep())
 
     async def take(self, account: bytes, allowance: Allowance, num_tokens: int) -> Verdict:
         if (wire := self._wire) is None:
@@ -116,14 +110,6 @@ class RedisQuotaStore:
         if self._wire is not None:
             words = self._words(b"give", allowance, num_tokens, day)
             self._wire.ask([_run(account, words)], GIVE_TIMEOUT_S, _told)
-
-    async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            self._keeper = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
 
     # ---------------------------------------------------------------------------------------------------
 
