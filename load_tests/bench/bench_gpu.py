@@ -6,7 +6,8 @@
 `compare`: data parallel attention and expert parallel MoE over both GPUs, twice: as the mesh (`expertmesh run --graph
 prod`) and as vLLM's own OpenAI server, each with engines and KV cache of its own on the same GPUs; only the one that
 is asked works. They take turns, round by round, with the same prompts.
-`survive`: two groups of one GPU each under load; the engine core of one is killed, or stopped so that it hangs.
+`survive`: two groups of one GPU each under load; the engine core of one is killed, stopped, or hangs on its GPU.
+With `--shared --shards 2` two groups of expert parallel ranks, each over the same two GPUs.
 `scale`: for four GPUs (bench_gpu_scale.py).
 
 FOLDER holds a config.json and a tokenizer; weights are random (`dummy_weights`): speed does not depend on them.
@@ -21,7 +22,17 @@ from pathlib import Path
 
 from .bench_gpu_load import Pool, Task
 from .bench_gpu_mesh import KEY, Setup, Together, gpu_memory, save_logs, start_mesh, start_servers, write
-from .bench_gpu_rounds import PORT, PROCESSES, SWEEP, forks, lose_one, measure, rounds, wait_for_engines
+from .bench_gpu_rounds import (
+    PORT,
+    PROCESSES,
+    can_hang,
+    forks,
+    lose_one,
+    measure,
+    rounds,
+    sweep_of,
+    wait_for_engines,
+)
 from .bench_gpu_scale import scale
 from .processes import Group
 
@@ -60,10 +71,18 @@ def compare(args: argparse.Namespace, group: Group, pool: Pool) -> None:
 
 def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
     setup = Setup(
-        args.model, shards=args.shards, groups=2, gateways=args.gateways, share=args.share, kv_gb=args.kv_gb
+        args.model,
+        shards=args.shards,
+        groups=2,
+        gateways=args.gateways,
+        share=args.share,
+        kv_gb=args.kv_gb,
+        shared=args.shared,
+        stuck_after_s=args.stuck_after_s,
     )
     folder = args.folder / "s"
-    mesh = start_mesh(group, setup, folder, PORT, env=forks(args.fork))
+    env = forks(args.fork) | can_hang()
+    mesh = start_mesh(group, setup, folder, PORT, env=env)
     try:
         took_s = mesh.wait_ready("/readyz", args.ready_s)
         write(args.out, event="first group ready", after_s=round(took_s, 1))
@@ -71,7 +90,7 @@ def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
         task = Task(mesh.ports, "bench", KEY)
         warm = replace(task, concurrency=256, requests=512, answer_tokens=64, seed=900)
         measure(pool, mesh, args.out, arm="two groups", task=warm, phase="warm-up")
-        for concurrency, requests, answer in SWEEP[1:]:
+        for concurrency, requests, answer in sweep_of(args.sweep)[1:]:
             one = replace(
                 task, concurrency=concurrency, requests=requests, answer_tokens=answer, seed=concurrency
             )
@@ -83,7 +102,7 @@ def survive(args: argparse.Namespace, group: Group, pool: Pool) -> None:
             save_logs(folder, args.out.parent / "survive-logs")
             mesh.stop(3.0)
             folder = args.folder / f"r{number}"
-            mesh = start_mesh(group, setup, folder, PORT, env=forks(args.fork))
+            mesh = start_mesh(group, setup, folder, PORT, env=env)
             took_s = mesh.wait_ready("/readyz", args.ready_s)
             write(args.out, event="restarted", after_s=round(took_s, 1))
             wait_for_engines(mesh, PORT, setup.engines, args)
@@ -115,13 +134,15 @@ def main() -> None:
     parser.add_argument(
         "--how",
         default="kill",
-        help="of survive: kill, kill-rank, stop, with a number of streams: kill:64; restart, of everything; several "
-        "with commas",
+        help="of survive: kill, kill-rank, stop, hang, with a number of streams: kill:64; restart, of everything; "
+        "several with commas",
     )
     parser.add_argument(
         "--groups", type=int, default=1, help="of compare: with several, one is lost at the end"
     )
     parser.add_argument("--fork", action=argparse.BooleanOptionalAction, default=True, help="of engine cores")
+    parser.add_argument("--shared", action="store_true", help="of survive: both groups over the same GPUs")
+    parser.add_argument("--stuck-after-s", type=float, default=1.0, help="of survive")
     parser.add_argument(
         "--sweep-two", default="1:40:8,64:192:128,512:1024:128,1024:2048:128", help="of two groups"
     )

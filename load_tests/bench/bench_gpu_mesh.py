@@ -45,6 +45,8 @@ class Setup:
     max_num_seqs: int = 512
     max_model_len: int = 4096
     stuck_after_s: float = 1.0
+    shared: bool = False
+    """All groups on the GPUs of the first: Ray is told of each GPU once per group."""
 
     @property
     def engines(self) -> int:
@@ -147,10 +149,16 @@ def start_mesh(
             "max_num_batched_tokens=8192", f"cuda_graph_sizes={GRAPH_SIZES}", "dummy_weights=true",
             f"stuck_after_s={setup.stuck_after_s}",
         ]  # fmt: skip
+        if setup.shared:
+            options.append("remote_gpus=true")  # this host has fewer than Ray is told
     variables = {
         "EXPERTMESH_API_KEY": KEY, "EXPERTMESH_HTTP_PORT": str(port), "EXPERTMESH_GRPC_PORT": str(port + 1),
         "VLLM_LOGGING_LEVEL": "INFO", "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder),
     }  # fmt: skip
+    if setup.shared:
+        own = [str(gpu) for gpu in range(setup.shards * setup.tensor_parallel)]
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(own * setup.groups)
+        variables["RAY_OVERRIDE_RESOURCES"] = json.dumps({"GPU": len(own) * setup.groups})
     log = folder / "mesh.log"
     command = [
         "env",

@@ -60,6 +60,12 @@ def forks(wanted: bool) -> dict[str, str]:
     return {"EXPERTMESH_FORK_ENGINE": "1" if wanted else "0"}
 
 
+def can_hang() -> dict[str, str]:
+    """Environment in which SIGUSR2 makes an engine core hang on its GPU."""
+    here = str(Path(__file__).parent / "gpu_hang")
+    return {"PYTHONPATH": os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH", "")) if part)}
+
+
 def wait_for_engines(mesh: Service, port: int, wanted: int, args: argparse.Namespace) -> None:
     while engines_up(port) < wanted and time.monotonic() - mesh.began_s < args.ready_s:
         time.sleep(0.2)
@@ -107,8 +113,8 @@ IN_FLIGHT_S = 0.01
 
 def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, how: str, setup: Setup) -> None:
     """Kill or stop one of two groups under load, wait until it is back, and say what the clients saw. `how`: kill,
-    kill-rank or stop, and how many streams, as in kill:64. A stream was struck when one of its pauses began with the
-    loss: those that stayed wait, too, when the others' prompts come, but later."""
+    kill-rank, stop or hang (its GPU computes for ever), and how many streams, as in kill:64. A stream was struck when
+    one of its pauses began with the loss: those that stayed wait, too, when the others' prompts come, but later."""
     how, _, lanes = how.partition(":")
     victim = _victim(mesh, "rank" if how == "kill-rank" else "engine core")
     task = replace(
@@ -118,7 +124,7 @@ def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, ho
     pool.start(task)
     time.sleep(6.0)
     killed_s = time.monotonic()
-    os.kill(victim, signal.SIGSTOP if how == "stop" else signal.SIGKILL)
+    os.kill(victim, {"stop": signal.SIGSTOP, "hang": signal.SIGUSR2}.get(how, signal.SIGKILL))
     seen: list[tuple[float, int]] = []
     back_s = 0.0
     while time.monotonic() - killed_s < args.back_s:

@@ -24,7 +24,8 @@ class TinyMoe:
     """The model and two adapters below `folder`. `jobs` are of the base and of both adapters, in turn; `answers` are
     what transformers answers, with W + alpha / r · B A in place of W: what PEFT's merge does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
+        """`tokenizer`: a folder with one, the embedded model's when there is none. Jobs are token ids: any does."""
         self.path, self.adapters = folder / "tiny-moe", folder / "adapters"
         # Of these weights, prompts and adapters no answer hangs on a rounding (the best logit leads by 8e-3 at least,
         # of a spread of 1.1), and one goes on behind an end of text.
@@ -34,12 +35,12 @@ class TinyMoe:
             num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=1024,
             initializer_range=0.1, bos_token_id=1, eos_token_id=EOS, pad_token_id=0,
         )  # fmt: skip
-        self._model = MixtralForCausalLM(config).float().eval()
+        self._model: Any = MixtralForCausalLM(config).float().eval()
         self._model.save_pretrained(self.path)
         # As `ignore_eos`: the end of text is a token like others. (`min_new_tokens` would forbid it.)
         self._model.generation_config.eos_token_id = None
-        for name in ("tokenizer.json", "tokenizer_config.json"):  # nobody's: jobs are token ids
-            shutil.copy(model_store.prepare().path / name, self.path / name)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy((tokenizer or model_store.prepare().path) / name, self.path / name)
         made = [
             make_real_adapter(self.adapters, name, self.path, seed=i, scale=0.15)
             for i, name in enumerate("ab")
@@ -55,9 +56,12 @@ class TinyMoe:
             )
             for i in range(9)
         ]
-        self.answers = [self._answer(job, made) for job in self.jobs]
+        found = [self._answer(job, made) for job in self.jobs]
+        self.answers = [tokens for tokens, _ in found]
+        self.leads = [leads for _, leads in found]
+        """How far the logit of each token is above the next."""
 
-    def _answer(self, job: GenerateJob, adapters: list[Path]) -> list[int]:
+    def _answer(self, job: GenerateJob, adapters: list[Path]) -> tuple[list[int], list[float]]:
         changed = [path for path in adapters if job.adapter.startswith(f"{path.name}@")]
         deltas: dict[str, torch.Tensor] = {}
         for path in changed:
@@ -71,7 +75,10 @@ class TinyMoe:
         with torch.no_grad():
             for target, delta in deltas.items():
                 own[target] += delta
-            whole = self._model.generate(ids, max_new_tokens=STEPS, do_sample=False)
+            whole = self._model.generate(
+                ids, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
+            )
             for target, delta in deltas.items():
                 own[target] -= delta
-        return whole[0, ids.shape[1] :].tolist()
+        best = torch.cat(whole.logits).topk(2).values
+        return whole.sequences[0, ids.shape[1] :].tolist(), (best[:, 0] - best[:, 1]).tolist()
