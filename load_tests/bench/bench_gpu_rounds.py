@@ -109,6 +109,9 @@ def rounds(
 
 IN_FLIGHT_S = 0.01
 """Tokens that had left the engine still arrive so long after its end."""
+HANG_S = 0.9
+"""Silence that only a hang makes: a rank takes a second of it for one."""
+STAYS_S = 3.0
 
 
 def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, how: str, setup: Setup) -> None:
@@ -127,24 +130,31 @@ def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, ho
     os.kill(victim, {"stop": signal.SIGSTOP, "hang": signal.SIGUSR2}.get(how, signal.SIGKILL))
     seen: list[tuple[float, int]] = []
     back_s = 0.0
-    while time.monotonic() - killed_s < args.back_s:
+    while (now_s := time.monotonic() - killed_s) < args.back_s:
         up = engines_up(mesh.ports[0])
         if not seen or seen[-1][1] != up:
-            seen.append((round(time.monotonic() - killed_s, 2), up))
-        if up >= setup.engines and any(count < setup.engines for _, count in seen):
-            back_s = time.monotonic() - killed_s
+            seen.append((round(now_s, 2), up))
+        whole = up >= setup.engines and any(count < setup.engines for _, count in seen)
+        if whole and now_s - seen[-1][0] > STAYS_S:  # one gateway's page may be a second behind the other's
+            back_s = seen[-1][0]
             break
         time.sleep(0.1)
-    time.sleep(2.0)
     pool.stop()
     report = pool.collect()
     alive = [a for a in report.answers if a.sent_s < killed_s < a.last_s]
-    around = [
-        [p for p in a.pauses if p[0] <= killed_s + IN_FLIGHT_S and p[1] > killed_s + IN_FLIGHT_S]
-        for a in alive
-    ]
+    if how == "hang":  # it begins some steps after the signal, and shows as nothing but silence
+        around = [[p for p in a.pauses if 0 < p[0] - killed_s < 2 and p[1] - p[0] > HANG_S] for a in alive]
+    else:
+        around = [
+            [p for p in a.pauses if p[0] <= killed_s + IN_FLIGHT_S and p[1] > killed_s + IN_FLIGHT_S]
+            for a in alive
+        ]
     struck = [pauses[0] for pauses in around if pauses]
-    after = sorted(1e3 * (end_s - killed_s) for _, end_s, _ in struck)
+    began_s = min((begin_s for begin_s, _, _ in struck), default=killed_s) if how == "hang" else killed_s
+    after = sorted(1e3 * (end_s - began_s) for _, end_s, _ in struck)
+    longest = sorted(
+        ((p[1] - p[0], p[0] - killed_s, p[2]) for a in report.answers for p in a.pauses), reverse=True
+    )
     stayed = [
         max((p[1] - p[0] for p in a.pauses if killed_s < p[0] < killed_s + 5.0), default=0.0)
         for a, pauses in zip(alive, around, strict=True) if not pauses
@@ -157,6 +167,8 @@ def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, ho
         next_token_max_ms=round(max(after, default=0.0), 1), next_token_ms=[round(value) for value in after],
         stayed_pause_max_ms=round(1e3 * max(stayed, default=0.0), 1),
         within_1_s=sum(value <= 1000.0 for value in after), engines_up=seen, back_after_s=round(back_s, 1),
+        began_after_s=round(began_s - killed_s, 3),
+        longest=[(round(s, 2), round(at_s, 2), events) for s, at_s, events in longest[:12]],
         pause_max_of_all_ms=round(1e3 * max((a.pause_s for a in report.answers), default=0.0), 1),
     )  # fmt: skip
 

@@ -73,6 +73,11 @@ WAVES: dict[str, list[Layout]] = {
         Layout("TP1 fp8", ranks(1), settings={"quantization": "fp8_per_tensor"}),
         Layout("TP1 int8 experts", ranks(0), settings={"quantization": "experts_int8"}),
     ],
+    "marlin": [
+        Layout("TP1", ranks(0)),
+        Layout("TP1 made int4, Marlin", ranks(1), model="v2-lite-made-int4"),
+        Layout("TP1 made int4, Triton", ranks(1), model="v2-lite-made-int4", force=TRITON),
+    ],
     # One GPU is enough for these two: each layout has a turn of its own there.
     "made-8": [
         Layout("TP1", ranks(0), 3.0),
@@ -122,6 +127,10 @@ TURNS: dict[str, list[Turn]] = {
         (("TP1 made fp8", "TP1 made int8"), (32, 256), 0),
         (("TP1 made int4", "TP1 fp8"), (32, 256), 0),
         (("TP1 int8 experts",), (32, 256), 0),
+    ],
+    "marlin": [
+        (("TP1", "TP1 made int4, Marlin"), (32, 256), 0),
+        (("TP1 made int4, Triton",), (32,), 0),
     ],
     "made-8": [(("TP1",), (1, 32, 256), 0), (("TP1 made fp8",), (1, 32, 256), 0)],
     "made-4": [(("TP1 made int8",), (1, 32, 256), 0), (("TP1 made int4",), (1, 32, 256), 0)],
