@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 
 import pytest
 
+from services.experts import sim_answers
 from services.request import unpack_ids
 from services.sim_tokenizer import END_ID, encode
 from services.text import json_pieces, sim_text
@@ -81,6 +84,25 @@ def test_of_the_simulated_model_only_so_many_are_kept(monkeypatch: pytest.Monkey
     ids = [int.from_bytes(b"%04d" % number, "little") for number in range(9)]
     assert [decoder.push(token_id) for token_id in ids * 2] == [f"{number:04d}" for number in range(9)] * 2
     assert len(sim_text._KNOWN) == 4
+
+
+def test_what_the_simulated_model_says_in_all_its_answers_has_room() -> None:
+    assert len({token_id for row in sim_answers._IDS for token_id in row}) < sim_text._MAX_KNOWN
+
+
+def test_ever_new_tokens_fill_less_than_a_megabyte() -> None:
+    """As answers to a schema say them, in both kinds of event. Kept to the end of the process, so it counts."""
+    pieces = JsonPieces(sim_text._own_text, sim_text._MAX_KNOWN)
+    tables = [pieces.ending_in(b"e" * 40), pieces.ending_in(b"e" * 41)]
+    for number in range(10_000):
+        for table in tables:
+            _ = table[int.from_bytes(b"%04d" % number, "little")]
+    assert sum(_size(table) for table in (pieces, *tables)) < 2**20
+
+
+def _size(table: Mapping[int, bytes]) -> int:
+    """Bytes of a table with what it holds, keys counted once per table."""
+    return sys.getsizeof(table) + sum(sys.getsizeof(key) + sys.getsizeof(of) for key, of in table.items())
 
 
 def test_pieces_with_what_stands_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
