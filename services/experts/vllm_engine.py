@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -38,6 +37,7 @@ from .vllm_adapters import VllmAdapters
 from .vllm_outputs import Counters, Stream, TokenRouter
 from .vllm_params import engine_args, priority, sampling_params
 from .vllm_versions import CLIENT_ERRORS, USAGE
+from .warm_up import rounds
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -188,45 +188,32 @@ class VllmEngine:
         )
 
     async def _warm_up(self) -> None:
-        """Generate, so that the first client meets a warm engine: first with a sampler and log-probabilities, whose
-        kernels vLLM compiles when they are first asked for, which would look like a hang. The last prompt fills one
-        prefill step and asks for one token: the load sample that follows says how long a full step takes, and so how
-        long this engine may be silent and yet be healthy."""
+        """Generate what warm_up.py lists. The load sample before the last round and the one that follows it say how
+        long a full step takes."""
         assert self._info is not None and self._llm is not None
-        longest = min(
-            self._llm.vllm_config.scheduler_config.max_num_batched_tokens, self._info.max_model_len - 4
-        )
-        greedy = SamplingParams(1, temperature=0.0, ignore_eos=True)
-        sampled = SamplingParams(
-            1,
-            temperature=1.0,
-            top_p=0.9,
-            top_k=5,
-            min_p=0.01,
-            seed=0,
-            logprobs=1,
-            presence_penalty=0.1,
-            ignore_eos=True,
-        )
-        for prompt, answer, like in ((1, 2, sampled), (1, 2, greedy), (max(1, longest), 1, greedy)):
-            done: asyncio.Future[TokenFrame | StreamError] = asyncio.get_running_loop().create_future()
-
-            def sink(
-                item: TokenFrame | StreamError, done: asyncio.Future[TokenFrame | StreamError] = done
-            ) -> None:
-                ended = isinstance(item, StreamError) or item.finish is not None
-                if ended and not done.done():
-                    done.set_result(item)
-
+        step_tokens = self._llm.vllm_config.scheduler_config.max_num_batched_tokens
+        on_gpu = self._config.device == "cuda"
+        for one in rounds(step_tokens, self._info.max_model_len, split=on_gpu):
             self.sample_load()
-            params = msgspec.structs.replace(like, max_tokens=answer)
-            ids = pack_ids(i % self._info.vocab_size for i in range(prompt))
-            self.submit(0, GenerateJob("warm-up", ids, params, cache_salt="warm-up"), sink)
-            item = await done
-            if isinstance(item, StreamError):
-                raise ConfigError(f"the engine started but cannot generate: {item.message}")
+            await asyncio.gather(*(self._warm(n, size, one.sampling) for n, size in enumerate(one.prompts)))
             # A step's statistics come right behind its tokens.
             await asyncio.sleep(0)
+
+    async def _warm(self, number: int, prompt: int, sampling: SamplingParams) -> None:
+        assert self._info is not None
+        done: asyncio.Future[TokenFrame | StreamError] = asyncio.get_running_loop().create_future()
+
+        def sink(item: TokenFrame | StreamError) -> None:
+            ended = isinstance(item, StreamError) or item.finish is not None
+            if ended and not done.done():
+                done.set_result(item)
+
+        ids = pack_ids(i % self._info.vocab_size for i in range(prompt))
+        name = f"warm-up-{number}"
+        self.submit(number, GenerateJob(name, ids, sampling, cache_salt=name), sink)
+        item = await done
+        if isinstance(item, StreamError):
+            raise ConfigError(f"the engine started but cannot generate: {item.message}")
 
     def _refusal(self, stream_id: int, job: GenerateJob) -> StreamError | None:
         assert self._info is not None
