@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import subprocess
@@ -60,7 +61,7 @@ async def measure(model: str, arm: str) -> None:
             engine.submit(number, GenerateJob(f"{turn}{number}", ids, params), sink)
         await done.wait()
         after = sorted(1e3 * (at_s - asked_s) for at_s in firsts)
-        gaps = [late - early for early, late in zip(after, after[1:], strict=False)]
+        gaps = [late - early for early, late in itertools.pairwise(after)]
         found[turn] = {
             "first_ms": round(after[0]), "median_ms": round(after[STREAMS // 2]), "last_ms": round(after[-1]),
             "longest_gap_ms": round(max(gaps)),
