@@ -5,7 +5,7 @@
 `expertmesh run --graph sim` as a user starts it, with two gateways. Streams of every class, answers out of the cache,
 clients that leave in the middle, clients that come back with their key, refused requests, looks at the metrics. Every
 ten seconds each process's anonymous memory, files, sockets and threads are read. The warm-up makes the same requests
-more often: tables that are bounded fill by requests and not by minutes (some 4,000 per gateway). After it: the slope of
+more often: tables that are bounded fill by requests and not by minutes (some 1,500 per gateway). After it: the slope of
 memory by least squares with its standard error, and how the counts differ between the first and the last fifth, in
 medians.
 Goals: less than 1 MB per hour; no growth of files, sockets, threads.

@@ -124,8 +124,11 @@ def ray_start_words(facts: NodeFacts, identity: Identity, program: str = "ray") 
 
 
 def ray_environment(facts: NodeFacts, token: str, redis_password: str | None) -> dict[str, str]:
-    """Ray's secrets and where its tables are; for the process's environment, never for its command line."""
+    """Ray's secrets, where its tables are, and malloc's heaps on nodes with gateways; for the process's environment,
+    never for its command line."""
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": facts.gcs_address}
+    if facts.takes_clients:
+        environment["MALLOC_ARENA_MAX"] = "2"  # Ray's forty threads fill a heap each, slowly (cli/run.py)
     if facts.is_head and facts.redis is not None and redis_password is not None:
         environment |= {
             "RAY_REDIS_ADDRESS": f"rediss://{facts.redis.host}:{facts.redis.port}",

@@ -76,6 +76,12 @@ def test_secrets_are_in_the_environment_and_never_in_the_words() -> None:
     assert "RAY_REDIS_ADDRESS" not in ray_environment(WORKER, "t0ken", None)
 
 
+def test_gateways_have_two_heaps_of_malloc_and_engines_what_they_like() -> None:
+    door = WORKER.model_copy(update={"labels": {"expertmesh.io/ingress": "true"}})
+    assert ray_environment(door, "t0ken", None)["MALLOC_ARENA_MAX"] == "2"
+    assert "MALLOC_ARENA_MAX" not in ray_environment(WORKER, "t0ken", None)
+
+
 def test_the_head_learns_of_the_pools_from_terraform() -> None:
     capacity = HEAD.capacity()
     assert capacity.pools["gpu-spot"].tier is Tier.SPOT and capacity.drain.drain_seconds == 105
