@@ -145,6 +145,22 @@ class Bench:
             latencies = sorted(out["latency_s"])
             self.note(f"{what}: p99 ms", label, latencies[int(len(latencies) * 0.99)] * 1e3)
 
+    def calls(self, arm: Arm, label: str, seed: int) -> None:
+        """Latency of whole 1 KB requests in an open loop, at `--call-rate` a second: half of what the mesh can."""
+        rate = self.args.call_rate
+        client = self.client(
+            arm, "", "--mode", "calls", "--concurrency", "256", "--rate", str(rate), "--seconds",
+            str(self.args.seconds), "--seed", str(seed),
+        )  # fmt: skip
+        out = told(client)
+        if out is None or out["failed"]:
+            self.note(f"1 KB, {rate:g} a second: failed", label, out["failed"] if out is not None else 1)
+        if out is not None:
+            latencies = sorted(out["latency_s"])
+            for name, share in (("p50", 0.5), ("p99", 0.99)):
+                value = latencies[int(len(latencies) * share)] * 1e3
+                self.note(f"1 KB, {rate:g} a second: {name} ms", label, value)
+
     def added_latency(self, mesh: Arm, seed: int) -> None:
         """TTFT and ITL through the mesh beside the engine asked directly, open loop, 70% of two engines' slots."""
         rate = (
@@ -231,6 +247,8 @@ def phase_instant(bench: Bench, args: argparse.Namespace) -> None:
             with arm.running():
                 idle = bench.idle(arm, label)
                 bench.unary(arm, label, path, "1 KB, 16 tokens", 16, number, idle)
+                if not arm.contains_engine:
+                    bench.calls(arm, label, number + 100)
                 large = ("--prompt-bytes", "220000", "--tokens", "1")
                 bench.unary(arm, label, path, "220 KB, 1 token", 8, number, idle, *large)
 
@@ -289,6 +307,7 @@ def main() -> None:
     parser.add_argument(
         "--no-serve", action="store_true", help="leave the Ray Serve peers out (they take minutes)"
     )
+    parser.add_argument("--call-rate", type=float, default=1500.0)
     parser.add_argument("--phases", nargs="+", default=["paced", "instant"])
     parser.add_argument("--out", type=Path, default=RESULTS / f"{date.today().isoformat()}-gateway.md")
     args = parser.parse_args()

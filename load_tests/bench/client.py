@@ -2,7 +2,9 @@
 
 `streams`: `concurrency` streams at a time, started evenly over one answer's length, each replaced when it ends (the
 steady state is what is measured). `open`: streams at Poisson arrivals, TTFT counted from the *scheduled* send time.
-`unary`: closed loop over kept-alive connections. Prints one JSON object; times are of CLOCK_MONOTONIC, in seconds.
+`unary`: closed loop over kept-alive connections. `calls`: whole answers at Poisson arrivals over `concurrency`
+connections that are kept, latency counted from the scheduled send time too; who finds all busy waits for one. Timers
+are of whole ms, which is part of what is counted. Prints one JSON object; times are of CLOCK_MONOTONIC, in seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import json
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 
 import uvloop
@@ -103,11 +106,18 @@ class Unary(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self.send()
+        self.next(time.monotonic())
 
-    def send(self) -> None:
-        self.sent_s = time.monotonic()
+    def send(self, scheduled_s: float) -> None:
+        self.sent_s = scheduled_s
         self.transport.write(self.load.request(False))
+
+    def next(self, now_s: float) -> None:
+        """The connection is free."""
+        if now_s < self.until_s:
+            self.send(time.monotonic())
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -126,14 +136,47 @@ class Unary(asyncio.Protocol):
         self.buffer = b""
         self.load.latency_s.append(now_s - self.sent_s)
         self.load.count(self.load.done, 1, now_s)
-        if now_s < self.until_s:
-            self.send()
-        else:
-            self.transport.close()
+        self.next(now_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+class Calls:
+    """Requests of an open loop, and the connections that take them."""
+
+    def __init__(self) -> None:
+        self.due: deque[float] = deque()
+        self.idle: list[Call] = []
+
+    def arrive(self, scheduled_s: float) -> None:
+        """A request is due: on a connection that is idle, or on the first that will be."""
+        if self.idle:
+            self.idle.pop().send(scheduled_s)
+        else:
+            self.due.append(scheduled_s)
+
+
+class Call(Unary):
+    """A connection of an open loop."""
+
+    def __init__(self, load: Load, calls: Calls, ended: asyncio.Future[None]) -> None:
+        super().__init__(load, 0.0, ended)
+        self.calls = calls
+
+    def next(self, now_s: float) -> None:
+        if self.calls.due:
+            self.send(self.calls.due.popleft())
+        else:
+            self.calls.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self in self.calls.idle:
+            self.calls.idle.remove(self)
+        else:
+            self.load.failed += 1
+        super().connection_lost(exc)
 
 
 async def run(args: argparse.Namespace) -> None:
@@ -165,6 +208,21 @@ async def run(args: argparse.Namespace) -> None:
 
     if args.mode == "streams":
         await asyncio.gather(*(lane(args.ramp * i / args.concurrency) for i in range(args.concurrency)))
+    elif args.mode == "calls":
+        calls, ends = Calls(), list[asyncio.Future[None]]()
+        for _ in range(args.concurrency):
+            ends.append(loop.create_future())
+            await loop.create_connection(lambda: Call(load, calls, ends[-1]), args.host, args.port)
+        due_s = time.monotonic()  # not before all are connected: who is late by that would be the p99
+        until_s = due_s + args.seconds
+        while due_s < until_s:
+            due_s += load.seed.expovariate(args.rate)
+            if (early_s := due_s - time.monotonic()) > 0:
+                await asyncio.sleep(early_s)
+            calls.arrive(min(due_s, time.monotonic()))  # a timer may be early
+        while len(calls.idle) < sum(not end.done() for end in ends):
+            await asyncio.sleep(0.05)
+        load.failed += len(calls.due)  # nobody was left to take them
     elif args.mode == "open":
         tasks, due_s = [], start_s
         while due_s < until_s:
@@ -195,7 +253,7 @@ async def run(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mode", choices=["streams", "open", "unary"], required=True)
+    parser.add_argument("--mode", choices=["streams", "open", "unary", "calls"], required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/v1/completions")
