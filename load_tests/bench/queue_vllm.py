@@ -4,10 +4,11 @@
 
 One engine, started once; every arm is offered the same VIPs (15% of what the engine can do, measured first) beside
 batch at 3 or 10 times it, open loop. Arms: `mesh` waits in the queue; `priority` sends everything to vLLM at once, VIPs
-with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike; `calm` is `mesh` with
-a bound on how long steps may be beside VIPs (`max_slowdown` of their band, `--slowdown`); `urgent` is `mesh` where a
-VIP's prompt gets a step of its own in the engine (vllm_urgent.py). Who has no token by its deadline leaves, in every
-arm. Every token of a completed answer is compared with what the engine said to the same prompt alone before.
+with the better priority (`--scheduling-policy priority`); `fifo` sends everything at once, alike (`fifo0.85`: with the
+VIPs just what the engine can do); `calm` is `mesh` with a bound on how long steps may be beside VIPs (`max_slowdown` of
+their band, `--slowdown`); `urgent` is `mesh` where a VIP's prompt gets a step of its own in the engine
+(vllm_urgent.py). Who has no token by its deadline leaves, in every arm. Every token of a completed answer is compared
+with what the engine said to the same prompt alone before.
 
 `--model embedded` is the model of `make run` (prepare it first); `tiny` is a random Mixtral of four layers, for many
 requests in little time; `sim` is the simulated engine, which knows no priorities, to try the bench itself.
@@ -213,7 +214,7 @@ def at(values: list[float], share: float) -> float:
 def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: float = 1.5) -> Arm:
     capacity, end_s = stage.capacity_per_s, warm_s + window_s
     ours = name.startswith(("mesh", "calm", "urgent"))
-    direct = "" if ours or name.startswith(("alone", "storm")) else name.rstrip("0123456789")
+    direct = "" if ours or name.startswith(("alone", "storm")) else name.rstrip("0123456789.")
     overload = float(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
 
     def load(
@@ -283,6 +284,7 @@ def main(arguments: list[str]) -> None:
     )
     told = parser.parse_args(arguments)
     seen: dict[str, list[dict[str, float]]] = {}
+    vips: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(Path(folder), experts(told.model, Path(folder)), told.answers)
         try:
@@ -291,6 +293,7 @@ def main(arguments: list[str]) -> None:
                 for name in told.arms.split(","):
                     arm = play(stage, name, told.window, told.warm, told.slowdown)
                     seen.setdefault(name, []).append(figures(arm, name, told.window))
+                    vips.setdefault(name, []).extend(arm.vips())
                     print(name, json.dumps(seen[name][-1]), file=sys.stderr, flush=True)
         finally:
             stage.close()
@@ -300,5 +303,9 @@ def main(arguments: list[str]) -> None:
     keys = list(dict.fromkeys(key for rounds in seen.values() for one in rounds for key in one))
     print("| arm | " + " | ".join(keys) + " |\n|" + " --- |" * (len(keys) + 1))
     for name, rounds in seen.items():
-        cells = [statistics.median(one[key] for one in rounds) if key in rounds[0] else None for key in keys]
-        print(f"| {name} | " + " | ".join("" if cell is None else f"{cell:.1f}" for cell in cells) + " |")
+        columns = [[one[key] for one in rounds if key in one] for key in keys]
+        print(f"| {name} | " + " | ".join(f"{statistics.median(c):.1f}" if c else "" for c in columns) + " |")
+    print("\n| arm | VIPs of all rounds | TTFT p50 / p99 / slowest ms |\n| --- | --- | --- |")
+    for name, ms in vips.items():
+        ms.sort()
+        print(f"| {name} | {len(ms)} | {at(ms, 0.5):.1f} / {at(ms, 0.99):.1f} / {at(ms, 1.0):.1f} |")

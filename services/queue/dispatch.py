@@ -63,7 +63,7 @@ def dispatch(state: QueueState, now_s: float) -> int:
         if urgent:
             engine = _urgent_place(state, entry, now_s)
         elif entry.tenant in state.slots[entry.band].light:
-            engine = _light_place(state, entry, 0 <= calm_below < entry.band)
+            engine = _light_place(state, entry, 0 <= calm_below < entry.band, now_s)
         else:
             engine = _place(state, entry, 0 <= calm_below < entry.band)
         if engine is not None:
@@ -97,7 +97,7 @@ def _urgent_place(state: QueueState, entry: Entry, now_s: float) -> EngineState 
     )
 
 
-def _light_place(state: QueueState, entry: Entry, calm: bool) -> EngineState | None:
+def _light_place(state: QueueState, entry: Entry, calm: bool, now_s: float) -> EngineState | None:
     """For one without backlog: a free slot. Beside a flood, it need not wait inside the engine. `calm`: a higher band
     wants short steps."""
     slots = state.slots[entry.band]
@@ -107,7 +107,7 @@ def _light_place(state: QueueState, entry: Entry, calm: bool) -> EngineState | N
             return engine
         swap = slots.swap(state.bands.all[entry.band].own, state.pools.recent(entry.band), state.mean_cost)
         if swap is not None and swap[0] is entry:
-            engine = _reclaim(state, entry, swap[1], True)
+            engine = _reclaim(state, entry, state.outlook.survivors(swap[1], now_s), True)
             if engine is not None:
                 return engine
     return _place(state, entry, calm)
@@ -143,7 +143,8 @@ def _favour_light(state: QueueState, now_s: float) -> bool:
         swap = slots.swap(state.bands.all[band].own, state.pools.recent(band), state.mean_cost)
         if swap is None or state.outlook.slack_s(swap[0], now_s) < 0.0:
             continue
-        engine = _reclaim(state, swap[0], swap[1], True) or _reclaim(state, swap[0], swap[1][:1], False)
+        victims = list(state.outlook.survivors(swap[1], now_s))
+        engine = _reclaim(state, swap[0], victims, True) or _reclaim(state, swap[0], victims[:1], False)
         if engine is not None:
             state.grant(swap[0], engine, now_s)
             return True
@@ -194,9 +195,10 @@ def _place(state: QueueState, entry: Entry, at_once: bool) -> EngineState | None
 
 
 def _victims(state: QueueState, entry: Entry, now_s: float) -> Iterable[Entry]:
-    """Whom `entry` may pause, those on replicas of its own pool first, and those that will miss their deadlines for it
-    last."""
-    victims = state.outlook.survivors_first(islice(state.pools.victims(entry.band), MAX_VICTIMS), now_s)
+    """Whom `entry` may pause, those on replicas of its own pool first. Who would miss its deadline for it runs on, but
+    where `entry` asks for its band's reserve: then those come last."""
+    victims = islice(state.pools.victims(entry.band), MAX_VICTIMS)
+    victims = state.outlook.survivors(victims, now_s, others_too=state.pools.below_reserve(entry.band))
     if not state.pools.own_slots[entry.band]:
         return victims
     name = state.configs[entry.band].name

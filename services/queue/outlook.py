@@ -20,6 +20,9 @@ from .lengths import LengthBook
 KEEP = 0.9
 FRESH_S = 60.0
 FIRST_PAUSE_S = 0.25
+PAUSES_GRANTED = 2.0
+"""Work that may be paused is granted with room for so many pauses, and paused while it has room for one. With one
+measure for both, an engine that was a little slower than told left nobody who could afford the pause."""
 MOST_OF_PATIENCE = 0.25
 """Room for a pause takes at most this part of the time that a request has in all."""
 ROUNDING_S = 1e-6
@@ -106,19 +109,19 @@ class Outlook:
         be paused, and for who was paused before (even before the first token): it gets its end if it can have one."""
         if not entry.preemptible or entry.protected:
             return 0.0
-        room_s = self.pauses.room_s(now_s)
+        room_s = PAUSES_GRANTED * self.pauses.room_s(now_s)
         if not room_s:
             return 0.0
         most_s = MOST_OF_PATIENCE * (entry.deadline_s - entry.arrived_s)
         return room_s if room_s < most_s else most_s
 
-    def survivors_first(self, entries: Iterable[Entry], now_s: float) -> Iterator[Entry]:
-        """These running answers, those first that, paused now, would still be complete in time."""
+    def survivors(self, entries: Iterable[Entry], now_s: float, others_too: bool = False) -> Iterator[Entry]:
+        """Those of these running answers that, paused now, would still be complete in time, then perhaps the others."""
         room_s = self.pauses.room_s(now_s) or FIRST_PAUSE_S
         late: list[Entry] = []
         for entry in entries:
             if self.has_slack(entry, now_s, room_s):
                 yield entry
-            else:
+            elif others_too:
                 late.append(entry)
         yield from late

@@ -8,11 +8,14 @@ Ten times more batch work than fits, for longer than its deadline, beside VIPs w
 4. Most of what is refused is refused at once; the rest when it is clear, before its deadline.
 5. `Retry-After` is honest: who comes back then, and no earlier, meets a queue that takes it.
 6. Knowledge that has become wrong is put right: after a slow hour nobody is refused for long.
+7. What was paused completes in time on an engine that stalls twice a second, too, as long as stalls leave room for it.
 """
 
 from __future__ import annotations
 
 import random
+
+import pytest
 
 from services.config import QueueConfig
 from tests.simulation.queue_world import Job, SimEngineHost, World
@@ -101,3 +104,20 @@ def test_6_a_slow_hour_is_forgotten() -> None:
     fast = offer(world, 3, 0.3, 28.0, 40.0, "standard", 4.0)
     world.run_until(START_S + 60.0)
     assert all(job.outcome == "completed" for job in fast)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_7_paused_work_completes_on_an_engine_that_stalls(seed: int) -> None:
+    world = World(QueueConfig(), 2, one_engine())
+    batch = offer(world, seed, 10.0, 0.0, 20.0, "batch", PATIENCE_S)
+    offer(world, seed + 100, 0.15, 0.0, 20.0, "vip", 30.0)
+    rng, when_s, engine = random.Random(seed), 4.0, world.engines["e0"]
+    while (when_s := when_s + rng.expovariate(2.0)) < 20.0:  # whose token comes now has the next 0.3 s later
+        world.at(START_S + when_s, lambda: setattr(engine, "step_s", 0.3))
+        world.at(START_S + when_s + 0.05, lambda: setattr(engine, "step_s", STEP_S))
+    world.run_until(START_S + 60.0)
+    paused = [job for job in batch if job.num_preempted]
+    assert len(paused) > 20
+    ended = [job for job in paused if job.outcome == "completed" and job.finished_s is not None]
+    assert len(ended) == len(paused)
+    assert all(job.finished_s is not None and job.finished_s <= job.deadline_s for job in ended)

@@ -8,6 +8,7 @@
 4. Every waiting request is answered by its deadline.
 5. The bound on an answer's length is right: of what ends, hardly more than one in ten is shorter, also where most
    answers are cut.
+6. Who would miss its deadline for it is not paused, unless a band is below its reserve.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from services.config import QueueConfig
 from services.link.messages import Acquire, EngineLoad, EngineUp, Grant, Preempt, Progress, Refuse, Release
 from services.outcome import Reason
-from services.queue.events import Event, FromEngine, FromGateway, Tick, ToGateway
+from services.queue.events import Effect, Event, FromEngine, FromGateway, Tick, ToGateway
 from services.queue.lengths import LengthBook, Lengths, bucket, floor_of
+from services.queue.outlook import FIRST_PAUSE_S
 from services.queue.scheduler import Scheduler
 from tests.unit.queue.making import asking
 
@@ -49,13 +51,19 @@ class Mesh:
         self.refused: list[Refuse] = []
         self.total = 0
         self.last = 0
+        self.num_paused = 0
         self.decide(FromEngine(EngineUp("e0", "x:1", "m", 4, 100_000, 16, 4096)))
 
     def decide(self, event: Event) -> None:
         engine = self.queue.state.fleet.engines.get("e0")
         idle = engine is not None and engine.used == 0
         token_s = self.queue.state.fleet.token_s(self.now_s)
-        for effect in self.queue.decide(event, self.now_s):
+        pools, room_s = self.queue.state.pools, self.room_s()
+        reserve_short = any(pools.below_reserve(band) for band in pools.reserving)
+        effects = self.queue.decide(event, self.now_s)
+        if not reserve_short:
+            self.check_pauses(effects, min(room_s, self.room_s()))
+        for effect in effects:
             assert isinstance(effect, ToGateway) or not self.asked
             message = effect.message if isinstance(effect, ToGateway) else None
             if isinstance(message, Grant):
@@ -78,6 +86,19 @@ class Mesh:
         band = self.queue.state.bands.index_of[told.band]
         least = self.queue.state.outlook.lengths.bound(told.tenant, band, told.max_tokens, self.now_s)
         assert self.now_s + max(1, least - told.emitted_tokens) * token_s <= deadline_s + 1e-9
+
+    def room_s(self) -> float:
+        """How long a pause takes, as the queue knows it."""
+        return self.queue.state.outlook.pauses.room_s(self.now_s) or FIRST_PAUSE_S
+
+    def check_pauses(self, effects: list[Effect], room_s: float) -> None:
+        """6. A pause that ended in the same decision may have changed the measure a little."""
+        for effect in effects:
+            message = effect.message if isinstance(effect, ToGateway) else None
+            if isinstance(message, Preempt):
+                self.num_paused += 1
+                entry = self.queue.state.gateways["g"][message.ticket]
+                assert self.queue.state.outlook.slack_s(entry, self.now_s) >= 0.9 * room_s
 
     def ask(self, told: Acquire, deadline_s: float) -> None:
         self.asked[told.ticket], self.deadlines[told.ticket] = told, deadline_s
@@ -221,3 +242,17 @@ def test_reasons_are_told_apart() -> None:
     reasons = {refusal.reason for refusal in mesh.refused}
     assert reasons == {Reason.DEADLINE_UNREACHABLE}
     assert all(refusal.retry_after_s > 0 for refusal in mesh.refused[-10:])
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 1000), st.sampled_from((0.8, 1.5, 3.0)))
+def test_6_who_cannot_afford_a_pause_runs_on(seed: int, patience_s: float) -> None:
+    rng, mesh = random.Random(seed), Mesh()
+    for _ in range(40):
+        for _ in range(3):
+            mesh.arrive("batch", "a", rng.randint(5, 40), patience_s)
+        if rng.random() < 0.5:
+            mesh.arrive("vip", "b", rng.randint(5, 20), 8.0)
+        mesh.pass_time()
+        if rng.random() < 0.2:
+            mesh.now_s += 0.3  # the engine stalls
