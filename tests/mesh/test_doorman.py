@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from load_tests.bench.hostile_clients import PREFACE, SETTINGS, frame
 from services.client.grpc_client import MeshClient, pb, user
+from services.gateway import linux_door
 from services.gateway.doorman import Doorman
 from tests.mesh.local_mesh import KEYS, LocalMesh, local_mesh
 
@@ -41,14 +42,23 @@ def is_turned_away(port: int) -> bool:
 
 
 async def come_and_go(mesh: LocalMesh, port: int) -> None:
-    """Seen, and gone without a call."""
+    """Seen, and gone without a call: gRPC's own threads have closed it when this returns."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    mine = writer.get_extra_info("sockname")[1]
     writer.write(PREFACE + frame(SETTINGS, 0, 0))
     await reader.readexactly(9)  # it has read ours
     await door_of(mesh).sweep()
     writer.close()
     await writer.wait_closed()
+    while mine in peers(port):
+        await asyncio.sleep(0.01)
     await door_of(mesh).sweep()
+
+
+def peers(port: int) -> set[int]:
+    """Ports of those who are connected to one of ours."""
+    found = (linux_door.peer_of(descriptor, port) for descriptor in linux_door.descriptors())
+    return {peer.port for peer in found if peer is not None}
 
 
 @pytest.mark.parametrize("known", [False, True])
