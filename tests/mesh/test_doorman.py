@@ -50,8 +50,9 @@ async def come_and_go(mesh: LocalMesh, port: int) -> None:
     await door_of(mesh).sweep()
     writer.close()
     await writer.wait_closed()
-    while mine in peers(port):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while mine in peers(port):
+            await asyncio.sleep(0.01)
     await door_of(mesh).sweep()
 
 
