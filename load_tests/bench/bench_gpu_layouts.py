@@ -31,9 +31,10 @@ from services.ports import free_port
 from . import gpu_models
 from .bench_gpu_load import quantile
 from .bench_gpu_mesh import GRAPH_SIZES, gpu_memory, write
-from .bench_gpu_rank import Task
+from .bench_gpu_rank import LOADS, SKEW, Task
 from .gpu_waves import TURNS, WAVES, Layout, Turn
 from .processes import tree
+from .vllm_skew import imbalance
 
 LOG_LINES = {
     "weights_gib": r"Model loading took ([\d.]+) GiB",
@@ -67,12 +68,14 @@ class Group:
         port = free_port()
         self.processes: list[subprocess.Popen[str]] = []
         program = [sys.executable, "-m", "load_tests.bench.bench_gpu_rank", config]
+        self.loads = [log.with_suffix(".loads") for log in self.logs] if SKEW in layout.force else []
         for rank in range(len(layout.gpus)):
+            force = layout.force | ({LOADS: str(self.loads[rank])} if self.loads else {})
             place = msgspec.json.encode(RankPlace(rank, len(layout.gpus), "127.0.0.1", port)).decode()
             with self.logs[rank].open("w") as log:
                 self.processes.append(
                     subprocess.Popen(
-                        [*program, place, json.dumps(layout.force)],
+                        [*program, place, json.dumps(force)],
                         env={**os.environ, "CUDA_VISIBLE_DEVICES": see[rank], "VLLM_LOGGING_LEVEL": "INFO"},
                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                     )
@@ -228,6 +231,14 @@ def run(wave: str, groups: list[Group], args: argparse.Namespace, then: Callable
     finally:
         for group in up.values():
             group.kill()
+            if group.loads:
+                write(
+                    args.out,
+                    phase="rank loads",
+                    wave=wave,
+                    layout=group.layout.name,
+                    windows=imbalance(group.loads),
+                )
         time.sleep(3.0)  # GPUs' memory is given back
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from array import array
+from pathlib import Path
 
 import msgspec
 
@@ -29,6 +30,8 @@ FIRST_ID, LAST_ID = 100, 99_000
 MAX_GAPS = 20_000
 NO_MARLIN = "no marlin"
 """Among what is forced: experts in 4 bits by Triton, where the host has no Marlin kernels for its GPU."""
+SKEW, LOADS = "skew", "loads"
+"""Among what is forced: routers that prefer some experts (vllm_skew.py), and the file for the ranks' loads."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -147,6 +150,10 @@ def force(values: dict[str, object]) -> None:
         )
 
         experts.check_moe_marlin_supports_layer = lambda *_, **__: False  # type: ignore[assignment]
+    if skewed := values.pop(SKEW, None):
+        from .vllm_skew import install
+
+        install(loads=Path(str(values.pop(LOADS))), **skewed)  # type: ignore[arg-type]
     ours = vllm_engine.engine_args
 
     def forced(config: ExpertsConfig, place: RankPlace) -> object:

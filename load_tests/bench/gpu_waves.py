@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bench_gpu_rank import NO_MARLIN
+from .bench_gpu_rank import NO_MARLIN, SKEW
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,22 @@ def ranks(*numbers: int) -> tuple[tuple[int, ...], ...]:
 EP, SLICED = {"expert_parallel": "on"}, {"expert_parallel": "off"}
 FEWER = {"max_num_batched_tokens": 2048}
 BALANCED = {"redundant_experts": 8, "balance_every_steps": 150}
-SELDOM = {"balance_every_steps": 1000}
+SELDOM, REDUNDANT = {"balance_every_steps": 1000}, {"redundant_experts": 8}
 """vLLM balances for the first time after a quarter of it: within the warm-up of the wave "skew-two"."""
+NEVER = {"balance_every_steps": 40_000}
+"""Experts are counted and stay where they are for the first 10,000 steps, longer than a wave takes."""
+
+
+def skewed(popular_first: bool) -> list[Layout]:
+    """Balancing off, on, and on with redundant experts, where routers prefer some experts."""
+    force = {SKEW: {"seed": 1, "sigma": 0.8, "popular_first": popular_first}}
+    return [
+        Layout("DP2+EP2 unbalanced", ranks(0, 1), 3.0, FEWER | NEVER, force=force),
+        Layout("DP2+EP2 balanced, 0 redundant", ranks(0, 1), 3.0, FEWER | SELDOM, force=force),
+        Layout("DP2+EP2 balanced, 8 redundant", ranks(0, 1), 3.0, FEWER | SELDOM | REDUNDANT, force=force),
+    ]
+
+
 TRITON = {"linear_backend": "triton", NO_MARLIN: True}
 WAVES: dict[str, list[Layout]] = {
     "small": [
@@ -54,8 +68,10 @@ WAVES: dict[str, list[Layout]] = {
     "skew-two": [
         Layout("DP2+EP2 unbalanced", ranks(0, 1), 3.0, FEWER),
         Layout("DP2+EP2 balanced, 0 redundant", ranks(0, 1), 3.0, FEWER | SELDOM),
-        Layout("DP2+EP2 balanced, 8 redundant", ranks(0, 1), 3.0, FEWER | SELDOM | {"redundant_experts": 8}),
+        Layout("DP2+EP2 balanced, 8 redundant", ranks(0, 1), 3.0, FEWER | SELDOM | REDUNDANT),
     ],
+    "skew-seen": skewed(False),
+    "skew-worst": skewed(True),
     "two-dense": [
         Layout("TP1", ranks(0), 10.5),
         Layout("TP1, second GPU", ranks(1), 10.5),
@@ -101,6 +117,11 @@ WAVES: dict[str, list[Layout]] = {
 Turn = tuple[tuple[str, ...], tuple[int, ...], int]
 """Layouts measured at the same time, concurrencies, and how many different tokens prompts have (0: all)."""
 QUANTISED = ("TP1", "TP1 fp8", "TP1 int8 experts", "TP1 int4 experts")
+BALANCED_TURNS: list[Turn] = [
+    (("DP2+EP2 unbalanced",), (256,), 0),
+    (("DP2+EP2 balanced, 0 redundant",), (256,), 0),
+    (("DP2+EP2 balanced, 8 redundant",), (256,), 0),
+]
 TURNS: dict[str, list[Turn]] = {
     "small": [(QUANTISED, (32, 256), 0), (("DP2+EP2",), (32, 256, 512), 0), (("TP1",), (512,), 0)],
     "pairs": [
@@ -108,6 +129,8 @@ TURNS: dict[str, list[Turn]] = {
         (("DP2 experts sliced", "TP2+EP"), (32, 256, 512), 0),
     ],
     "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
+    "skew-seen": BALANCED_TURNS,
+    "skew-worst": BALANCED_TURNS,
     "skew-two": [
         (("DP2+EP2 unbalanced",), (256,), 1),
         (("DP2+EP2 balanced, 0 redundant",), (256,), 1),
