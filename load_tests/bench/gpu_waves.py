@@ -43,6 +43,7 @@ def skewed(popular_first: bool) -> list[Layout]:
     ]
 
 
+EVEN = {SKEW: {"seed": 1, "sigma": 0.0, "popular_first": False}}
 TRITON = {"linear_backend": "triton", NO_MARLIN: True}
 WAVES: dict[str, list[Layout]] = {
     "small": [
@@ -72,6 +73,11 @@ WAVES: dict[str, list[Layout]] = {
     ],
     "skew-seen": skewed(False),
     "skew-worst": skewed(True),
+    "even-two": [
+        Layout("DP2+EP2", ranks(0, 1), force=EVEN),
+        Layout("DP2 experts sliced", ranks(0, 1), settings=SLICED, force=EVEN),
+        Layout("TP2", ((0, 1),), force=EVEN),
+    ],
     "two-dense": [
         Layout("TP1", ranks(0), 10.5),
         Layout("TP1, second GPU", ranks(1), 10.5),
@@ -131,6 +137,11 @@ TURNS: dict[str, list[Turn]] = {
     "large": [(QUANTISED, (32, 256), 0), (("DP4+EP4",), (64, 512, 1024), 0)],
     "skew-seen": BALANCED_TURNS,
     "skew-worst": BALANCED_TURNS,
+    "even-two": [
+        (("DP2+EP2",), (256, 512), 0),
+        (("DP2 experts sliced",), (256, 512), 0),
+        (("TP2",), (256, 512), 0),
+    ],
     "skew-two": [
         (("DP2+EP2 unbalanced",), (256,), 1),
         (("DP2+EP2 balanced, 0 redundant",), (256,), 1),

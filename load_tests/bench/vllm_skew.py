@@ -1,8 +1,9 @@
 """Routers that prefer some experts, and each rank's load as vLLM itself counts it: for the waves named skew-seen.
 
-Random weights route nearly evenly, and alike in every layer. Here each layer's router gets rows of its own, drawn by
-seed and scaled by exp(sigma · normal): experts with long rows are chosen often. `sorted` puts the most popular ones
-first, so that the first rank has nearly all the work: the worst case of a placement by number.
+vLLM's random weights (of ±0.001, alike in every layer) make logits of some 1e-5; on an H100 all tokens then chose
+experts 0 to 5, of 64. Here each layer's router gets rows of its own, drawn by seed, that give logits of about 0.5,
+scaled by exp(sigma · normal): experts with long rows are chosen often, and sigma 0 chooses evenly. `popular_first` puts
+the most popular ones first, so that the first rank has nearly all the work: the worst of placements by number.
 
 vLLM (0.26) counts each expert's tokens where its balancing is on, and logs a "balancedness" that compares layers, not
 ranks (docs/benchmarks/2026-11-22-gpu-two.md). So its counts are read here before it forgets them, each EVERY steps,
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 EVERY = 50
+LENGTH = 40.0
+"""Of a row, per column: what reaches routers there has a root mean square of 0.0003."""
 
 
 def skew(model: Any, seed: int, sigma: float, popular_first: bool) -> int:
@@ -29,7 +32,7 @@ def skew(model: Any, seed: int, sigma: float, popular_first: bool) -> int:
         scale = torch.exp(sigma * torch.randn(experts, generator=rng))
         if popular_first:
             scale = scale.sort(descending=True).values
-        rows = torch.randn(experts, width, generator=rng) * scale[:, None] * 1e-3
+        rows = torch.randn(experts, width, generator=rng) * scale[:, None] * LENGTH
         router.weight.data.copy_(rows.to(router.weight.dtype))
     return len(routers)
 
