@@ -17,7 +17,8 @@ def _number(variable: str, default: int, low: int = 1, high: int = 2**31) -> int
     """A whole number of the environment. Raises ConfigError naming the variable."""
     text = os.environ.get(variable, "").strip() or str(default)
     if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
-        raise ConfigError(f"{variable} must be a whole number from {low} to {high}, not {text!r}")
+        upper = f" to {high}" if high < 2**31 else " up"
+        raise ConfigError(f"{variable} must be a whole number from {low}{upper}, not {text!r}")
     return int(text)
 
 
@@ -66,7 +67,7 @@ class Options(BaseModel):
         default_factory=lambda: _number("EXPERTMESH_MAX_CONNECTIONS_PER_ADDRESS", 10000), ge=1
     )
     max_offences_per_address: int = Field(
-        default_factory=lambda: int(os.environ.get("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", "0")), ge=0
+        default_factory=lambda: _number("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", 0, 0), ge=0
     )
 
 

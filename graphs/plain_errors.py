@@ -5,6 +5,7 @@ process is changed.
 """
 
 import sys
+from difflib import get_close_matches
 from types import TracebackType
 
 from pydantic import BaseModel, ValidationError
@@ -14,8 +15,21 @@ from services.errors import ConfigError
 
 def wrong_options(graph: str, error: ValidationError, kind: type[BaseModel]) -> str:
     """What is wrong with a graph's options, by name, and which there are."""
-    wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return f"{graph}: {wrong} (known options: {', '.join(kind.model_fields)})"
+    wrong: list[str] = []
+    unknown = False
+    for one in error.errors():
+        name = ".".join(map(str, one["loc"]))
+        if one["type"] == "extra_forbidden":
+            unknown = True
+            near = get_close_matches(name, kind.model_fields, 1)
+            wrong.append(f"there is no option {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        else:
+            said = one["msg"].removeprefix("Input should be ")
+            wrong.append(
+                f"{name} must be {said}, not {one['input']!r}" if said != one["msg"] else f"{name}: {said}"
+            )
+    known = f" (options: {', '.join(kind.model_fields)})" if unknown else ""
+    return f"{graph}: {'; '.join(wrong)}{known}"
 
 
 def said_in_one_line(*kinds: type[BaseModel]) -> None:

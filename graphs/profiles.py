@@ -25,7 +25,6 @@ from services.config import (
     JournalConfig,
     LimitsConfig,
     PlacementConfig,
-    PostprocessConfig,
     QueueConfig,
     TlsConfig,
 )
@@ -36,7 +35,7 @@ from services.gateway import json_key_store
 from services.gateway.cors import origins_of
 from services.gateway.tls import TlsFiles
 
-from . import host_gpus
+from . import checks, host_gpus
 from .options import CapacityOptions as CapacityOptions
 from .options import DevOptions as DevOptions
 from .options import Options as Options
@@ -76,7 +75,9 @@ def dev_config(options: DevOptions) -> GraphConfig:
         queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
-            model_path=str(default_model_path(variant=variant)) if variant else options.model,
+            model_path=str(default_model_path(variant=variant))
+            if variant
+            else checks.model_folder(options.model),
             model_name="smollm2-moe",
             device="cpu",
             shards=options.shards,
@@ -88,7 +89,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
             fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),
-        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        postprocess=checks.words(_resolved(options.blocked_words_file)),
         journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
     )
 
@@ -111,7 +112,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
             sim_step_s=options.step_s,
             sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
         ),
-        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        postprocess=checks.words(_resolved(options.blocked_words_file)),
         journal=JournalConfig(),
     )
 
@@ -133,7 +134,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         cache=_cache(options, listen_host=_node_address()),
         queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
         experts=experts,
-        postprocess=PostprocessConfig(blocked_words_file=options.blocked_words_file),
+        postprocess=checks.words(_resolved(options.blocked_words_file)),
         journal=JournalConfig(),
         # The queue and the cache listen on this host's address: they stay on the head, where this runs.
         placement=PlacementConfig(
@@ -218,7 +219,8 @@ def _drained(experts: ExpertsConfig, options: ProdOptions) -> ExpertsConfig:
 
 
 def _cache(options: Options, **more: Any) -> CacheConfig:
-    """The response cache; profiles differ in `more`."""
+    """The response cache; profiles differ in `more`. Raises ConfigError for a store or an embedder that is none."""
+    checks.cache(options.redis_url, options.semantic_model)
     return CacheConfig(
         redis_url=options.redis_url,
         root_secret=_root_secret(options),

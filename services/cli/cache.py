@@ -6,15 +6,26 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Annotated, cast
 
 import typer
+
+
+def here(environment: Mapping[str, str]) -> str:
+    """Where `expertmesh run` of the same environment answers."""
+    host = environment.get("EXPERTMESH_HOST", "")
+    if host in ("", "0.0.0.0", "::"):
+        host = "127.0.0.1"
+    scheme = "https" if environment.get("EXPERTMESH_TLS_CERTIFICATE") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{environment.get('EXPERTMESH_HTTP_PORT') or '8000'}"
+
 
 app = typer.Typer(help="The response cache: statistics, deletion.", no_args_is_help=True)
 
 Url = Annotated[str, typer.Option(envvar="EXPERTMESH_URL", help="Where the mesh answers.")]
 Key = Annotated[str, typer.Option("--key", envvar="EXPERTMESH_API_KEY", help="A key that may operate.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_URL = here(os.environ)
 ROUTE = "/admin/cache"
 TIMEOUT_S = 10.0
 
@@ -53,7 +64,9 @@ def call(url: str, key: str, method: str, path: str, body: object = None) -> obj
     except urllib.error.HTTPError as error:
         typer.echo(f"error: {error.code}: {error.read().decode(errors='replace')}", err=True)
     except (OSError, ValueError) as error:
-        typer.echo(f"error: {url} does not answer: {error}", err=True)
+        typer.echo(
+            f"error: {url} does not answer: {error} (EXPERTMESH_URL or --url says where it is)", err=True
+        )
     raise typer.Exit(2)
 
 

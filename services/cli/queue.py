@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cache import call
+from .cache import DEFAULT_URL, call
 from .queue_picture import Figures, draw, parse
 
 CLEAR = "\x1b[H\x1b[2J"
@@ -42,9 +42,7 @@ def wish(settings: Sequence[str], reset: bool) -> dict[str, object]:
 
 
 def queue(
-    url: Annotated[str, typer.Option(envvar="EXPERTMESH_URL", help="Where a gateway answers.")] = (
-        "http://127.0.0.1:8000"
-    ),
+    url: Annotated[str, typer.Option(envvar="EXPERTMESH_URL", help="Where a gateway answers.")] = DEFAULT_URL,
     key: Annotated[
         str, typer.Option("--key", envvar="EXPERTMESH_API_KEY", help="Not needed on loopback.")
     ] = "",
@@ -88,5 +86,7 @@ def _fetch(url: str, key: str) -> str:
     except urllib.error.HTTPError as error:
         typer.echo(f"error: {error.code}: {error.read().decode(errors='replace')}", err=True)
     except OSError as error:
-        typer.echo(f"error: {url} does not answer: {error}", err=True)
+        typer.echo(
+            f"error: {url} does not answer: {error} (EXPERTMESH_URL or --url says where it is)", err=True
+        )
     raise typer.Exit(2)

@@ -89,6 +89,9 @@ def _mesh(wish: Wish, folder: Path) -> None:
         model = wish.options.get("model") or os.environ.get("EXPERTMESH_MODEL", "")
         if variant := model_store.embedded_variant(model):
             model_store.prepare(say=say, variant=variant)
+        os.environ.setdefault(
+            "VLLM_RPC_BASE_PATH", str(folder)
+        )  # its sockets go with the folder, not into /tmp
         _import_vllm_beside(folder, wish.verbose)
     with ExitStack() as stack:
         try:

@@ -126,3 +126,31 @@ def test_dev_and_sim_serve_adapters_from_a_folder_that_is_there(tmp_path: Path) 
     assert sim_config(SimOptions(adapters=there)).experts.adapters == there
     with pytest.raises(ConfigError, match="no folder"):
         dev_config(DevOptions(adapters=missing))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"redis_url": "127.0.0.1:6379"}, "EXPERTMESH_REDIS_URL"),
+        ({"semantic_model": "bert"}, "EXPERTMESH_SEMANTIC_MODEL.*'bert'"),
+        ({"blocked_words_file": "/nowhere/words"}, "the word list /nowhere/words cannot be read"),
+        ({"model": "fast"}, "no model: fast"),
+        ({"model": "/nowhere"}, "no model: /nowhere"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_said_before_anything_starts(
+    options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        dev_config(DevOptions.model_validate(options))
+
+
+def test_a_folder_of_weights_and_a_list_of_words_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights(tmp_path)
+    (tmp_path / "words").write_text("secret\n")
+    monkeypatch.chdir(tmp_path)
+    config = dev_config(DevOptions(model=str(tmp_path), blocked_words_file="words"))
+    assert config.experts.model_path == str(tmp_path)
+    assert config.postprocess.blocked_words_file == str(tmp_path / "words")

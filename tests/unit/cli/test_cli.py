@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from graphs.options import SimOptions
 from services import ports
 from services.cli import dev_key, screen
+from services.cli.cache import here
 from services.cli.main import app
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
@@ -185,12 +186,30 @@ def test_a_number_in_the_environment_that_is_none_is_named(
         SimOptions()
 
 
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"EXPERTMESH_HTTP_PORT": "8010"}, "http://127.0.0.1:8010"),
+        ({"EXPERTMESH_HOST": "0.0.0.0", "EXPERTMESH_HTTP_PORT": ""}, "http://127.0.0.1:8000"),
+        ({"EXPERTMESH_HOST": "::1", "EXPERTMESH_TLS_CERTIFICATE": "c.pem"}, "https://[::1]:8000"),
+    ],
+)
+def test_commands_look_for_the_mesh_where_run_starts_it(environment: dict[str, str], url: str) -> None:
+    assert here(environment) == url
+
+
 def test_serve_run_says_what_is_wrong_in_one_line() -> None:
     """As Ray's command line does it: the builder is imported and called, and what it raises ends the process."""
     script = "import graphs\n{}"
     for code, said in (
         ("graphs.prod(graphs.ProdOptions(model=''))", "error: no weights: say where they are"),
-        ("graphs.SimOptions.model_validate({'enginez': '4'})", "error: sim: enginez: Extra inputs are not"),
+        (
+            "graphs.SimOptions.model_validate({'enginez': '4'})",
+            "error: sim: there is no option 'enginez', did you mean 'engines'? (options: ",
+        ),
+        ("graphs.SimOptions(engines='x')", "error: sim: engines must be a valid integer"),
+        ("graphs.SimOptions(engines=0)", "error: sim: engines must be greater than or equal to 1, not 0"),
         ("1 / 0", "Traceback"),
     ):
         ended = subprocess.run(

@@ -1,0 +1,38 @@
+"""What a graph's options name is looked at before anything starts: a wrong word here would otherwise be a traceback of
+a replica, half a minute later.
+
+Rules: each raises ConfigError naming the setting; nothing is changed, nothing is connected to.
+"""
+
+from pathlib import Path
+
+from services.config import PostprocessConfig
+from services.errors import ConfigError
+from services.postprocess.policy import configured_policy
+
+
+def cache(redis_url: str, semantic_model: str) -> None:
+    """Where answers are kept, and what embeds questions. A store that does not answer is no error."""
+    if redis_url and not redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError("EXPERTMESH_REDIS_URL (redis_url) must begin with redis://, rediss:// or unix://")
+    if semantic_model not in ("minilm", "e5", "off") and not Path(semantic_model).is_dir():
+        raise ConfigError(
+            f"EXPERTMESH_SEMANTIC_MODEL (semantic_model) is {semantic_model!r}: "
+            "neither minilm, e5 nor off, nor a folder"
+        )
+
+
+def words(file: str) -> PostprocessConfig:
+    """The chain's settings, with a list of words that can be read, or none."""
+    config = PostprocessConfig(blocked_words_file=file)
+    configured_policy(config)
+    return config
+
+
+def model_folder(model: str) -> str:
+    """The folder that `make run` serves instead of the embedded model."""
+    if not (Path(model) / "config.json").is_file():
+        raise ConfigError(
+            f"no model: {model} is neither exact nor sparse, nor a folder of weights with a config.json"
+        )
+    return model
