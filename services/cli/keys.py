@@ -41,9 +41,16 @@ def add(
     tenant: Annotated[str, typer.Argument(help="Who pays; caches, quotas and logs are kept apart by it.")],
     key_id: Annotated[str, typer.Option("--id", help="The key's name; an existing one is replaced.")] = "",
     band: Annotated[
-        list[str] | None, typer.Option(help="Priority bands that it may use, the first is its default.")
+        list[str] | None,
+        typer.Option(
+            help="A priority band that it may use: vip, standard or batch (default: standard). Once for each; "
+            "the first is what its requests get when they name none."
+        ),
     ] = None,
-    permission: Annotated[list[Permission] | None, typer.Option(help="What it may do.")] = None,
+    permission: Annotated[
+        list[Permission] | None,
+        typer.Option(help="What it may do (default: generate). Once for each."),
+    ] = None,
     weight: Annotated[float, typer.Option(min=0.001, help="Its share inside a band.")] = 1.0,
     journal: Annotated[
         Journal,
@@ -71,7 +78,9 @@ def add(
     """Make a key and print it. It cannot be shown again."""
     if unknown := set(band or ()) - {each.name for each in DEFAULT_BANDS}:
         typer.echo(
-            f"note: {', '.join(sorted(unknown))}: no band as meshes have them unless configured", err=True
+            f"note: {', '.join(sorted(unknown))}: bands are {', '.join(each.name for each in DEFAULT_BANDS)} "
+            "unless a mesh is configured otherwise; it refuses what names another",
+            err=True,
         )
     key = new_key()
     try:

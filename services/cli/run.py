@@ -23,6 +23,7 @@ from pathlib import Path
 from .. import ports
 from ..errors import ConfigError
 from . import StartFailed, dev_key, guard, screen
+from .doctor import scant_memory
 
 STATE_DIR = Path(".expertmesh")
 READY_WITHIN_S = 300.0
@@ -118,6 +119,8 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         raise ConfigError(
             "`expertmesh run` has no client certificate to ask its gateway with; use `serve run`"
         )
+    if wish.graph == "dev" and (scant := scant_memory(options.shards)):  # type: ignore[attr-defined]  # dev's options
+        say(f"note: {scant}: the kernel may end one")
     app = ray_session.build(wish.graph, options)
     # Of Ray's forty threads in each process every one may get a heap of its own, and each fills slowly with what is
     # never given back: 8 MB per process, and most of what half an hour of light load left in a gateway.

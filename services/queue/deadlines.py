@@ -21,6 +21,10 @@ BEST_OF = 4
 granted, tokens when told), and twice as much was let in as could be done."""
 
 
+WORST_OF_BEST = 4.0
+"""A rate below this part of the best one is an outage or its end, and says nothing of how long work takes after it."""
+
+
 class ServiceRate:
     """Weighted tokens served per second, learnt while somebody waited (an idle mesh says nothing of its speed)."""
 
@@ -33,16 +37,22 @@ class ServiceRate:
         self._best_per_slot = 0.0
         self._lately: deque[tuple[float, float]] = deque(maxlen=BEST_OF)
         self.per_s = 0.0
+        self._told_per_s = 0.0
         self.best_per_s = 0.0
         """What the slots of now could do at best; 0 while unknown. A mesh that has just begun, or lost its engines
         for a while, has shown nothing yet: refusing by that would refuse those who have every chance."""
 
-    def tick(self, now_s: float, busy: bool, slots: int = 1) -> None:
-        """Call on every tick; `busy`: requests waited all the time since the last. `slots`: capacity now."""
+    def tick(self, now_s: float, busy: bool, slots: int = 1, told_per_s: float = 0.0) -> None:
+        """Call on every tick; `busy`: requests waited all the time since the last. `slots`: capacity now.
+        `told_per_s`: what the slots serve by the step times that engines report, 0 while unknown."""
         self._look(now_s, busy, slots)
+        self._told_per_s = told_per_s
         self.best_per_s = self._best_per_slot * self._slots if self._windows >= TRUSTED_WINDOWS else 0.0
 
     def _look(self, now_s: float, busy: bool, slots: int) -> None:
+        if not slots:  # an outage says nothing of the speed after it
+            self._since_s = None
+            return
         if slots < self._slots and self._windows:
             slots = self._slots  # what is down may be back before the deadline
         if self._since_s is None or not busy or slots > self._slots:
@@ -52,9 +62,9 @@ class ServiceRate:
         if span_s < 0.5:  # progress comes in bursts of 100 ms
             return
         rate = self.cost / span_s
-        keep = max(0.0, 1.0 - span_s / RATE_MEMORY_S) if self.per_s else 0.0
-        self.per_s = keep * self.per_s + (1.0 - keep) * rate
         self._windows += 1
+        new = min(1.0, max(span_s / RATE_MEMORY_S, 1.0 / self._windows))
+        self.per_s += new * (rate - self.per_s)
         self._lately.append((self.cost, span_s * self._slots))
         slots_s = sum(row[1] for row in self._lately)
         if slots_s and len(self._lately) == BEST_OF:
@@ -68,10 +78,16 @@ class ServiceRate:
         return cost / best_per_s if best_per_s > 0.0 else 0.0
 
     def retry_after_s(self, cost: float) -> float:
-        """When to come back if `cost` stands before you; negative: no estimate."""
-        if self.per_s <= 0.0:
+        """When to come back if `cost` stands before you; negative: no estimate. In the first seconds in which anybody
+        waits prompts are computed and hardly a token is told: what was measured then would say ten minutes for what
+        takes ten seconds, so engines' reports are asked instead."""
+        if self._windows < TRUSTED_WINDOWS:
+            per_s = self._told_per_s
+        else:
+            per_s = max(self.per_s, self.best_per_s / WORST_OF_BEST)
+        if per_s <= 0.0:
             return -1.0
-        return min(MAX_RETRY_S, max(MIN_RETRY_S, cost / self.per_s))
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, cost / per_s))
 
 
 class DeadlineWatch:

@@ -123,6 +123,10 @@ class Fleet:
         """Seconds per token of the engine that is fastest now; 0 where one idles, or nothing is known."""
         return min((engine.token_s(now_s) for engine in self.engines.values() if engine.up), default=0.0)
 
+    def tokens_per_s(self) -> float:
+        """What all engines make with every slot taken, by the step times that they report; 0 while unknown."""
+        return sum(e.capacity / e.model.fit.at(e.capacity) for e in self.engines.values() if e.up)
+
     def slots(self, pool_of: dict[str, int], num_bands: int) -> tuple[int, list[int]]:
         """Slots of shared engines, and per band those of engines in its own pool."""
         shared, own = 0, [0] * num_bands

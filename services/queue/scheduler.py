@@ -266,7 +266,8 @@ class Scheduler(EngineMoves):
             state.fleet.remove(engine)
             self._abandon(engine)
             state.resize()
-        state.rate.tick(now_s, state.bands.waiting > 0, state.pools.capacity)
+        told_per_s = state.prices.output_token * state.fleet.tokens_per_s()
+        state.rate.tick(now_s, state.bands.waiting > 0, state.pools.capacity, told_per_s)
         state.tenants.look(state.slots, now_s)
         state.outlook.look(now_s)
         limbo = state.fleet.limbo

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from graphs.options import SimOptions
 from services import ports
-from services.cli import dev_key, screen
+from services.cli import dev_key, doctor, screen
 from services.cli.cache import here
 from services.cli.main import app
 from services.errors import AuthError, ConfigError
@@ -184,6 +184,18 @@ def test_a_number_in_the_environment_that_is_none_is_named(
         ConfigError, match=f"EXPERTMESH_GATEWAYS must be a whole number.*{re.escape(repr(text))}"
     ):
         SimOptions()
+
+
+def test_scant_memory_is_said_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_free_memory_gb", lambda: 7.0)
+    assert not doctor.scant_memory(1)
+    assert doctor.scant_memory(2).startswith(
+        "7.0 GB of memory are free, 2 ranks want 10; EXPERTMESH_SHARDS=1"
+    )
+    monkeypatch.setattr(doctor, "_free_memory_gb", lambda: 3.0)
+    assert doctor.scant_memory(1) == "3.0 GB of memory are free, 1 rank wants 5"
+    monkeypatch.setenv("EXPERTMESH_SHARDS", "1")
+    assert "FAIL  3.0 GB of memory are free, 1 rank wants 5\n" in CliRunner().invoke(app, ["doctor"]).output
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from services.link.messages import Acquire, EngineLoad, Refuse
 from services.outcome import Reason
 from services.queue.admission import Backlog, check_bounds, over_total
 from services.queue.client import QueueClient
+from services.queue.deadlines import ServiceRate
 from services.queue.events import FromEngine, FromGateway, SetLimits, Tick, ToGateway
 from tests.unit.queue.making import answer, asking, queue
 
@@ -86,10 +87,54 @@ def test_retry_after_is_the_work_ahead_over_the_measured_rate() -> None:
     scheduler = queue(QueueConfig(bands=bands))
     for ticket in range(1, 8):
         answer(scheduler, asking(ticket))
-    scheduler.state.rate.per_s = 30.0
+    rate = scheduler.state.rate
+    for half_seconds in range(12):
+        rate.tick(100.0 + 0.5 * half_seconds, True, 2)
+        rate.cost += 15.0
     refusal = answer(scheduler, asking(99))
     assert isinstance(refusal, Refuse)
     assert refusal.retry_after_s == pytest.approx(5 * (10 + 2 * 10) / 30.0)
+
+
+def test_the_first_seconds_of_a_crowd_do_not_say_ten_minutes() -> None:
+    """Measured over HTTP: thirty waited for a queue that took seven seconds, and were told to come back after 555."""
+    rate = ServiceRate()
+    rate.tick(0.0, True, 32, told_per_s=400.0)
+    rate.cost += 4.0  # 32 prompts are computed; one VIP's tokens are all that is told
+    rate.tick(0.6, True, 32, told_per_s=400.0)
+    assert rate.retry_after_s(4000.0) == pytest.approx(10.0)
+    for half_seconds in range(2, 40):
+        rate.cost += 200.0
+        rate.tick(0.1 + 0.5 * half_seconds, True, 32, told_per_s=800.0)
+    assert rate.retry_after_s(4000.0) == pytest.approx(10.0, rel=0.1), "what was measured counts then"
+
+
+def test_an_outage_is_no_speed() -> None:
+    rate = ServiceRate()
+    now_s = 0.0
+    for _ in range(20):
+        rate.cost += 200.0
+        rate.tick(now_s := now_s + 0.5, True, 32)
+    before_s = rate.retry_after_s(4000.0)
+    for _ in range(60):
+        rate.tick(now_s := now_s + 0.5, True, 0)
+    assert rate.retry_after_s(4000.0) == before_s == pytest.approx(10.0, rel=0.1)
+    for _ in range(20):  # half of them are back, and load their prompts
+        rate.tick(now_s := now_s + 0.5, True, 16)
+    assert rate.per_s < 20.0
+    assert rate.retry_after_s(4000.0) <= 60.0
+
+
+def test_nothing_known_is_no_estimate() -> None:
+    assert ServiceRate().retry_after_s(10.0) < 0.0
+
+
+def test_an_engine_that_told_its_step_time_says_how_much_it_can_do() -> None:
+    scheduler = queue()
+    assert scheduler.state.fleet.tokens_per_s() == 0.0
+    (engine,) = scheduler.state.fleet.engines.values()
+    engine.model.fit.add(1, 0.1)
+    assert scheduler.state.fleet.tokens_per_s() == pytest.approx(engine.capacity / 0.1)
 
 
 def test_what_cannot_meet_its_deadline_any_more_is_refused_at_once() -> None:
