@@ -55,6 +55,11 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_CORS_ORIGINS", ""),
         description="origins whose pages may call from a browser, with commas between them; * for all",
     )
+    reasoning: Literal["auto", "off"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_REASONING", "auto"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+        description="what a model thinks before it answers is told apart (auto), or is part of the content (off)",
+    )
     ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
     tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
     tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))

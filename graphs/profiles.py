@@ -282,6 +282,7 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         request_log=_resolved(options.request_log),
         console=options.console,
         cors_origins=origins_of(options.cors_origins),
+        reasoning=options.reasoning,
         limits=limits,
         tls=tls,
     )

@@ -34,7 +34,8 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """What became visible of one choice. `finish` is set on its last delta, which may have no text."""
+    """What became visible of one choice. `finish` is set on its last delta, which may have no text. `reasoning` is what
+    the model thought, and stands before `text`."""
 
     choice: int
     text: str
@@ -42,6 +43,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     logprobs: tuple[TokenText, ...] | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     num_tokens: int = 1
+    reasoning: str = ""
 
 
 class AllowanceLeft(msgspec.Struct, frozen=True):

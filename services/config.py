@@ -214,6 +214,9 @@ class GatewayConfig(Section):
     request_log: str = ""
     console: bool = True
     cors_origins: tuple[str, ...] = ()
+    reasoning: Literal["auto", "off"] = "auto"
+    """Whether what a model thinks (`<think>…</think>`) is told apart as `reasoning_content`, where its chat template
+    says that it thinks; off: it is part of the content."""
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()

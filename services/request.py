@@ -118,11 +118,13 @@ class TokenFrame(msgspec.Struct, tag=1, array_like=True, gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request, for the bill. `cached_tokens` is a part of `prompt_tokens`."""
+    """Tokens of one request, for the bill. `cached_tokens` is a part of `prompt_tokens`, `reasoning_tokens` one of
+    `completion_tokens`."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -137,6 +139,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     identity and limits decide. `person` is the OpenAI `user` field, for deletion on request.
     `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`. `idempotency_key` names the answer
     in the journal; `last_event_id` is the last event that the client has of it ("": it begins anew).
+    `template_kwargs` are what the client tells a chat's template, as `{"thinking": true}`.
     """
 
     kind: Literal["chat", "completion", "generate"]
@@ -158,6 +161,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     max_tokens_given: bool = True
     last_event_id: str = ""
+    template_kwargs: dict[str, bool | int | float | str] | None = None
 
     @property
     def num_choices(self) -> int:

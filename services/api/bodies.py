@@ -63,7 +63,8 @@ class UserMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="role", 
 
 
 class AssistantMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="role", tag="assistant"):
-    """A turn of the model, as clients send it back: with the empty fields that an answer carries."""
+    """A turn of the model, as clients send it back: with the empty fields that an answer carries, and with what it
+    thought, which most templates leave out (`reasoning` is vLLM's and OpenRouter's word for it)."""
 
     content: Content | None = None
     name: str | None = None
@@ -72,6 +73,8 @@ class AssistantMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="ro
     annotations: list[None] | None = None
     audio: None = None
     function_call: None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 @final
@@ -185,6 +188,7 @@ class ChatBody(SamplingBody, forbid_unknown_fields=True, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     store: bool | None = None
     modalities: list[str] | None = None
     audio: None = None

@@ -28,12 +28,15 @@ DONE = b"data: [DONE]\n\n"
 
 def usage_fields(usage: Usage) -> dict[str, object]:
     """OpenAI's `usage`."""
-    return {
+    fields: dict[str, object] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.reasoning_tokens:
+        fields["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return fields
 
 
 def confidence_fields(tail: AnswerTail) -> dict[str, object]:

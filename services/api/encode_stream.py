@@ -80,7 +80,7 @@ class StreamEncoder(ABC):
 
     def delta(self, delta: Delta) -> bytes:
         """The event of one delta."""
-        if delta.finish is None and delta.logprobs is None and not delta.tool_calls:
+        if delta.finish is None and delta.logprobs is None and not delta.tool_calls and not delta.reasoning:
             text = delta.text
             if self._only is not None:  # event ids of one choice, as Cursor says them
                 count, check = self._only.count(delta.num_tokens, text)
@@ -159,6 +159,8 @@ class ChatStreamEncoder(StreamEncoder):
 
     def _rich(self, delta: Delta) -> dict[str, object]:
         fields: dict[str, object] = {}
+        if delta.reasoning:
+            fields["reasoning_content"] = delta.reasoning
         if delta.text:
             fields["content"] = delta.text
         if delta.tool_calls:

@@ -30,10 +30,11 @@ class UnaryEncoder(Protocol):
 class Collected:
     """What arrived of one choice."""
 
-    __slots__ = ("finish", "logprobs", "texts", "tool_calls")
+    __slots__ = ("finish", "logprobs", "reasonings", "texts", "tool_calls")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.reasonings: list[str] = []
         self.finish: str | None = None
         self.logprobs: list[TokenText] | None = None
         self.tool_calls: list[ToolCallDelta] | None = None
@@ -42,6 +43,8 @@ class Collected:
         """Append one delta."""
         if delta.text:
             self.texts.append(delta.text)
+        if delta.reasoning:
+            self.reasonings.append(delta.reasoning)
         if delta.finish is not None:
             self.finish = delta.finish
         if delta.logprobs is not None:
@@ -52,6 +55,10 @@ class Collected:
     @property
     def text(self) -> str:
         return "".join(self.texts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self.reasonings)
 
 
 class Collector:
@@ -113,15 +120,13 @@ class GenerateUnaryEncoder(Collector):
 
 
 def _message(choice: Collected) -> dict[str, object]:
-    text = choice.text
-    if not choice.tool_calls:
-        return {"role": "assistant", "content": text, "refusal": None}
-    return {
-        "role": "assistant",
-        "content": text or None,
-        "refusal": None,
-        "tool_calls": tool_call_fields(choice.tool_calls),
-    }
+    message: dict[str, object] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasonings:
+        message["reasoning_content"] = choice.reasoning
+    if choice.tool_calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = tool_call_fields(choice.tool_calls)
+    return message
 
 
 def _body(

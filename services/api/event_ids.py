@@ -44,8 +44,8 @@ class Cursor:
         """Past `delta`."""
         choice = delta.choice
         self.counts[choice] += delta.num_tokens
-        if delta.text:
-            self.checks[choice] = crc32(delta.text.encode(), self.checks[choice])
+        if text := delta.reasoning + delta.text:
+            self.checks[choice] = crc32(text.encode(), self.checks[choice])
         if delta.finish is not None:
             self.finished[choice] = True
 

@@ -7,6 +7,9 @@ JSON cannot).
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from ..config import LimitsConfig
 from ..errors import RequestError
 from ..outcome import Reason
@@ -23,10 +26,14 @@ MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 128
 MAX_TOKEN_ID = 2**32 - 1
 MAX_NAME_CHARS = 256
+MAX_TEMPLATE_KWARGS = 16
+TEMPLATE_NAME = "[A-Za-z_][A-Za-z0-9_]{0,63}"
+MAX_TEMPLATE_INT = 2**63 - 1
 MAX_METADATA = 16
 MAX_METADATA_KEY_CHARS = 64
 MAX_METADATA_VALUE_CHARS = 512
 
+_TEMPLATE_NAME = re.compile(TEMPLATE_NAME)
 _TIER_BANDS = {"auto": "", "default": "", "standard": "", "flex": "batch", "priority": "vip"}
 
 
@@ -184,6 +191,25 @@ def check_annotations(body: SamplingBody) -> str:
     check_text(key, "prompt_cache_key")
     safety = check_text(safety, "safety_identifier")
     return check_text(user, "user") or safety
+
+
+def template_kwargs(kwargs: dict[str, Any] | None) -> dict[str, bool | int | float | str] | None:
+    """What the chat template is to be told; whether it knows these names only the model can say. None stands for "not
+    given" here too."""
+    if not kwargs:
+        return None
+    if len(kwargs) > MAX_TEMPLATE_KWARGS:
+        raise invalid("chat_template_kwargs", f"has {len(kwargs)} entries, {MAX_TEMPLATE_KWARGS} are allowed")
+    for name, value in kwargs.items():
+        if not _TEMPLATE_NAME.fullmatch(name):
+            raise invalid("chat_template_kwargs", "names must be up to 64 letters, digits and '_'")
+        if not isinstance(value, bool | int | float | str | None):
+            raise invalid(f"chat_template_kwargs.{name}", "must be a text, a number, true or false")
+        if isinstance(value, str) and len(value) > MAX_METADATA_VALUE_CHARS:
+            raise invalid(f"chat_template_kwargs.{name}", f"may have {MAX_METADATA_VALUE_CHARS} characters")
+        if isinstance(value, int | float) and not -MAX_TEMPLATE_INT <= value <= MAX_TEMPLATE_INT:
+            raise invalid(f"chat_template_kwargs.{name}", "must be a number of 64 bits")
+    return {name: value for name, value in kwargs.items() if value is not None} or None
 
 
 def _stop_token_ids(ids: list[int]) -> tuple[int, ...]:

@@ -84,6 +84,7 @@ def chat_from_bytes(
         tool_choice=_tool_choice(request),
         response_format=response_format,
         stream=stream,
+        chat_template_kwargs=_template_kwargs(request, limits),
         **fields,
     )
     return chat_request(body, _wishes(request.options, metadata, left_s, limits), limits)
@@ -147,7 +148,10 @@ def _message(i: int, message: pb.Message) -> bodies.Message:
             bodies.ToolCall(call.id, bodies.CalledFunction(call.name, call.arguments))
             for call in message.tool_calls
         ]
-        return bodies.AssistantMessage(content, name, calls or None)
+        thought = message.reasoning_content if message.HasField("reasoning_content") else None
+        return bodies.AssistantMessage(content, name, calls or None, reasoning_content=thought)
+    if message.HasField("reasoning_content"):
+        raise invalid(f"messages.{i}.reasoning_content", "belongs to the assistant")
     if content is None:
         raise invalid(f"messages.{i}.content", "is required")
     if message.role == pb.ROLE_TOOL:
@@ -155,6 +159,17 @@ def _message(i: int, message: pb.Message) -> bodies.Message:
             raise invalid(f"messages.{i}.name", "does not belong in a tool's message")
         return bodies.ToolMessage(content, message.tool_call_id)
     return _ROLES[message.role](content, name)
+
+
+def _template_kwargs(request: pb.ChatRequest, limits: LimitsConfig) -> dict[str, Any] | None:
+    if not request.chat_template_kwargs_json:
+        return None
+    param = "chat_template_kwargs"
+    text = request.chat_template_kwargs_json
+    kwargs = decode_embedded(text, param, limits.max_schema_bytes, limits.max_json_depth)
+    if not isinstance(kwargs, dict):
+        raise invalid(param, "must be a JSON object")
+    return kwargs
 
 
 def _tool(i: int, tool: pb.Tool, limits: LimitsConfig) -> bodies.Tool:

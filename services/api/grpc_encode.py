@@ -47,7 +47,7 @@ def event_begin(head: AnswerHead) -> bytes:
 
 def event_delta(delta: Delta) -> bytes:
     """StreamEvent.delta"""
-    if delta.finish is None and delta.logprobs is None and not delta.tool_calls:
+    if delta.finish is None and delta.logprobs is None and not delta.tool_calls and not delta.reasoning:
         text = delta.text.encode()
         inner = b"\x12" + _varint(len(text)) + text if text else b""
         if delta.choice:
@@ -63,6 +63,7 @@ def event_delta(delta: Delta) -> bytes:
         finish_reason=_FINISH[delta.finish],
         tool_calls=pieces,
         logprobs=[_logprob(token) for token in delta.logprobs or ()],
+        reasoning_content=delta.reasoning,
     )
     return pb.StreamEvent(delta=message).SerializeToString()
 
@@ -137,6 +138,7 @@ def _chat_choice(index: int, choice: Collected, confidence: float | None) -> pb.
         finish_reason=_FINISH[choice.finish or "stop"],
         logprobs=[_logprob(token) for token in choice.logprobs or ()],
         confidence=confidence,
+        reasoning_content=choice.reasoning,
     )
 
 
@@ -164,6 +166,7 @@ def _usage(usage: Usage) -> pb.Usage:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
     )
 
 

@@ -46,6 +46,8 @@ def plain_messages(messages: list[Message], limits: LimitsConfig) -> tuple[dict[
                 flat["tool_calls"] = _tool_calls(i, message.tool_calls)
             elif content is None:
                 raise invalid(f"messages.{i}.content", "is required unless tool_calls are given")
+            if thought := message.reasoning_content or message.reasoning:
+                flat["reasoning_content"] = thought
         plain.append(flat)
     return tuple(plain)
 

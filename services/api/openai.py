@@ -24,6 +24,7 @@ from .fields import (
     generate_params,
     invalid,
     sampling_params,
+    template_kwargs,
     unsupported,
 )
 from .guided import guided_decoding
@@ -103,6 +104,7 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
         idempotency_key=wishes.idempotency_key,
         last_event_id=resume_point(wishes, stream=stream) if wishes.last_event_id else "",
         max_tokens_given=wanted is not None,
+        template_kwargs=template_kwargs(body.chat_template_kwargs),
     )
 
 

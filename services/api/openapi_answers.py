@@ -49,6 +49,7 @@ ANSWERS: dict[str, Json] = {
         completion_tokens=COUNT,
         total_tokens=COUNT,
         prompt_tokens_details=_object("cached_tokens", cached_tokens=COUNT),
+        completion_tokens_details=_object("reasoning_tokens", reasoning_tokens=COUNT),
     ),
     "ChatLogprobs": _object(
         "content",
@@ -59,6 +60,7 @@ ANSWERS: dict[str, Json] = {
         role={"const": "assistant"},
         content=_or_null(STRING),
         refusal={"type": "null"},
+        reasoning_content=STRING,
         tool_calls=_list(_ref("ToolCall")),
     ),
     "ChatCompletion": _object(

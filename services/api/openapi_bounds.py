@@ -74,6 +74,17 @@ def sampling_bounds(limits: LimitsConfig) -> Bounds:
             "propertyNames": {"maxLength": fields.MAX_METADATA_KEY_CHARS},
             "additionalProperties": {"type": "string", "maxLength": fields.MAX_METADATA_VALUE_CHARS},
         },
+        "chat_template_kwargs": {
+            "maxProperties": fields.MAX_TEMPLATE_KWARGS,
+            "propertyNames": {"pattern": f"^{fields.TEMPLATE_NAME}$"},
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": ["boolean", "null"]},
+                    {"type": "number", **between(-fields.MAX_TEMPLATE_INT, fields.MAX_TEMPLATE_INT)},
+                    {"type": "string", "maxLength": fields.MAX_METADATA_VALUE_CHARS},
+                ]
+            },
+        },
         "guided_json": {"maxLength": limits.max_schema_bytes},
         "guided_regex": {"minLength": 1, "maxLength": MAX_PATTERN_CHARS, "format": "regex"},
         "guided_grammar": {"minLength": 1, "maxLength": limits.max_schema_bytes},

@@ -36,6 +36,7 @@ class CachedChoice(msgspec.Struct, frozen=True, array_like=True):
     token_ids: bytes = b""
     logprobs: tuple[TokenText, ...] | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    reasoning: str = ""
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -51,10 +52,16 @@ class CachedAnswer(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
     confidence: tuple[float, ...] | None = None
     generation_s: float = 0.0
+    reasoning_tokens: int = 0
 
     def usage(self) -> Usage:
         """The usage of a hit: the same counts, and the whole prompt came from a cache."""
-        return Usage(self.prompt_tokens, self.completion_tokens, cached_tokens=self.prompt_tokens)
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            cached_tokens=self.prompt_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+        )
 
 
 class BadValue(Exception):
@@ -95,15 +102,16 @@ def replay(answer: CachedAnswer, piece_chars: int = 0) -> Iterator[Delta]:
 
     With `piece_chars` > 0 long texts come in pieces of that many characters (a stream that looks like one);
     choices with log-probabilities or tool calls come whole, because those belong to tokens, not to
-    characters.
+    characters. Reasoning comes whole, before all text.
     """
     for number, choice in enumerate(answer.choices):
-        text, left = choice.text, choice.num_tokens
+        text, left, reasoning = choice.text, choice.num_tokens, choice.reasoning
         if 0 < piece_chars < len(text) and choice.logprobs is None and not choice.tool_calls:
             pieces = -(-len(text) // piece_chars)
             share = left // pieces
             for at in range(pieces - 1):
-                yield Delta(number, text[at * piece_chars : (at + 1) * piece_chars], num_tokens=share)
-                left -= share
+                piece = text[at * piece_chars : (at + 1) * piece_chars]
+                yield Delta(number, piece, num_tokens=share, reasoning=reasoning)
+                left, reasoning = left - share, ""
             text = text[(pieces - 1) * piece_chars :]
-        yield Delta(number, text, choice.finish, choice.logprobs, choice.tool_calls, left)
+        yield Delta(number, text, choice.finish, choice.logprobs, choice.tool_calls, left, reasoning)

@@ -4,6 +4,7 @@ Rules: pure functions of their arguments; no time, no engine state, no randomnes
 the first letter is the position modulo 20, so that a shift by any count below 20 is wrong in *every* token, and
 the other two come from a hash of the prompt, so that one answer is never taken for another.
 
+A prompt that ends with `<think>` is answered with 8 to 23 tokens of thought, `</think>` in two more, and the rest.
 A prompt may say `<|sim:stop=N|>`: the answer then ends with "stop" after N tokens, the last of which is the end
 token. Without it answers run to `max_tokens` ("length"), so that benchmarks count exactly.
 """
@@ -29,6 +30,8 @@ _IDS = [
     [int.from_bytes(f"{head}{_RESTS[b % 75]} ".encode(), "little") for b in range(256)] for head in _FIRST
 ]
 _ROWS = [[(token_id,) for token_id in _IDS[i % _CYCLE]] for i in range(_BLOCK)]
+_THINK = b"<think>"
+_CLOSE = [((int.from_bytes(piece, "little")),) for piece in (b"</th", b"ink>")]
 _STOP_MARK = b"<|sim:stop="
 _STOP = re.compile(rb"<\|sim:stop=(\d{1,9})\|>")
 
@@ -41,6 +44,7 @@ class Answer:
     def __init__(self, prompt_ids: bytes, sampling: SamplingParams, adapter: str = "") -> None:
         self._seed = _digest(prompt_ids, sampling, adapter)
         self._fixed: list[int] | None = None
+        self._thought = 8 + self._seed[0] % 16 if prompt_ids.rstrip(b" ").endswith(_THINK) else None
         self.problem = ""
         self.length, self.finish = sampling.max_tokens, "length"
         if sampling.guided is not None:
@@ -57,6 +61,8 @@ class Answer:
         block, skip = divmod(start, _BLOCK)
         endless = chain.from_iterable(map(self._block, count(block)))
         endless = islice(endless, skip, None) if skip else endless
+        if self._thought is not None:
+            endless = self._with_thought(endless, start, self._thought)
         if self.finish == "stop":
             return chain(islice(endless, max(0, self.length - 1 - start)), ((END_ID,),))
         return endless
@@ -76,6 +82,10 @@ class Answer:
     def _block(self, number: int) -> list[OneToken]:
         digest = blake2b(self._seed + number.to_bytes(4, "little"), digest_size=_BLOCK).digest()
         return [row[byte] for row, byte in zip(_ROWS, digest, strict=True)]
+
+    def _with_thought(self, tokens: Iterator[OneToken], start: int, thought: int) -> Iterator[OneToken]:
+        for index, token in enumerate(tokens, start):
+            yield _CLOSE[index - thought] if 0 <= index - thought < len(_CLOSE) else token
 
     def _guide(self, sampling: SamplingParams) -> None:
         assert sampling.guided is not None

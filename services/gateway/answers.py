@@ -213,6 +213,7 @@ def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> Ca
     choices = tuple(
         CachedChoice(
             text="".join(delta.text for delta in deltas),
+            reasoning="".join(delta.reasoning for delta in deltas),
             num_tokens=len(choice.flow.emitted),
             finish=choice.finish or "stop",
             logprobs=_joined_logprobs(deltas),
@@ -228,6 +229,7 @@ def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> Ca
         usage.cached_tokens,
         tail.confidence,
         max(0.0, generation_s - max(choice.flow.queue_wait_s for choice in generation.choices)),
+        usage.reasoning_tokens,
     )
 
 

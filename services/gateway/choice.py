@@ -91,7 +91,7 @@ class Choice:
     __slots__ = (
         "_alone", "_counted", "_emitted", "_feed", "_gaps", "_generation", "_last_s", "_last_text", "_longest_s",
         "_max_tokens", "_pace", "_pending_logprobs", "_pending_tokens", "_plain", "_progress", "_reported",
-        "_say_plain", "_text", "finish", "flow", "index",
+        "_say_plain", "_text", "finish", "flow", "index", "thought",
     )  # fmt: skip
 
     def __init__(self, generation: Owner, index: int, flow: ChoiceFlow, text: TextStage) -> None:
@@ -99,9 +99,9 @@ class Choice:
         self.finish: FinishReason | None = None
         self._counted, self._progress = generation.observer.tokens, generation.leases.progress
         self._feed: Callable[[FeedPart], None] | None = None
-        self._plain = not generation.want_logprobs and not text.has_tools
         self._say_plain: Say | None = None
-        self._alone = self._plain and text.plain
+        self.thought = False  # there was reasoning before the answer
+        self._simplify()
         self._emitted, self._max_tokens = flow.emitted, flow.max_tokens
         self._gaps: list[int] = []
         self._pace = _PACE
@@ -110,6 +110,11 @@ class Choice:
         self._last_text = ""
         self._pending_tokens = 0
         self._pending_logprobs: list[TokenText] = []
+
+    def _simplify(self) -> None:
+        text, logprobs = self._text, self._generation.want_logprobs  # again when the reasoning is over
+        self._plain = not logprobs and not text.has_tools and not text.may_reason
+        self._alone = self._plain and text.plain
 
     def feed_to(self, feed: Callable[[FeedPart], None] | None) -> None:
         """Others may follow this choice's tokens."""
@@ -225,8 +230,6 @@ class Choice:
         self.leave_short_way()
         self.apply(self.flow.on_lost(self._generation.clock.now_s(), loss))
 
-    # ---------------------------------------------------------------------------------------------------
-
     def apply(self, effects: Sequence[Effect]) -> None:
         """Run effects in order."""
         if not effects:
@@ -263,20 +266,27 @@ class Choice:
         self._generation.finished(self)
 
     def _note_logprobs(self, ids: tuple[int, ...], logprobs: Sequence[TokenLogprob]) -> None:
+        generation = self._generation
         for token_id, logprob in zip(ids, logprobs, strict=False):
             self._text.note_logprob(logprob.logprob)
-            if self._generation.want_logprobs:
-                self._pending_logprobs.append(self._generation.token_text(token_id, logprob))
+            if generation.want_logprobs:
+                self._pending_logprobs.append(generation.token_text(token_id, logprob))
 
     def _say(self, text: str, finish: FinishReason | None) -> None:
         generation = self._generation
         logprobs = self._shown_logprobs(last=finish is not None) if generation.want_logprobs else None
+        reasoning = ""
+        if self._text.may_reason:
+            reasoning, text = self._text.split_reasoning(text, last=finish is not None)
+            self.thought = self.thought or bool(reasoning)
+            if not self._text.may_reason:
+                self._simplify()
         text, tool_calls = self._text.split_tools(text, last=finish is not None)
         if finish == "stop" and self._text.called_tools:
             finish = self.finish = "tool_calls"
-        if text or tool_calls or finish or logprobs:
-            generation.deltas(Delta(self.index, text, finish, logprobs, tool_calls, self._pending_tokens))
-            self._pending_tokens = 0
+        if text or reasoning or tool_calls or finish or logprobs:
+            pending, self._pending_tokens = self._pending_tokens, 0
+            generation.deltas(Delta(self.index, text, finish, logprobs, tool_calls, pending, reasoning))
 
     def _shown_logprobs(self, *, last: bool) -> tuple[TokenText, ...]:
         """Tokens wait here while their text is held back, or what the policy hides in it would show beside

@@ -94,6 +94,7 @@ def merge(deltas: list[Delta]) -> list[Delta]:
             logprobs=logprobs,
             tool_calls=known.tool_calls + delta.tool_calls,
             num_tokens=known.num_tokens + delta.num_tokens,
+            reasoning=known.reasoning + delta.reasoning,
         )
     return list(merged.values())
 
@@ -122,7 +123,7 @@ class StreamResponder:
     def delta(self, delta: Delta) -> None:
         if self._wire.write_paused:
             self._waiting.append(delta)
-            self._waiting_bytes += len(delta.text) + DELTA_BYTES
+            self._waiting_bytes += len(delta.text) + len(delta.reasoning) + DELTA_BYTES
             self.buffered_bytes = self._wire.buffered_bytes + self._waiting_bytes
             return
         if self._waiting:

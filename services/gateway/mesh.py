@@ -28,8 +28,9 @@ from ..queue.client import QueueClient
 from ..request import InferenceRequest, TokenLogprob, unpack_ids
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.trace import RequestTrace
+from ..text.reasoning import ReasoningStream
 from ..text.tokenizer import Tokenizer, decode_all
-from ..text.tool_choice import tool_transform
+from ..text.tool_choice import is_forced, tool_transform
 from ..text.tools import ToolTransform
 from .adapter_shelf import AdapterShelf
 from .admission import Work, may_use
@@ -194,11 +195,20 @@ class Mesh:
             return None
         return tool_transform(request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}")
 
+    def reasoning_splitter(self, request: InferenceRequest, prompt: bytes) -> ReasoningStream | None:
+        """What takes reasoning out of the text of an answer to that prompt; None where there can be none."""
+        if request.kind != "chat" or self.config.reasoning == "off":
+            return None
+        begins = self.model.tokenizer.reasoning(prompt)
+        return None if begins is None else ReasoningStream(inside=begins)
+
 
 def ids_of(tokenizer: Tokenizer, request: InferenceRequest) -> tuple[bytes, ...]:
     """As `Mesh.tokenize`, in the calling thread."""
     if request.kind == "chat":
-        return (tokenizer.render_chat(request.messages, request.tools),)
+        bound = request.sampling.guided is not None or is_forced(request.tool_choice)
+        kwargs = request.template_kwargs
+        return (tokenizer.render_chat(request.messages, request.tools, kwargs=kwargs, bound=bound),)
     return tuple([p if isinstance(p, bytes) else tokenizer.encode(p) for p in request.prompts])
 
 

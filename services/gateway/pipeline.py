@@ -27,6 +27,7 @@ from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
 from ..telemetry.trace import RequestTrace
+from ..text.reasoning import count_reasoning
 from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, check_model, lease_template, no_model
@@ -247,7 +248,7 @@ def prepare(
                 next_id=mesh.next_id,
                 budget=mesh.retry_budget,
             )
-            generation.add(flow, text_stage(mesh, work, policy, len(generation.choices), request_id))
+            generation.add(flow, text_stage(mesh, work, policy, len(generation.choices), request_id, prompt))
     return generation
 
 
@@ -260,7 +261,9 @@ def engine_sampling(sampling: SamplingParams, request: InferenceRequest) -> Samp
     return msgspec.structs.replace(sampling, guided=guided) if guided is not None else sampling
 
 
-def text_stage(mesh: Mesh, work: Work, policy: CompiledPolicy, choice: int, request_id: str) -> TextStage:
+def text_stage(
+    mesh: Mesh, work: Work, policy: CompiledPolicy, choice: int, request_id: str, prompt: bytes
+) -> TextStage:
     """Step 6 of one choice: only the stages that this request needs."""
     request = work.request
     return TextStage(
@@ -269,6 +272,7 @@ def text_stage(mesh: Mesh, work: Work, policy: CompiledPolicy, choice: int, requ
         chain=policy.chain(),
         tools=mesh.tool_splitter(request, choice, request_id),
         score=policy.score() if request.confidence else None,
+        reasoning=mesh.reasoning_splitter(request, prompt),
     )
 
 
@@ -281,4 +285,9 @@ def settle(mesh: Mesh, work: Work, generation: Generation) -> AnswerTail:
     confidence = None
     if work.request.confidence:
         confidence = tuple(round(choice.confidence(), 4) for choice in generation.choices)
-    return AnswerTail(Usage(work.prompt_tokens, completion, min(cached, work.prompt_tokens)), confidence)
+    reasoning = 0
+    for choice in generation.choices:
+        if choice.thought:
+            reasoning += count_reasoning(mesh.model.tokenizer.decoder().push, choice.flow.emitted)
+    usage = Usage(work.prompt_tokens, completion, min(cached, work.prompt_tokens), reasoning)
+    return AnswerTail(usage, confidence)

@@ -1,7 +1,7 @@
-"""One choice's text: token ids → characters → stop strings → policy chain → tool calls. Pure, one per choice.
+"""One choice's text: token ids → characters → stop strings → policy chain → reasoning → tool calls. Pure.
 
-Rules: plain synchronous calls, in this order and nowhere else; a stage that is not needed is None and costs
-one test. Stop strings are matched here and not in the engine, and nothing here is lost with an engine, so a
+Rules: one per choice; plain synchronous calls, in this order and nowhere else; a stage that is not needed is None and
+costs one test. Stop strings are matched here and not in the engine, and nothing here is lost with an engine, so a
 match may span a migration.
 """
 
@@ -38,6 +38,15 @@ class ToolSplitter(Protocol):
     def flush(self) -> tuple[str, tuple[ToolCallDelta, ...]]: ...
 
 
+class ReasoningSplitter(Protocol):
+    """Takes reasoning out of text (services/text/reasoning.py)."""
+
+    done: bool
+
+    def push(self, text: str) -> tuple[str, str]: ...
+    def flush(self) -> tuple[str, str]: ...
+
+
 class Score(Protocol):
     """Confidence of one answer (services/postprocess/confidence.py)."""
 
@@ -48,7 +57,9 @@ class Score(Protocol):
 class TextStage:
     """What becomes visible of one choice. `stopped`: the gateway found the end before the engine did."""
 
-    __slots__ = ("_called", "_chain", "_decoder", "_num_hidden", "_score", "_stops", "_tools", "stopped")
+    __slots__ = (
+        "_called", "_chain", "_decoder", "_num_hidden", "_reasoning", "_score", "_stops", "_tools", "stopped",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +68,7 @@ class TextStage:
         chain: Chain | None = None,
         tools: ToolSplitter | None = None,
         score: Score | None = None,
+        reasoning: ReasoningSplitter | None = None,
     ) -> None:
         self._decoder, self._stops, self._chain, self._tools, self._score = (
             decoder,
@@ -65,6 +77,7 @@ class TextStage:
             tools,
             score,
         )
+        self._reasoning = reasoning
         self._called = False
         self._num_hidden = 0
         self.stopped = False
@@ -85,7 +98,13 @@ class TextStage:
     @property
     def plain(self) -> bool:
         """Nothing but the decoder has a word in it."""
-        return self._stops is None and self._chain is None and self._tools is None and self._score is None
+        return (
+            self._stops is None
+            and self._chain is None
+            and self._tools is None
+            and self._score is None
+            and self._reasoning is None
+        )
 
     def json_pieces(self) -> JsonPieces | None:
         """What the next tokens say, if they are `plain`; None while a character is incomplete."""
@@ -110,6 +129,19 @@ class TextStage:
             text = (self._chain.push(text) if text else "") + self._chain.flush()
         return text
 
+    def split_reasoning(self, text: str, *, last: bool) -> tuple[str, str]:
+        """(reasoning, the rest). Once the answer has begun everything is the rest."""
+        splitter = self._reasoning
+        if splitter is None:
+            return "", text
+        reasoning, text = splitter.push(text)
+        if last:
+            more, more_text = splitter.flush()
+            reasoning, text = reasoning + more, text + more_text
+        if splitter.done:
+            self._reasoning = None
+        return reasoning, text
+
     def split_tools(self, text: str, *, last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
         """Separate tool calls from text; everything passes through when the request had no tools."""
         if self._tools is None:
@@ -128,6 +160,11 @@ class TextStage:
         if self._stops is not None and self._stops.matched is not None:
             return "stop"
         return engine
+
+    @property
+    def may_reason(self) -> bool:
+        """Text may turn out to be reasoning."""
+        return self._reasoning is not None
 
     @property
     def has_tools(self) -> bool:

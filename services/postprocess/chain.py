@@ -75,6 +75,8 @@ def request_texts(request: InferenceRequest, decode: DecodeIds | None = None) ->
     """Everything in a request that the model will read, with the field that it came in."""
     for message in request.messages:
         yield "messages", message_text(message)
+        if thought := message.get("reasoning_content"):
+            yield "messages", str(thought)
         for text in _call_texts(message):
             yield "messages", text
     for prompt in request.prompts:

@@ -17,14 +17,18 @@ from tokenizers import Tokenizer as Library
 
 from ..errors import ConfigError, RequestError
 from ..outcome import Reason
-from ..request import pack_ids
+from ..request import pack_ids, unpack_ids
 from .jinja_template import ChatTemplate
-from .tokenizer import Message, Tool
+from .reasoning import CLOSE, CLOSED, OPEN, begins
+from .tokenizer import Message, TemplateKwargs, Tool
 from .tool_choice import explain_tools, parsed_arguments
 from .utf8 import PieceDecoder, PieceTable
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
+
+_END_IDS = 16
+"""Of a prompt, in which the opening or closing tag would stand, whole or in pieces."""
 
 Json = dict[str, object]
 
@@ -40,6 +44,7 @@ class HfTokenizer:
         self.eos_ids = frozenset(eos_ids)
         layout = cast("Json", msgspec.json.decode(library.to_str()))
         self._table, self._names = _piece_table(library, layout)
+        self._thinks = template.thinks or library.token_to_id(CLOSE) is not None
 
     @classmethod
     def load(cls, directory: str | Path) -> HfTokenizer:
@@ -62,14 +67,32 @@ class HfTokenizer:
     def encode(self, text: str) -> bytes:
         return self._encode(text, add_special_tokens=True)
 
-    def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> bytes:
-        return self._encode(self.chat_text(messages, tools), add_special_tokens=False)
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        kwargs: TemplateKwargs | None = None,
+        bound: bool = False,
+    ) -> bytes:
+        text = self.chat_text(messages, tools, kwargs)
+        if bound and begins(text, opens_itself=False):
+            text = text.rstrip() + CLOSED
+        return self._encode(text, add_special_tokens=False)
 
-    def chat_text(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+    def chat_text(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), kwargs: TemplateKwargs | None = None
+    ) -> str:
         """The conversation as the template prints it. Tools go to the template where it knows them."""
         if self._template.knows_tools:
-            return self._template.render([parsed_arguments(message) for message in messages], tools)
-        return self._template.render(explain_tools(messages, tools), ())
+            return self._template.render([parsed_arguments(message) for message in messages], tools, kwargs)
+        return self._template.render(explain_tools(messages, tools), (), kwargs)
+
+    def reasoning(self, prompt_ids: bytes) -> bool | None:
+        if not self._thinks:
+            return None
+        end = unpack_ids(prompt_ids[-4 * _END_IDS :])
+        return begins("".join(self.token_text(one)[0] for one in end), opens_itself=True)
 
     def decoder(self) -> PieceDecoder:
         return PieceDecoder(self._table)
@@ -109,7 +132,7 @@ def _piece_table(library: Library, layout: Json) -> tuple[PieceTable, dict[int, 
         raise ConfigError(f"the tokenizer's decoder is not supported: {sorted(kinds)}")
     pieces = [b""] * (max(vocabulary.values()) + 1)
     for name, token_id in vocabulary.items():
-        if token_id not in special:
+        if token_id not in special or name in (OPEN, CLOSE):  # some models call these special
             pieces[token_id] = _byte_level(name, alphabet) if alphabet else _sentence_piece(name)
     return PieceTable(pieces, strip_first_space=strip), special
 

@@ -22,6 +22,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ConfigError, RequestError
 from ..outcome import Reason
+from .reasoning import CLOSE, OPEN
+
+_OURS = frozenset(
+    ("messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now")
+)
+"""What a template is given by us, beside the special tokens: not for clients to say."""
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -36,7 +42,8 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 class ChatTemplate:
-    """One compiled template. Thread-safe. `knows_tools`: it prints the tools it is given."""
+    """One compiled template. Thread-safe. `knows_tools`: it prints the tools it is given; `thinks`: it knows blocks of
+    reasoning."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         environment = _environment()
@@ -47,9 +54,23 @@ class ChatTemplate:
             raise ConfigError(f"the model's chat template does not compile: {error}") from error
         self._special_tokens = dict(special_tokens)
         self.knows_tools = "tools" in names
+        self.thinks = OPEN in source or CLOSE in source
+        self._options = names - _OURS - self._special_tokens.keys()
 
-    def render(self, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]]) -> str:
-        """The prompt's text up to the assistant's turn. Raises RequestError when the template refuses."""
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]],
+        kwargs: Mapping[str, object] | None = None,
+    ) -> str:
+        """The prompt's text up to the assistant's turn. Raises RequestError when the template refuses, or knows
+        nothing of one of `kwargs`."""
+        for name in kwargs or ():
+            if name not in self._options:
+                param = f"chat_template_kwargs.{name}"
+                known = ", ".join(sorted(self._options)) or "none"
+                message = f"{param} is no option of this model's chat template (it has: {known})"
+                raise RequestError(Reason.UNSUPPORTED_FIELD, message, param=param)
         try:
             return self._template.render(
                 messages=messages,
@@ -57,6 +78,7 @@ class ChatTemplate:
                 documents=None,
                 add_generation_prompt=True,
                 **self._special_tokens,
+                **(kwargs or {}),
             )
         except jinja2.TemplateError as error:
             message = f"the model's chat template refused the messages: {error}"

@@ -1,7 +1,8 @@
 """The simulated model's Tokenizer: text bytes *are* packed ids (services/sim_tokenizer.py).
 
 Rules: pure. The chat layout is one line per message and serves people who read traces; the simulated answer
-is a function of the prompt's bytes whatever they are.
+is a function of the prompt's bytes whatever they are. It thinks before it answers where it is told to
+(`{"thinking": true}`), as DeepSeek-V3.1 does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ..outcome import Reason
 from ..sim_tokenizer import END_ID, encode, piece
 from .content import message_text
 from .json_pieces import JsonPieces
-from .tokenizer import Message, Tool
+from .reasoning import CLOSED, OPEN, begins
+from .tokenizer import Message, TemplateKwargs, Tool
 
 _NOT_ASCII = 0x80808080
 _MAX_KNOWN = 2_048
@@ -85,11 +87,27 @@ class SimTokenizer:
                 Reason.INVALID_FIELD, "the text has lone surrogates", param="prompt"
             ) from error
 
-    def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> bytes:
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        kwargs: TemplateKwargs | None = None,
+        bound: bool = False,
+    ) -> bytes:
+        for name in kwargs or ():
+            if name != "thinking":
+                param = f"chat_template_kwargs.{name}"
+                message = f"{param} is no option of this model's chat template (it has: thinking)"
+                raise RequestError(Reason.UNSUPPORTED_FIELD, message, param=param)
+        thinks = OPEN + (CLOSED if bound else "") if kwargs and kwargs.get("thinking") else ""
         lines = [f"{message.get('role')}: {message_text(message)}\n" for message in messages]
         if tools:
             lines.insert(0, f"tools: {msgspec.json.encode(tools).decode()}\n")
-        return self.encode("".join(lines) + "assistant:")
+        return self.encode("".join(lines) + "assistant:" + thinks)
+
+    def reasoning(self, prompt_ids: bytes) -> bool | None:
+        return begins(prompt_ids[-16:].decode("utf-8", "replace"), opens_itself=False)
 
     def decoder(self) -> SimTextDecoder:
         return SimTextDecoder()

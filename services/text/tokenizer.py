@@ -15,6 +15,9 @@ from .json_pieces import JsonPieces
 Message = Mapping[str, object]
 """One chat message as OpenAI's wire has it: `role`, `content`, `tool_calls`, `tool_call_id`, `name`."""
 
+TemplateKwargs = Mapping[str, bool | int | float | str]
+"""What a client tells the chat template, as `{"thinking": True}`."""
+
 Tool = Mapping[str, object]
 """One tool as OpenAI's wire has it: `{"type": "function", "function": {"name", "description",
 "parameters"}}`."""
@@ -64,10 +67,23 @@ class Tokenizer(Protocol):
         Raises RequestError (INVALID_FIELD) for text that is not valid Unicode."""
         ...
 
-    def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> bytes:
-        """Packed ids of a conversation in the model's template, ready for the assistant's turn.
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        kwargs: TemplateKwargs | None = None,
+        bound: bool = False,
+    ) -> bytes:
+        """Packed ids of a conversation in the model's template, ready for the assistant's turn. `bound`: the answer
+        follows a grammar from its first token on, so that a block of reasoning which the template opened is closed.
 
-        Raises RequestError (INVALID_FIELD, param `messages`) when the template refuses the conversation."""
+        Raises RequestError (INVALID_FIELD, param `messages`) when the template refuses the conversation,
+        (UNSUPPORTED_FIELD, param `chat_template_kwargs.NAME`) when it has no such variable."""
+        ...
+
+    def reasoning(self, prompt_ids: bytes) -> bool | None:
+        """How the answer to a rendered conversation begins (services/text/reasoning.py `begins`)."""
         ...
 
     def decoder(self) -> IncrementalDecoder:

@@ -40,6 +40,11 @@ def forced_function(tool_choice: ToolChoice) -> str:
     return str(function.get("name", ""))
 
 
+def is_forced(tool_choice: ToolChoice) -> bool:
+    """The answer is nothing but a call."""
+    return tool_choice == "required" or forced_function(tool_choice) != ""
+
+
 def forced_grammar(tools: Sequence[Tool], tool_choice: ToolChoice) -> GuidedDecoding | None:
     """What the answer must look like for "required" or a named function; None when the choice is free.
 

@@ -25,7 +25,7 @@ OTHER_PARAMS: dict[str, object] = {
 }  # fmt: skip
 OTHER_FIELDS: dict[str, object] = {
     "kind": "completion", "n": 2, "echo": True, "tools": ({"type": "function"},), "tool_choice": "none",
-    "confidence": True, "max_tokens_given": False,
+    "confidence": True, "max_tokens_given": False, "template_kwargs": {"thinking": True},
 }  # fmt: skip
 
 
