@@ -22,11 +22,14 @@ from .jinja_template import ChatTemplate
 from .reasoning import CLOSE, CLOSED, OPEN, begins
 from .tokenizer import Message, TemplateKwargs, Tool
 from .tool_choice import explain_tools, parsed_arguments
+from .tool_formats import MARKS
 from .utf8 import PieceDecoder, PieceTable
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
 
+TOLD = MARKS | {OPEN, CLOSE}
+"""Tokens that clients are told of in another form, and that must therefore be seen."""
 _END_IDS = 16
 """Of a prompt, in which the opening or closing tag would stand, whole or in pieces."""
 
@@ -132,7 +135,7 @@ def _piece_table(library: Library, layout: Json) -> tuple[PieceTable, dict[int, 
         raise ConfigError(f"the tokenizer's decoder is not supported: {sorted(kinds)}")
     pieces = [b""] * (max(vocabulary.values()) + 1)
     for name, token_id in vocabulary.items():
-        if token_id not in special or name in (OPEN, CLOSE):  # some models call these special
+        if token_id not in special or name in TOLD:  # some models call these special
             pieces[token_id] = _byte_level(name, alphabet) if alphabet else _sentence_piece(name)
     return PieceTable(pieces, strip_first_space=strip), special
 

@@ -17,7 +17,8 @@ import msgspec
 from ..request import GuidedDecoding
 from .content import message_text
 from .tokenizer import Message, Tool
-from .tools import CLOSE, OPEN, NamedCallStream, NewId, RequiredCallStream, ToolCallStream, ToolTransform
+from .tool_formats import HERMES
+from .tools import NamedCallStream, NewId, RequiredCallStream, ToolCallStream, ToolTransform
 
 Schema = dict[str, object]
 ToolChoice = str | Mapping[str, object]
@@ -87,9 +88,26 @@ def explain_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Sc
     return told
 
 
+class Arguments(dict[str, object]):
+    """A call's arguments for a chat template. Most print them with `tojson`, as an object; DeepSeek's add them to a
+    string, as the wire has them. Both get what they expect."""
+
+    def __init__(self, told: Mapping[str, object], text: str) -> None:
+        super().__init__(told)
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __add__(self, right: object) -> str:
+        return self._text + str(right)
+
+    def __radd__(self, left: object) -> str:
+        return str(left) + self._text
+
+
 def parsed_arguments(message: Message) -> Schema:
-    """The message with each tool call's arguments as an object: templates print them with `tojson`, while the
-    wire has them as a string of JSON. Arguments that are no JSON stay as they are."""
+    """The message with each tool call's arguments as `Arguments`. Those that are no JSON stay as they are."""
     calls = message.get("tool_calls")
     if not calls:
         return dict(message)
@@ -101,7 +119,10 @@ def _parsed_call(call: Schema) -> Schema:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         with suppress(msgspec.DecodeError):
-            function["arguments"] = msgspec.json.decode(arguments or "{}")
+            told: object = msgspec.json.decode(arguments or "{}")
+            if isinstance(told, dict):
+                told = Arguments(cast("Schema", told), arguments or "{}")
+            function["arguments"] = told
     return {**call, "function": function}
 
 
@@ -117,7 +138,7 @@ def _plain(message: Message) -> Schema:
 def _block(call: Schema) -> str:
     function = cast("Schema", _parsed_call(call)["function"])
     body = {"name": function.get("name"), "arguments": function.get("arguments")}
-    return f"{OPEN}\n{msgspec.json.encode(body).decode()}\n{CLOSE}"
+    return f"{HERMES.open}\n{msgspec.json.encode(body).decode()}\n{HERMES.close}"
 
 
 def _signature(tool: Tool) -> tuple[str, Schema]:

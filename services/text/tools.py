@@ -1,10 +1,8 @@
-"""Tool calls in a stream of text: `<tool_call>{"name": …, "arguments": …}</tool_call>` becomes
-ToolCallDeltas.
+"""Tool calls in a stream of text: a block of any known format (tool_formats.py) becomes ToolCallDeltas.
 
-Rules: pure; one transform per choice; knows no tokens and no wire. The format is the Hermes one, which
-SmolLM2, Qwen and many others were trained on; a block may hold one call or a list of them. A block is emitted
-when it is complete: half a call is of no use to a client, and text that turns out to be no call must come out
-as text. Blocks are bounded by `max_tokens`. The result does not depend on how the text is cut.
+Rules: pure; one transform per choice; knows no tokens and no wire. A block is emitted when it is complete: half a call
+is of no use to a client, and text that turns out to be no call must come out as text. Blocks are bounded by
+`max_tokens`. The result does not depend on how the text is cut.
 """
 
 from __future__ import annotations
@@ -12,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from ..answer import ToolCallDelta
+from .tool_formats import FORMATS, HERMES, Format, parse_calls
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_STARTS = tuple({each.open[0] for each in FORMATS})
 NewId = Callable[[int], str]
 """Makes the id of the call with this index; unique over the mesh, e.g. from the request id and the choice."""
 
@@ -38,33 +35,6 @@ class ToolTransform(Protocol):
         ...
 
 
-class _Call(msgspec.Struct, frozen=True):
-    name: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
-    parameters: msgspec.Raw = msgspec.Raw()
-
-
-_CALLS = msgspec.json.Decoder(list[_Call])
-_STRING = msgspec.json.Decoder(str)
-
-
-def parse_calls(block: str) -> list[tuple[str, str]]:
-    """(name, arguments as JSON text) of the calls in `block`, one object or a list; empty when it is neither.
-
-    Arguments keep the model's own text, byte by byte; a string of JSON is unwrapped."""
-    text = block.strip()
-    try:
-        calls = _CALLS.decode(text if text.startswith("[") else f"[{text}]")
-        return [(call.name, _arguments(call)) for call in calls]
-    except msgspec.MsgspecError:
-        return []
-
-
-def _arguments(call: _Call) -> str:
-    raw = bytes(call.parameters) or bytes(call.arguments)
-    return _STRING.decode(raw) if raw[:1] == b'"' else raw.decode()
-
-
 class ToolCallStream:
     """ToolTransform for `tool_choice: auto`: text outside of blocks is shown, blocks become calls.
 
@@ -72,19 +42,24 @@ class ToolCallStream:
     is taken for complete if it parses (models do end without the closing tag). White space behind a call is
     dropped."""
 
-    __slots__ = ("_buffer", "_inside", "_new_id", "_scanned", "_trim", "num_calls")
+    __slots__ = ("_buffer", "_format", "_inside", "_new_id", "_scanned", "_trim", "num_calls")
 
     def __init__(self, new_id: NewId) -> None:
         self.num_calls = 0
         self._new_id = new_id
         self._buffer = ""
         self._inside = False
+        self._format = HERMES  # of the block that we are in
         self._scanned = 0  # no closing tag begins before this
         self._trim = False
 
     def push(self, text: str) -> Visible:
-        if not self._buffer and not self._inside and not self._trim and "<" not in text:
-            return text, ()
+        if not self._buffer and not self._inside and not self._trim:
+            for start in _STARTS:
+                if start in text:
+                    break
+            else:
+                return text, ()
         self._buffer += text
         shown: list[str] = []
         calls: list[ToolCallDelta] = []
@@ -102,30 +77,32 @@ class ToolCallStream:
         return "".join(shown), tuple(calls)
 
     def _enter(self, shown: list[str]) -> bool:
-        at = self._buffer.find(OPEN)
-        if at < 0:
-            keep = _partial(self._buffer, OPEN)
+        found = [(at, each) for each in FORMATS if (at := self._buffer.find(each.open)) >= 0]
+        if not found:
+            keep = max(_partial(self._buffer, each.open) for each in FORMATS)
             shown.append(self._trimmed(self._buffer[: len(self._buffer) - keep]))
             self._buffer = self._buffer[len(self._buffer) - keep :]
             return False
+        at, self._format = min(found, key=_first)
         shown.append(self._trimmed(self._buffer[:at]))
-        self._buffer, self._inside, self._scanned = self._buffer[at + len(OPEN) :], True, 0
+        self._buffer, self._inside, self._scanned = self._buffer[at + len(self._format.open) :], True, 0
         return True
 
     def _leave(self, shown: list[str], calls: list[ToolCallDelta]) -> bool:
-        at = self._buffer.find(CLOSE, self._scanned)
+        close = self._format.close
+        at = self._buffer.find(close, self._scanned) if close else -1
         if at < 0:
-            self._scanned = max(0, len(self._buffer) - len(CLOSE) + 1)
+            self._scanned = max(0, len(self._buffer) - len(close) + 1)
             return False
-        block, self._buffer = self._buffer[:at], self._buffer[at + len(CLOSE) :]
-        self._end_block(block, CLOSE, shown, calls)
+        block, self._buffer = self._buffer[:at], self._buffer[at + len(close) :]
+        self._end_block(block, close, shown, calls)
         return True
 
     def _end_block(self, block: str, close: str, shown: list[str], calls: list[ToolCallDelta]) -> None:
         self._inside = False
-        parsed = parse_calls(block)
+        parsed = self._format.parse(block)
         if not parsed:
-            shown.append(self._trimmed(OPEN + block + close))
+            shown.append(self._trimmed(self._format.open + block + close))
             return
         self._trim = True
         for name, arguments in parsed:
@@ -184,6 +161,10 @@ class RequiredCallStream:
         return "", tuple(
             ToolCallDelta(i, args, name, self._new_id(i)) for i, (name, args) in enumerate(parsed)
         )
+
+
+def _first(found: tuple[int, Format]) -> int:
+    return found[0]
 
 
 def _partial(text: str, tag: str) -> int:

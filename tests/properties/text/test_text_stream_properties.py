@@ -20,7 +20,8 @@ from services.sim_tokenizer import END_ID, encode, piece
 from services.text.sim_text import SimTokenizer
 from services.text.stops import StopMatcher
 from services.text.tokenizer import decode_all
-from services.text.tools import CLOSE, OPEN, ToolCallStream
+from services.text.tool_formats import DEEPSEEK, HERMES, MARKS, MISTRAL
+from services.text.tools import ToolCallStream
 from services.text.utf8 import PieceDecoder, PieceTable
 
 ABC = st.text(alphabet="abc\n", max_size=40)
@@ -63,8 +64,9 @@ def test_2_hold_back_is_bounded(text: str, stops: tuple[str, ...], cuts: list[in
 
 BLOCKS = st.lists(
     st.sampled_from([
-        OPEN, CLOSE, "<tool_", "</", "hello ", "<b>", "\n", " ", '{"name":"f","arguments":{"x":"</"}}',
-        '{"name":"g"}', "[", "]", ",", "x",
+        HERMES.open, HERMES.close, "<tool_", "</", "hello ", "<b>", "\n", " ", '{"name":"f","arguments":{"x":"</"}}',
+        '{"name":"g"}', "[", "]", ",", "x", *sorted(MARKS), DEEPSEEK.open, DEEPSEEK.close, MISTRAL.open, "<｜tool",
+        f'{DEEPSEEK.open}<｜tool▁call▁begin｜>g<｜tool▁sep｜>{{"y": 1}}<｜tool▁call▁end｜>', "[TOOL",
     ]),
     max_size=14,
 ).map("".join)  # fmt: skip
@@ -87,7 +89,7 @@ def test_3_calls_do_not_depend_on_the_cut(text: str, cuts: list[int]) -> None:
 @settings(max_examples=60)
 @given(st.text(alphabet="<tol_ca>/x\n ", max_size=40), CUTS)
 def test_4_plain_text_is_untouched(text: str, cuts: list[int]) -> None:
-    text = text.replace(OPEN, "")
+    text = text.replace(HERMES.open, "")
     assert run_tools(cut(text, cuts)) == (text, [])
 
 
