@@ -96,6 +96,8 @@ SMUGGLED = (
     b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
     b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
     b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
     b"transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
     b"transfer-encoding: chunked\r\n\r\n-1\r\n\r\n",

@@ -82,8 +82,8 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
     choice = plain_tool_choice(body.tool_choice, tools)
     if guided is not None and tools and choice != "none":
         raise unsupported("tools", "together with a bound answer form are not supported by this server")
-    if body.parallel_tool_calls is False and tools:
-        raise unsupported("parallel_tool_calls", "false is not supported by this server")
+    if body.parallel_tool_calls is False and tools and choice == "auto":  # a forced choice is one call
+        raise unsupported("parallel_tool_calls", "false is not supported where tool_choice is auto")
     return InferenceRequest(
         kind="chat",
         model=check_model(body.model),

@@ -119,7 +119,6 @@ def part_bounds(limits: LimitsConfig) -> dict[str, Bounds]:
         "FunctionDef": {
             "name": NAME,
             "description": {"maxLength": tools.MAX_DESCRIPTION_CHARS},
-            "strict": {"enum": [False, None]},
         },
         "NamedFunction": {"name": NAME},
         "NamedSchema": {"name": NAME},

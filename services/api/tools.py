@@ -1,7 +1,8 @@
 """`tools` and `tool_choice`: typed → the plain values that chat templates and the pipeline read.
 
 Rules: pure. A function's `parameters` is a schema and is checked as one (guided.py), because it may become a
-grammar.
+grammar: of a call that `tool_choice` forces it always does, so that `strict` changes nothing there, and of a free
+choice it never does. OpenAI's SDK sends `strict` with every function that it makes of a pydantic model.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Literal
 
 from ..config import LimitsConfig
 from .bodies import Tool, ToolChoice
-from .fields import check_text, invalid, unsupported
+from .fields import check_text, invalid
 from .guided import check_name, check_schema
 
 MAX_DESCRIPTION_CHARS = 16_384
@@ -30,8 +31,6 @@ def plain_tools(tools: list[Tool] | None, limits: LimitsConfig) -> tuple[dict[st
         if name in seen:
             raise invalid(f"{param}.name", f"'{name}' is given twice")
         seen.add(name)
-        if function.strict:
-            raise unsupported(f"{param}.strict")
         described: dict[str, object] = {"name": name}
         if function.description is not None:
             described["description"] = check_text(

@@ -75,6 +75,12 @@ class HttpCall:
     async def read(self) -> InferenceRequest:
         """The body, bounded, parsed and checked."""
         limits = self._mesh.config.limits
+        if self._text(b"content-encoding").lower() not in ("", "identity"):
+            raise RequestError(
+                Reason.UNSUPPORTED_FIELD,
+                "content-encoding is not supported: send the body as it is",
+                param="content-encoding",
+            )
         declared = self._headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limits.max_body_bytes:
             raise too_large(limits.max_body_bytes)

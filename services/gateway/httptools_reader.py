@@ -149,7 +149,11 @@ class Reader(asyncio.Protocol):
         self._num_headers += 1
         if self._num_headers > MAX_HEADERS:
             self._refuse(431, "too many headers")
-        self._headers[name.lower()] = value
+        name = name.lower()
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            # RFC 9112 §6.1: the parser takes "gzip, chunked" and unpacks the second alone
+            self._refuse(400, "of transfer codings only chunked is supported")
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         parser, url = self._parser, self._url

@@ -254,6 +254,8 @@ def test_bad_input_is_refused_by_name_and_never_reaches_an_engine(tmp_path: Path
                 assert answer["error"]["message"], name
                 if param is not None:
                     assert (answer["error"]["param"] or "").startswith(param), (name, answer)
+            packed = await mesh.post("/v1/completions", b"{}", headers={"content-encoding": "gzip"})
+            assert json.loads(await packed.read())["error"]["param"] == "content-encoding"
             too_large = await mesh.post("/v1/chat/completions", b" " * 5_000_000)
             assert too_large.status == 413
             assert mesh.gateways[0].mesh.queue.num_held == 0

@@ -15,7 +15,7 @@ from services.request import InferenceRequest, unpack_ids
 
 LIMITS = LimitsConfig(max_body_bytes=100_000)
 HELLO = [{"role": "user", "content": "hello"}]
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
 def chat(headers: dict[str, str] | None = None, **fields: Any) -> InferenceRequest:
@@ -160,7 +160,6 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "", "x": 1}]}, "messages.0.x"),
     ({"messages": [{"role": "assistant", "content": "", "audio": {"id": "a"}}]}, "messages.0.audio"),
     ({"tools": [{"type": "custom", "function": {"name": "a"}}]}, "tools.0.type"),
-    ({"tools": [{"type": "function", "function": {"name": "a", "strict": True}}]}, "tools.0.function.strict"),
     ({"tools": [TOOL], "parallel_tool_calls": False}, "parallel_tool_calls"),
     ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "tools"),
     ({"response_format": {"type": "grammar"}}, "response_format.type"),
@@ -174,6 +173,18 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
 )
 def test_unsupported_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     refused(Reason.UNSUPPORTED_FIELD, param, chat, **fields)
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_functions_as_openais_sdk_makes_them(strict: bool | None) -> None:
+    """`pydantic_function_tool`, LangChain and the agents' SDKs say `strict` with every function."""
+    tool = {"type": "function", "function": {**TOOL["function"], "strict": strict}}
+    assert chat(tools=[tool]).tools == (TOOL,), "templates do not see it"
+
+
+@pytest.mark.parametrize("choice", ["required", "none", {"type": "function", "function": {"name": "add"}}])
+def test_one_call_is_all_that_a_forced_choice_makes(choice: object) -> None:
+    assert chat(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False).tools == (TOOL,)
 
 
 def test_null_means_not_given() -> None:

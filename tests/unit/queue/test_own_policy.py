@@ -38,6 +38,9 @@ def test_the_pages_example_serves(folder: Path) -> None:
     lengths = [400, 30, 200, 10]
     for ticket, length in enumerate(lengths, 1):
         answer(scheduler, asking(ticket, max_tokens=length))
+    paused = len(lengths) + 1  # 5 tokens of 400 are left
+    answer(scheduler, asking(paused, max_tokens=400, emitted_tokens=395, registered=True))
+    lengths.append(5)
     served: list[int] = []
     while isinstance(held, Grant) and len(served) < len(lengths):
         effects = scheduler.decide(
