@@ -24,6 +24,11 @@ _EXPERT_COUNTS = ("num_local_experts", "n_routed_experts", "num_experts")
 CPU_IDLE_STEPS = 2
 """Steps between two questions of a data parallel group of CPU ranks whether anybody has work."""
 
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the prefix cache on CPU. What a paused or moved stream need not read again comes in whole
+blocks, and vLLM's own 128 are more than most prompts have; its kernels take multiples of 32 (MLA's 16, whatever is
+asked for)."""
+
 CPU_PREFILL_CHUNK = 512
 """Most prompt tokens of one step on CPU: bounds how long a step lasts, and so what "stuck" can mean."""
 

@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from ..config import ExpertsConfig
 from ..request import GenerateJob, GuidedDecoding, count_ids, unpack_ids
 from . import adapter_files
-from .groups import CPU_IDLE_STEPS, CPU_PREFILL_CHUNK, RankPlace
+from .groups import CPU_BLOCK_TOKENS, CPU_IDLE_STEPS, CPU_PREFILL_CHUNK, RankPlace
 from .vllm_cpu_executor import CpuExecutor
 from .vllm_gpu_args import use_gpus
 from .vllm_resume_plugin import EMITTED_KEY
@@ -113,6 +113,7 @@ def engine_args(config: ExpertsConfig, place: RankPlace) -> AsyncEngineArgs:
     if config.device == "cpu":
         args.kv_cache_memory_bytes = config.kv_cache_bytes
         args.max_num_batched_tokens = max(CPU_PREFILL_CHUNK, config.max_num_seqs)
+        args.block_size = CPU_BLOCK_TOKENS
     else:
         use_gpus(args, config)
     if config.adapters:

@@ -14,6 +14,7 @@ through plain function calls. What holds for every engine:
    an engine keeps are served all the same. One that is missing, or another version, is answered as 4 says.
 8. Load is counted: tokens only grow, an idle engine holds nothing.
 9. A stream that was interrupted elsewhere begins before those that never began.
+10. Blocks of the prefix cache are so small that a prompt of a few sentences is found again, by its own tenant only.
 """
 
 from __future__ import annotations
@@ -335,6 +336,14 @@ def test_who_was_interrupted_goes_before_who_never_began(host: Host) -> None:
     streams: list[Stream] = []
     begun = host.run(order())
     assert begun.index(2 * host.info.max_num_seqs) < host.info.max_num_seqs + 2, begun
+
+
+def test_a_beginning_of_a_few_sentences_is_found_again_by_its_tenant(host: Host) -> None:
+    text = "A few sentences that one tenant says twice, and nobody else at all. " * 4
+    first, other = job(text), msgspec.structs.replace(job(text + "And more."), cache_salt="other")
+    found = [host.ask(one)[0].frames[0].cached_tokens for one in (first, job(text + "And more."), other)]
+    assert found[1] >= len(text) - 2 * 32
+    assert (found[0], found[2]) == (0, 0)
 
 
 def test_an_aborted_stream_is_silent_and_frees_its_slot(host: Host) -> None:
