@@ -29,8 +29,9 @@ CPU_BLOCK_TOKENS = 32
 blocks, and vLLM's own 128 are more than most prompts have; its kernels take multiples of 32 (MLA's 16, whatever is
 asked for)."""
 
-CPU_PREFILL_CHUNK = 512
-"""Most prompt tokens of one step on CPU: bounds how long a step lasts, and so what "stuck" can mean."""
+CPU_PREFILL_CHUNK = 128
+"""Most prompt tokens of one step on CPU: bounds how long a step lasts, and so how long everybody else in it waits for
+their next token, and what "stuck" can mean. 64 make a prompt wait for others' (docs/benchmarks/2026-11-23-queue.md)."""
 
 
 @dataclass(frozen=True)
