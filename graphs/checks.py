@@ -4,6 +4,7 @@ a replica, half a minute later.
 Rules: each raises ConfigError naming the setting; nothing is changed, nothing is connected to.
 """
 
+import json
 from pathlib import Path
 
 from services.config import PostprocessConfig
@@ -36,3 +37,24 @@ def model_folder(model: str) -> str:
             f"no model: {model} is neither exact nor sparse, nor a folder of weights with a config.json"
         )
     return model
+
+
+def context_of(folder: str) -> int:
+    """Tokens of prompt and answer that the model was made for; a lot where its config.json does not say."""
+    try:
+        found = json.loads((Path(folder) / "config.json").read_text()).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"no model: {folder} holds no readable config.json ({error})") from error
+    return found if isinstance(found, int) and found > 0 else 2**31
+
+
+def adapters(folder: str) -> str:
+    """The folder of LoRA adapters, absolute, for replicas that start elsewhere; "" where none are served."""
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(f"no adapters: {folder} is no folder")
+    return resolved(folder)
+
+
+def resolved(path: str) -> str:
+    """An absolute path for processes that start elsewhere; "" and "-" stay."""
+    return path if path in ("", "-") else str(Path(path).resolve())

@@ -150,11 +150,15 @@ class ProdOptions(Options):
 
 class ShardsOptions(ProdOptions):
     """`serve run --non-blocking --name green --route-prefix /green graphs.shards model=/weights-2 name=… revision=v2`:
-    more ranks for the mesh that runs as application `mesh`; `simulated` ones for a graph of simulated engines. Without
+    more ranks for the mesh that runs as application `mesh`: of another revision where `name` is that of its model, of a
+    model beside it where it is another. `simulated` ones for a graph of simulated engines. Without
     `--non-blocking`, Ctrl-C there ends all of Serve, the mesh too; so does a deployment that fails at once."""
 
     mesh: str = "default"
     simulated: bool = False
+    on_cpu: bool = Field(
+        default=False, description="on the host's cores, as graphs.dev; model= is a folder of weights"
+    )
 
 
 class CapacityOptions(BaseModel):

@@ -5,7 +5,6 @@ docs/settings.md.
 """
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -28,14 +27,14 @@ from services.config import (
     QueueConfig,
     TlsConfig,
 )
-from services.config_capacity import DrainConfig, ScaleConfig
+from services.config_capacity import ScaleConfig
 from services.errors import ConfigError
-from services.experts import drain_rule, gpu_memory, groups, weight_files
 from services.gateway import json_key_store
 from services.gateway.cors import origins_of
 from services.gateway.tls import TlsFiles
 
-from . import checks, host_gpus
+from . import checks
+from .gpu_experts import drained, gpu_experts
 from .options import CapacityOptions as CapacityOptions
 from .options import DevOptions as DevOptions
 from .options import Options as Options
@@ -67,6 +66,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
     from services.experts.model_store import default_model_path, embedded_variant
 
     variant = embedded_variant(options.model)
+    folder = "" if variant else checks.model_folder(options.model)
     return GraphConfig(
         name="dev",
         gateway=_gateway(options),
@@ -75,21 +75,19 @@ def dev_config(options: DevOptions) -> GraphConfig:
         queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
-            model_path=str(default_model_path(variant=variant))
-            if variant
-            else checks.model_folder(options.model),
+            model_path=str(default_model_path(variant=variant)) if variant else folder,
             model_name="smollm2-moe",
             device="cpu",
             shards=options.shards,
             max_num_seqs=16,
-            max_model_len=2048,
+            max_model_len=min(2048, checks.context_of(folder)) if folder else 2048,
             dtype="float32",
             enforce_eager=True,
-            adapters=_adapters(options),
+            adapters=checks.adapters(options.adapters),
             stuck_after_s=5.0,  # two engines on two shared cores pause for seconds without being stuck
             fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),
-        postprocess=checks.words(_resolved(options.blocked_words_file)),
+        postprocess=checks.words(checks.resolved(options.blocked_words_file)),
         journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
     )
 
@@ -108,11 +106,11 @@ def sim_config(options: SimOptions) -> GraphConfig:
             groups=options.engines,
             max_num_seqs=options.max_num_seqs,
             max_model_len=131_072,
-            adapters=_adapters(options),
+            adapters=checks.adapters(options.adapters),
             sim_step_s=options.step_s,
             sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
         ),
-        postprocess=checks.words(_resolved(options.blocked_words_file)),
+        postprocess=checks.words(checks.resolved(options.blocked_words_file)),
         journal=JournalConfig(),
     )
 
@@ -121,7 +119,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
     """GPUs, weights and a Redis are required. Raises ConfigError naming the first that is missing."""
     if not options.model:
         raise ConfigError("no weights: say where they are, `serve run graphs.prod model=/path/to/weights`")
-    experts = _drained(_gpu_experts(options), options)
+    experts = drained(gpu_experts(options), options)
     if not options.redis_url:
         raise ConfigError("no Redis: set redis_url=redis://… or EXPERTMESH_REDIS_URL")
     if not Path(options.keys_file).is_file():
@@ -134,7 +132,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         cache=_cache(options, listen_host=_node_address()),
         queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
         experts=experts,
-        postprocess=checks.words(_resolved(options.blocked_words_file)),
+        postprocess=checks.words(checks.resolved(options.blocked_words_file)),
         journal=JournalConfig(),
         # The queue and the cache listen on this host's address: they stay on the head, where this runs.
         placement=PlacementConfig(
@@ -146,76 +144,25 @@ def prod_config(options: ProdOptions) -> GraphConfig:
 
 
 def shards_config(options: ShardsOptions) -> GraphConfig:
-    """As prod, or sim; only the experts of it are started."""
+    """As prod, dev or sim; only the experts of it are started."""
     if options.simulated:
         more = SimOptions(
             engines=options.groups, revision=options.revision, max_num_seqs=options.max_num_seqs
         )
-        return sim_config(more)
+        return _named(sim_config(more), options.name or "sim")
+    if options.on_cpu:
+        folder = checks.model_folder(options.model)
+        dev = dev_config(DevOptions(shards=options.shards, model=str(Path(folder).resolve())))
+        return _named(dev, options.name or Path(folder).name, options.revision)
     return prod_config(options)
 
 
-def _gpu_experts(options: ProdOptions) -> ExpertsConfig:
-    """Checked against the model's files and this host's GPUs, before any cluster is touched."""
-    folder = Path(options.model)
-    try:
-        model: dict[str, object] = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no weights: {folder} holds no readable config.json ({error})") from error
-    experts = ExpertsConfig(
-        engine="vllm",
-        model_path=options.model,
-        model_name=options.name or folder.name,
-        revision=options.revision,
-        device="cuda",
-        listen_host="",  # the node's own address: gateways may be on other nodes
-        shards=options.shards,
-        groups=options.groups,
-        tensor_parallel=options.tensor_parallel,
-        expert_parallel=options.expert_parallel,
-        redundant_experts=options.redundant_experts,
-        balance_every_steps=options.balance_every_steps,
-        all_to_all=options.all_to_all,
-        stuck_after_s=options.stuck_after_s,
-        max_num_seqs=options.max_num_seqs,
-        max_model_len=options.max_model_len,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        quantization=options.quantization,
-        load_format="dummy" if options.dummy_weights else "safetensors",
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        gpu_kv_cache_bytes=int(options.gpu_kv_cache_gb * 1e9),
-        adapters=_adapters(options),
-        max_adapters=options.max_adapters,
-        max_kept_adapters=options.max_kept_adapters,
-        max_adapter_rank=options.max_adapter_rank,
-        cuda_graph_sizes=tuple(int(size) for size in options.cuda_graph_sizes.split(",") if size),
-        enforce_eager=False,
-        pin_cores=False,
+def _named(config: GraphConfig, name: str, revision: str | None = None) -> GraphConfig:
+    """The same for a model of another name."""
+    experts = config.experts.model_copy(
+        update={"model_name": name} | ({} if revision is None else {"revision": revision})
     )
-    groups.check(experts, model)
-    weight_bytes = 0 if options.dummy_weights else weight_files.check(folder)
-    if not options.remote_gpus:
-        groups.check_gpus(experts, host_gpus.num_gpus())
-        gpu_memory.check_memory(experts, model, host_gpus.gpu_bytes(), weight_bytes)
-    return experts
-
-
-def _drained(experts: ExpertsConfig, options: ProdOptions) -> ExpertsConfig:
-    """With `drain_s`, checked against what a drain of Terraform's nodes leaves, as this node was told it. Raises
-    ConfigError when a replica could outlive its node."""
-    if not options.by_labels:
-        return experts.model_copy(update={} if options.drain_s is None else {"drain_s": options.drain_s})
-    drain, facts = DrainConfig(), Path(options.facts)
-    if facts.is_file():
-        try:
-            drain = NodeFacts.model_validate_json(facts.read_bytes()).capacity().drain
-        except ValueError as error:
-            raise ConfigError(f"{facts} does not say what this node is: {error}") from error
-    drain_s = drain.graceful_shutdown_timeout_s - drain_rule.SHUTDOWN_MARGIN_S
-    drain_s = max(0.0, drain_s) if options.drain_s is None else options.drain_s
-    experts = experts.model_copy(update={"drain_s": drain_s})
-    drain_rule.check(experts, drain)
-    return experts
+    return config.model_copy(update={"experts": experts})
 
 
 def _cache(options: Options, **more: Any) -> CacheConfig:
@@ -260,9 +207,9 @@ crosses the goodbye is a 502."""
 
 def _gateway(options: Options, *, behind_load_balancer: bool = False) -> GatewayConfig:
     tls = TlsConfig(
-        certificate_file=_resolved(options.tls_certificate),
-        key_file=_resolved(options.tls_key),
-        client_ca_file=_resolved(options.tls_client_ca),
+        certificate_file=checks.resolved(options.tls_certificate),
+        key_file=checks.resolved(options.tls_key),
+        client_ca_file=checks.resolved(options.tls_client_ca),
         minimum_version=options.tls_minimum,
     )
     limits = LimitsConfig(
@@ -279,22 +226,10 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         grpc_port=options.grpc_port,
         replicas=options.gateways,
         keys_file=str(Path(options.keys_file).resolve()),
-        request_log=_resolved(options.request_log),
+        request_log=checks.resolved(options.request_log),
         console=options.console,
         cors_origins=origins_of(options.cors_origins),
         reasoning=options.reasoning,
         limits=limits,
         tls=tls,
     )
-
-
-def _adapters(options: Options) -> str:
-    """Absolute, for replicas that start elsewhere. Raises ConfigError."""
-    if options.adapters and not Path(options.adapters).is_dir():
-        raise ConfigError(f"no adapters: {options.adapters} is no folder")
-    return _resolved(options.adapters)
-
-
-def _resolved(path: str) -> str:
-    """An absolute path for processes that start elsewhere; "" and "-" stay."""
-    return path if path in ("", "-") else str(Path(path).resolve())

@@ -35,3 +35,8 @@ class RolloutConfig(BaseModel):
         ge=0,
         description="answers begun with a revision wait so long for an engine of it to come back",
     )
+    forget_model_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="a model beside the mesh's own is not offered any more when no engine has served it for so long",
+    )

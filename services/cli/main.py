@@ -58,19 +58,17 @@ def run(
     graph: Annotated[
         Graph, typer.Option(help="dev: embedded model · sim: simulated engines · prod.")
     ] = Graph.dev,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model beside it, name=folder of weights; may be given several times."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what every process logs.")] = False,
 ) -> None:
     """Run the whole mesh on this machine, in the foreground, until Ctrl-C."""
     from .run import Wish
     from .run import run as run_mesh
 
-    pairs: dict[str, str] = {}
-    for option in options or []:
-        name, equals, value = option.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{option!r} is not of the form name=value")
-        pairs[name] = value
-    raise typer.Exit(run_mesh(Wish(graph.value, pairs, verbose)))
+    raise typer.Exit(run_mesh(Wish(graph.value, side.pairs(options), verbose, side.pairs(also))))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -156,11 +157,17 @@ def failure(name: str = APP_NAME) -> str:
     if application is None:
         return ""
     unwell = {
-        name: one.message
+        name: plain_words(one.message)
         for name, one in application.deployments.items()
         if one.status not in ("HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING")
     }
     return "\n".join(f"{name}: {message}" for name, message in unwell.items())
+
+
+def plain_words(message: str) -> str:
+    """What Serve says of a deployment that failed, without a traceback where a ConfigError says what to change."""
+    found = re.findall(r"^[\w.]*\.ConfigError: (.+)$", message, re.MULTILINE)
+    return found[-1] if found else message
 
 
 def end(say: Say) -> None:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Wish:
     graph: str
     options: Mapping[str, str]
     verbose: bool = False
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Models beside the first: folders of weights by name ("sim" for the simulated one)."""
 
 
 def run(wish: Wish) -> int:
@@ -122,25 +124,32 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
     if wish.graph == "dev" and (scant := scant_memory(options.shards)):  # type: ignore[attr-defined]  # dev's options
         say(f"note: {scant}: the kernel may end one")
     app = ray_session.build(wish.graph, options)
+    others = [
+        ray_session.build("shards", ray_session.options_of("shards", _beside(wish.graph, name, weights)))
+        for name, weights in wish.also.items()
+    ]
     # Of Ray's forty threads in each process every one may get a heap of its own, and each fills slowly with what is
     # never given back: 8 MB per process, and most of what half an hour of light load left in a gateway.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     stack.enter_context(
-        ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options), verbose=wish.verbose)
+        ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options) + len(others), verbose=wish.verbose)
     )
     say("Ray is up (private, with a token); starting the five deployments")
     stack.callback(ray_session.end, say)
     ray_session.deploy(app, say, verbose=wish.verbose)
+    for number, beside in enumerate(others):
+        ray_session.deploy_beside(beside, f"beside-{number}", say)
     scheme = "https" if options.tls_certificate else "http"  # type: ignore[attr-defined]  # every graph's options
     base_url = f"{scheme}://{options.host}:{options.http_port}"  # type: ignore[attr-defined]
     _wait_until(lambda: _answers(f"{base_url}/readyz"), "GET /readyz did not turn 200")
+    _wait_until(lambda: {*wish.also} <= {*_models(base_url, key)}, "not every model is on the list")
     grpc_address = f"{options.host}:{options.grpc_port}"  # type: ignore[attr-defined]
     print(
         screen.ready(
             base_url=base_url,
             grpc_address=grpc_address,
             key=key,
-            model=_model(base_url, key),
+            models=_models(base_url, key),
             took_s=time.monotonic() - _started_s,
             log_folder=f"{folder} (ray/session_latest/logs, ranks.log)"
             if wish.graph == "dev"
@@ -152,6 +161,13 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         Path(ready_file).write_text(base_url)
     while True:
         time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
+
+
+def _beside(graph: str, name: str, weights: str) -> dict[str, str]:
+    """Options of graphs.shards for a model beside the first, on what this graph runs on."""
+    if weights == "sim":
+        return {"name": name, "simulated": "true"}
+    return {"name": name, "model": weights, "shards": "1", "on_cpu": str(graph != "prod")}
 
 
 def _import_vllm_beside(folder: Path, verbose: bool) -> None:
@@ -214,9 +230,9 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _model(base_url: str, key: str) -> str:
+def _models(base_url: str, key: str) -> list[str]:
     import json
 
     request = urllib.request.Request(f"{base_url}/v1/models", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=10, context=_OUR_OWN) as answer:
-        return json.load(answer)["data"][0]["id"]
+        return [entry["id"] for entry in json.load(answer)["data"]]

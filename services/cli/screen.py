@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 
-def ready(*, base_url: str, grpc_address: str, key: str, model: str, took_s: float, log_folder: str) -> str:
+def ready(
+    *, base_url: str, grpc_address: str, key: str, models: list[str], took_s: float, log_folder: str
+) -> str:
     """What a person needs to go on: addresses, the key, and a line that works when pasted."""
     body = json.dumps(
         {
-            "model": model,
+            "model": models[0],
             "stream": True,
             "max_tokens": 64,
             "temperature": 0,
@@ -22,7 +24,7 @@ ExpertMesh is ready after {took_s:.0f} s. Ctrl-C ends it.
 
   HTTP   {base_url}
 {grpc_line}  key    {key}
-  model  {model}
+  model  {", ".join(models)}
   page   {base_url}/ (a chat, and what the queue does)
   logs   {log_folder}
 

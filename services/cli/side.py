@@ -1,4 +1,4 @@
-"""`expertmesh side up|down`: applications beside a mesh that runs, as the other side of a release needs them.
+"""`expertmesh side up|down`: applications beside a mesh that runs: another model, or the other side of a release.
 
 Rules: words in, words out; Ray is asked in ray_session.py. `serve run` ends all of Serve at Ctrl-C, and when its own
 application fails: nothing that is typed here ends anything but the side it names.
@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from . import StartFailed
 
 app = typer.Typer(
-    help="Another revision's engines (or the pool controller) beside a mesh.", no_args_is_help=True
+    help="Engines of another model or revision (or the pool controller) beside a mesh.", no_args_is_help=True
 )
 
 
@@ -42,17 +42,12 @@ def up(
     """Start it and return when it serves. If it fails, or at Ctrl-C, what was begun is taken away again.
 
     The Ray is the one that RAY_ADDRESS names, or this host's."""
-    pairs: dict[str, str] = {}
-    for option in options or []:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(f"{option!r} is not of the form name=value")
-        pairs[key] = value
+    wish = pairs(options)
 
     def start() -> None:
         from . import ray_session
 
-        built = ray_session.build(graph.value, ray_session.options_of(graph.value, pairs))
+        built = ray_session.build(graph.value, ray_session.options_of(graph.value, wish))
         with ray_session.attached():
             ray_session.deploy_beside(built, name, say)
 
@@ -71,6 +66,17 @@ def down(name: Name) -> None:
         say(f"{name} is gone")
 
     _told(end)
+
+
+def pairs(options: list[str] | None) -> dict[str, str]:
+    """`name=value` words as a dictionary. Raises typer.BadParameter."""
+    found: dict[str, str] = {}
+    for option in options or []:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{option!r} is not of the form name=value")
+        found[key] = value
+    return found
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from ..config import ExpertsConfig
 from ..link.asyncio_link import Resolve
+from .engine import card_of
 from .factory import make_engine
 from .groups import RankPlace
 from .rank import Rank
@@ -44,4 +45,5 @@ def rank(commission: Commission, resolve_queue: Resolve, end: Callable[[str], No
         on_fenced=end,
         on_retired=lambda: end("it was asked to retire, and has drained"),
         revision=config.revision,
+        card=lambda info: msgspec.msgpack.encode(card_of(info, config)),
     )

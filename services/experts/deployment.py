@@ -41,7 +41,7 @@ from ..ports import free_port
 from . import drain_rule, remote_rank
 from .commission import Commission
 from .commission import rank as commissioned
-from .engine import ModelCard
+from .engine import ModelCard, card_of
 from .groups import RankPlace, bundle, split_cores
 from .rank import Rank
 from .remote_rank import RemoteRank
@@ -99,7 +99,7 @@ class ExpertShards:
     async def card(self) -> ModelCard:
         """What this rank serves. The same for every rank of the deployment."""
         assert self._rank.info is not None
-        return ModelCard(self._rank.info, "" if self._config.engine == "sim" else self._config.model_path)
+        return card_of(self._rank.info, self._config)
 
     async def check_health(self) -> None:
         """Raise EngineLost when tokens do not move."""

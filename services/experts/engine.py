@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from ..config import ExpertsConfig
 from ..request import GenerateJob, TokenFrame
 
 
@@ -31,10 +32,19 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """What a group serves and where its files lie ("" for the simulated model), for whoever tokenises."""
+    """What a group serves and where its files lie ("" for the simulated model), for whoever tokenises. `adapters` is
+    the folder of its LoRA adapters ("": none are served)."""
 
     info: EngineInfo
     model_path: str = ""
+    adapters: str = ""
+    max_adapter_rank: int = 16
+
+
+def card_of(info: EngineInfo, config: ExpertsConfig) -> ModelCard:
+    """The card of engines with these settings."""
+    path = "" if config.engine == "sim" else config.model_path
+    return ModelCard(info, path, config.adapters, config.max_adapter_rank)
 
 
 class EngineLoadSample(msgspec.Struct, frozen=True):

@@ -43,8 +43,8 @@ group goes on with empty steps for a while after each."""
 class Rank:
     """Serves one engine. `resolve_queue` None: no queue (a bare engine for tests and benches).
 
-    `revision` names what is served ("": the weights, as the engine calls them), `node` the machine. `on_retired` is
-    called when the queue asked this rank to go and it has drained.
+    `revision` names what is served ("": the weights, as the engine calls them), `node` the machine, `card` makes what
+    gateways are told of the model. `on_retired` is called when the queue asked this rank to go and it has drained.
 
     `on_fenced` is called once, shortly after this rank gave its streams back because its engine does not live; what
     it does (end the process) is the owner's business.
@@ -68,6 +68,7 @@ class Rank:
         on_retired: Callable[[], None] | None = None,
         revision: str = "",
         node: str = "",
+        card: Callable[[EngineInfo], bytes] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.engine = engine
@@ -80,7 +81,7 @@ class Rank:
         self._listen_host = listen_host
         self._stuck_after_s = stuck_after_s
         self._on_fenced, self._on_retired = on_fenced, on_retired
-        self._revision = revision
+        self._revision, self._card = revision, card
         self._retiring: asyncio.Task[None] | None = None
         self._clock = clock or SystemClock()
         self._server = LinkServer(self.streams, self.key, max(DEAD_AFTER_S, stuck_after_s))
@@ -149,6 +150,7 @@ class Rank:
                 self._revision or info.revision,
                 now_s - self._born_s,
                 self._node,
+                self._card(info) if self._card is not None else b"",
             )
         )
         if self._drained is not None or self.stuck:

@@ -13,11 +13,12 @@ from blake3 import blake3
 
 from ..config import LimitsConfig
 from ..errors import RequestError
-from ..experts.adapters import SEPARATOR, split_model
+from ..experts.adapters import SEPARATOR
 from ..link.messages import Acquire
 from ..outcome import Reason
 from ..request import InferenceRequest, SamplingParams, count_ids
 from .identity import Principal
+from .model import Model
 
 PREFIX_BLOCK_BYTES = 256
 """64 tokens of packed ids; a multiple of every engine's KV block."""
@@ -30,6 +31,7 @@ class Work(msgspec.Struct, frozen=True):
     a LoRA adapter ("": none)."""
 
     principal: Principal
+    model: Model
     request: InferenceRequest
     prompts: tuple[bytes, ...]
     sampling: SamplingParams
@@ -53,15 +55,6 @@ class Work(msgspec.Struct, frozen=True):
         return count_ids(prompts[0]) if len(prompts) == 1 else sum(map(count_ids, prompts))
 
 
-def check_model(principal: Principal, request: InferenceRequest, served: str) -> str:
-    """The adapter that is asked for, "" for the model itself. Raises RequestError (MODEL_NOT_FOUND): unknown, or not
-    for this key; the difference is not told."""
-    split = split_model(request.model, served)
-    if split is None or not may_use(principal, served, split[1]):
-        raise no_model(request.model or served)
-    return split[1]
-
-
 def may_use(principal: Principal, model: str, adapter: str) -> bool:
     """A key without a list may ask for any model; one with a list for those in it, `base:adapter` or `base:*` naming
     adapters, which `base` alone does not."""
@@ -80,14 +73,15 @@ def no_model(name: str) -> RequestError:
 
 def admit(
     principal: Principal,
+    model: Model,
     request: InferenceRequest,
     prompts: tuple[bytes, ...],
     limits: LimitsConfig,
-    max_model_len: int,
     arrived_s: float,
 ) -> Work:
     """Fit the request to the context and the limits. Raises RequestError, AuthError."""
     longest = count_ids(prompts[0]) if len(prompts) == 1 else max(map(count_ids, prompts))
+    max_model_len = model.info.max_model_len
     room = max_model_len - longest
     param = "messages" if request.kind == "chat" else "prompt"
     if longest == 0:
@@ -109,6 +103,7 @@ def admit(
     wanted_s = request.deadline_s if request.deadline_s is not None else limits.default_deadline_s
     return Work(
         principal=principal,
+        model=model,
         request=request,
         prompts=prompts,
         sampling=sampling,
@@ -139,7 +134,7 @@ def adapter_hashes(adapter: str, num_blocks: int) -> tuple[int, ...]:
     return tuple([first ^ number for number in range(max(1, num_blocks))])
 
 
-def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt: str) -> Acquire:
+def lease_template(work: Work, request_id: str, prompt: bytes, salt: str) -> Acquire:
     """What the queue is told of one choice; flow.py fills in ticket, age and remainder."""
     prefix = prefix_hashes(salt + work.adapter, prompt)
     if work.adapter:
@@ -147,7 +142,7 @@ def lease_template(work: Work, request_id: str, model: str, prompt: bytes, salt:
     return Acquire(
         ticket=0,
         request_id=request_id,
-        model=model,
+        model=work.model.name,
         tenant=work.principal.tenant,
         band=work.band,
         prompt_tokens=count_ids(prompt),

@@ -76,7 +76,7 @@ class CachedFlight:
             return cls("bypass"), None, 0
         key = mesh.keys.key(
             principal.tenant,
-            mesh.model.identity_of(work.revision, work.adapter),
+            work.model.identity_of(work.revision, work.adapter),
             work.request,
             work.prompts,
             mesh.policy.version,
@@ -156,7 +156,7 @@ class CachedFlight:
         question = question_of(work.request)
         if question is None:
             return
-        identity, policy_version = mesh.model.identity_of(work.revision, work.adapter), mesh.policy.version
+        identity, policy_version = work.model.identity_of(work.revision, work.adapter), mesh.policy.version
         namespace = mesh.keys.namespace(
             work.principal.tenant, identity, work.request, question.context, policy_version
         )

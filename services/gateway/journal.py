@@ -69,9 +69,7 @@ class Journal:
                 raise expired("answers of this size are not kept")
             trace.journal = "off"
             return False
-        if (
-            mesh.queue.revisions(mesh.model.info.model) is None
-        ):  # who goes on with it must know with what it began
+        if mesh.queue.revisions(work.model.name) is None:  # who goes on with it must know with what it began
             if seen is not None:
                 raise OverloadError(Reason.NOT_READY, "the queue is out of reach", retry_after_s=AWAY_S)
             trace.journal = "off"
@@ -117,7 +115,7 @@ class Journal:
         head = JournalHead(
             request_id,
             int(mesh.clock.wall_s()),
-            shown_model(mesh, work),
+            shown_model(work),
             work.revision,
             mesh.policy.version,
             work.adapter,
@@ -162,7 +160,7 @@ def answer_name(work: Work, request_id: str) -> str | None:
 def fingerprint_of(mesh: Mesh, work: Work) -> bytes:
     """What makes two requests the same: everything that decides the answer, and how it is sent."""
     request = work.request
-    identity = ModelIdentity(mesh.model.info.model, "")
+    identity = ModelIdentity(work.model.name, "")
     own = mesh.keys.key(work.principal.tenant, identity, request, work.prompts)
     how = msgspec.msgpack.encode((request.model, request.stream, request.include_usage, request.person))
     return own.wire[16:] + how

@@ -136,9 +136,9 @@ class Run(Part):
     async def _continue(self, begun: JournalHead) -> JournalTail:
         """Another gateway began it: follow, and go on by ourselves when it is gone."""
         mesh = self._mesh
-        info, policy = mesh.model.info, mesh.policy_of(begun.policy)
-        known = mesh.queue.revisions(info.model) or ()
-        if policy is None or begun.model != shown_model(mesh, self._work) or begun.revision not in known:
+        policy = mesh.policy_of(begun.policy)
+        known = mesh.queue.revisions(self._work.model.name) or ()
+        if policy is None or begun.model != shown_model(self._work) or begun.revision not in known:
             raise expired("it was begun with another model, revision or policy")
         # Its place in the queue is that of the one who began it: behind all who wait, a client whose gateway died
         # would wait for others' answers to end.

@@ -5,37 +5,32 @@ Rules: no decisions about requests; names things and finds them. Built by node.p
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Protocol
 
-import msgspec
-
-from ..answer import Responder, TokenText
+from ..answer import Responder
 from ..cache.client import CacheClient
-from ..cache.key import CacheKeys, ModelIdentity
+from ..cache.key import CacheKeys
 from ..clock import Clock
 from ..config import CacheConfig, GatewayConfig
 from ..errors import OverloadError
-from ..experts.adapters import SEPARATOR
-from ..experts.engine import EngineInfo
 from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
-from ..request import InferenceRequest, TokenLogprob, unpack_ids
+from ..request import InferenceRequest
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.trace import RequestTrace
 from ..text.reasoning import ReasoningStream
-from ..text.tokenizer import Tokenizer, decode_all
-from ..text.tool_choice import is_forced, tool_transform
+from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
-from .adapter_shelf import AdapterShelf
-from .admission import Work, may_use
+from .admission import Work
+from .catalogue import LOADING_S, Catalogue
 from .identity import Identity, Principal
 from .migrate import RetryBudget
+from .model import Model
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
 from .quotas import Quotas
@@ -53,25 +48,6 @@ class JournalPort(Protocol):
     ) -> bool | None:
         """As pipeline.journalled."""
         ...
-
-
-class Model:
-    """What is served, once the engines have said what they are."""
-
-    def __init__(
-        self, info: EngineInfo, tokenizer: Tokenizer, template: str = "", adapters: AdapterShelf | None = None
-    ) -> None:
-        self.info, self.tokenizer, self.adapters = info, tokenizer, adapters
-        self.identity = ModelIdentity(info.model, info.revision, template)
-
-    def identity_of(self, revision: str, adapter: str = "") -> ModelIdentity:
-        """The same of another revision, which shares tokenizer and template ("" is the one that loaded first), and with
-        an adapter."""
-        if not adapter and (not revision or revision == self.identity.revision):
-            return self.identity
-        return msgspec.structs.replace(
-            self.identity, revision=revision or self.identity.revision, adapter=adapter
-        )
 
 
 class Mesh:
@@ -110,38 +86,25 @@ class Mesh:
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
         self.next_id: Callable[[], int] = count(1).__next__
-        self._model: Model | None = None
+        self.models = Catalogue()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._request_prefix = f"req-{secrets.token_hex(6)}-"
 
     @property
     def model(self) -> Model:
-        """Raises OverloadError (NOT_READY) while the engines are still loading."""
-        if self._model is None:
-            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=5.0)
-        return self._model
+        """The one that the mesh was started with. Raises OverloadError (NOT_READY) while its engines load."""
+        if (model := self.models.first) is None:
+            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=LOADING_S)
+        return model
 
     @property
     def has_model(self) -> bool:
         """The engines have said what they serve."""
-        return self._model is not None
-
-    def serve_model(self, model: Model) -> None:
-        """The engines are there."""
-        self._model = model
+        return self.models.first is not None
 
     async def models_for(self, principal: Principal) -> tuple[str, ...]:
-        """What may be asked for with this key: the model, and `model:adapter` for each adapter; () while loading."""
-        if (model := self._model) is None:
-            return ()
-        name, found = model.info.model, list[str]()
-        if may_use(principal, name, ""):
-            found.append(name)
-        if model.adapters is not None:
-            for adapter in await model.adapters.names_for(principal.tenant):
-                if may_use(principal, name, adapter):
-                    found.append(f"{name}{SEPARATOR}{adapter}")
-        return tuple(found)
+        """As Catalogue.names_for."""
+        return await self.models.names_for(principal)
 
     @property
     def policy(self) -> CompiledPolicy:
@@ -172,22 +135,9 @@ class Mesh:
         """Unique over gateways and restarts."""
         return f"{self._request_prefix}{self.next_id():x}"
 
-    async def tokenize(self, request: InferenceRequest) -> tuple[bytes, ...]:
-        """Packed token ids per prompt, rendered with the model's template for a chat. Raises RequestError."""
-        tokenizer = self.model.tokenizer
-        if text_chars(request) <= tokenizer.inline_chars:
-            return ids_of(tokenizer, request)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ids_of, tokenizer, request)
-
-    def text_of(self, ids: bytes) -> str:
-        """The text of a prompt that came as token ids."""
-        return decode_all(self.model.tokenizer.decoder(), unpack_ids(ids))
-
-    def token_text(self, token_id: int, logprob: TokenLogprob) -> TokenText:
-        """Ids and numbers of an engine as the text that clients see."""
-        name = self.model.tokenizer.token_text
-        text, raw = name(token_id)
-        return TokenText(text, raw, logprob.logprob, tuple([(*name(i), value) for i, value in logprob.top]))
+    async def tokenize(self, model: Model, request: InferenceRequest) -> tuple[bytes, ...]:
+        """As Model.tokenize, in this gateway's thread."""
+        return await model.tokenize(request, self._threads)
 
     def tool_splitter(self, request: InferenceRequest, choice: int, request_id: str) -> ToolTransform | None:
         """The transform that takes tool calls out of a choice's text."""
@@ -195,25 +145,8 @@ class Mesh:
             return None
         return tool_transform(request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}")
 
-    def reasoning_splitter(self, request: InferenceRequest, prompt: bytes) -> ReasoningStream | None:
-        """What takes reasoning out of the text of an answer to that prompt; None where there can be none."""
-        if request.kind != "chat" or self.config.reasoning == "off":
-            return None
-        begins = self.model.tokenizer.reasoning(prompt)
-        return None if begins is None else ReasoningStream(inside=begins)
-
-
-def ids_of(tokenizer: Tokenizer, request: InferenceRequest) -> tuple[bytes, ...]:
-    """As `Mesh.tokenize`, in the calling thread."""
-    if request.kind == "chat":
-        bound = request.sampling.guided is not None or is_forced(request.tool_choice)
-        kwargs = request.template_kwargs
-        return (tokenizer.render_chat(request.messages, request.tools, kwargs=kwargs, bound=bound),)
-    return tuple([p if isinstance(p, bytes) else tokenizer.encode(p) for p in request.prompts])
-
-
-def text_chars(request: InferenceRequest) -> int:
-    """Roughly how much there is to tokenise."""
-    if request.kind == "chat":
-        return sum(len(str(message.get("content", ""))) for message in request.messages)
-    return sum(map(len, request.prompts))
+    def reasoning_splitter(
+        self, model: Model, request: InferenceRequest, prompt: bytes
+    ) -> ReasoningStream | None:
+        """As Model.reasoning_splitter; None where the setting says that reasoning is part of the content."""
+        return None if self.config.reasoning == "off" else model.reasoning_splitter(request, prompt)

@@ -40,8 +40,10 @@ from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .httptools_server import HttpServer
 from .journal import Journal
-from .mesh import Mesh, Model
+from .mesh import Mesh
+from .model import Model
 from .model_tokenizer import load_tokenizer
+from .models_beside import ModelsBeside
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
 from .quotas import Quotas
@@ -120,6 +122,8 @@ class GatewayNode:
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits, self._door)
         engines.on_first = self._http.outbox.flush
         self._grpc = GrpcServer(self.mesh, door=self._door)
+        self._beside = ModelsBeside(self.mesh.models, config.experts.model_name, self._model_of)
+        self.mesh.queue.on_revisions = self._beside.heard
         self.mesh.queue.start()
         self.mesh.cache.start()
         if journal is not None:
@@ -166,7 +170,7 @@ class GatewayNode:
         mesh, journal = self.mesh, self._journal
         if not mesh.has_model or (journal is not None and not journal.client.linked):
             return False
-        return mesh.queue.revisions(mesh.model.info.model) is not None
+        return mesh.queue.revisions(mesh.model.name) is not None
 
     async def stop(self, grace_s: float) -> None:
         """Take no more, let streams finish for `grace_s` seconds, then close everything."""
@@ -175,6 +179,7 @@ class GatewayNode:
         await asyncio.gather(self._http.stop(grace_s), self._grpc.stop(grace_s))
         for task in self._tasks:
             task.cancel()
+        self._beside.close()
         if self._journal is not None:
             await self._journal.stop()
         await self.mesh.cache.stop()
@@ -191,23 +196,26 @@ class GatewayNode:
         while True:
             try:
                 card = await self._peers.card()
-                tokenizer = await asyncio.to_thread(load_tokenizer, card.model_path)
-                shelf = self._shelf(card)
+                experts = self._config.experts
+                card = msgspec.structs.replace(
+                    card, adapters=experts.adapters, max_adapter_rank=experts.max_adapter_rank
+                )
+                model = await asyncio.to_thread(self._model_of, card)
                 break
             except (ConfigError, OSError, MeshError) as error:
                 self.mesh.readiness.failed(str(error))
                 log.warning("no model yet: %s", error)
                 await asyncio.sleep(1.0)
-        self.mesh.serve_model(Model(card.info, tokenizer, template=card.info.revision, adapters=shelf))
+        self.mesh.models.begin(model)
         await self._prove()
 
-    def _shelf(self, card: ModelCard) -> AdapterShelf | None:
-        """None where no adapters are served. Raises ConfigError."""
-        experts = self._config.experts
-        if not experts.adapters:
-            return None
-        base = base_of(card.info.model, card.model_path, experts.max_adapter_rank)
-        return AdapterShelf(experts.adapters, base, self._clock)
+    def _model_of(self, card: ModelCard) -> Model:
+        """Reads the model's files. Raises ConfigError, OSError."""
+        tokenizer, shelf = load_tokenizer(card.model_path), None
+        if card.adapters:
+            base = base_of(card.info.model, card.model_path, card.max_adapter_rank)
+            shelf = AdapterShelf(card.adapters, base, self._clock)
+        return Model(card.info, tokenizer, template=card.info.revision, adapters=shelf)
 
     async def _prove(self) -> None:
         """Keep readiness honest: a canary through the whole graph whenever nothing else proved it."""

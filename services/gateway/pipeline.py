@@ -30,13 +30,14 @@ from ..telemetry.trace import RequestTrace
 from ..text.reasoning import count_reasoning
 from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
-from .admission import Work, admit, check_model, lease_template, no_model
+from .admission import Work, admit, lease_template, no_model
 from .answers import CachedFlight, replay_answer, to_keep
 from .choice import Choice, Leases
 from .flow import ChoiceFlow
 from .generation import Generation, MakeChoice
 from .identity import Permission, Principal
 from .mesh import Mesh
+from .model import Model
 from .stream import TextStage
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         flight = CachedFlight.begin(mesh, work)
         trace.looked_up(flight.verdict)
         created = int(mesh.clock.wall_s())
-        head = AnswerHead(call.request_id, shown_model(mesh, work), created, flight.verdict, resumable)
+        head = AnswerHead(call.request_id, shown_model(work), created, flight.verdict, resumable)
         head = head if flight.answer is None else flight.headed(head)
         if allowance is not None:
             head = msgspec.structs.replace(head, allowance=allowance)
@@ -144,30 +145,29 @@ def cancel_this_task() -> Callable[[], None]:
 async def admitted(
     mesh: Mesh, principal: Principal, request: InferenceRequest, request_id: str, trace: RequestTrace
 ) -> Work:
-    """Step 2. Raises RequestError, AuthError, OverloadError (NOT_READY: this gateway does not know its model yet)."""
+    """Step 2. Raises RequestError, AuthError, OverloadError (NOT_READY: this gateway does not know the model yet)."""
     arrived_s = mesh.clock.now_s()
-    name = check_model(principal, request, mesh.model.info.model)
-    adapter = await adapter_of(mesh, principal, request, name) if name else ""
-    mesh.policy.check_input(request, mesh.text_of)
-    prompts = await mesh.tokenize(request)
+    model, name = mesh.models.find(request.model, principal)
+    adapter = await adapter_of(model, principal, request, name) if name else ""
+    mesh.policy.check_input(request, model.text_of)
+    prompts = await mesh.tokenize(model, request)
     trace.step("tokenized")
-    info = mesh.model.info
-    work = admit(principal, request, prompts, mesh.config.limits, info.max_model_len, arrived_s)
-    revision = mesh.queue.revision_of(info.model, work.session or request_id) or ""
+    work = admit(principal, model, request, prompts, mesh.config.limits, arrived_s)
+    revision = mesh.queue.revision_of(model.name, work.session or request_id) or ""
     return msgspec.structs.replace(work, revision=revision, adapter=adapter) if revision or adapter else work
 
 
-async def adapter_of(mesh: Mesh, principal: Principal, request: InferenceRequest, name: str) -> str:
+async def adapter_of(model: Model, principal: Principal, request: InferenceRequest, name: str) -> str:
     """name@revision of an adapter that may be used. Raises RequestError."""
-    shelf = mesh.model.adapters
+    shelf = model.adapters
     if shelf is None:
         raise no_model(request.model)
     return str((await shelf.find(name, principal.tenant)).ref)
 
 
-def shown_model(mesh: Mesh, work: Work) -> str:
+def shown_model(work: Work) -> str:
     """The model's name as the client asked for it."""
-    return work.request.model if work.adapter else mesh.model.info.model
+    return work.request.model if work.adapter else work.model.name
 
 
 async def generated(
@@ -221,13 +221,13 @@ def prepare(
         deadline_s=work.deadline_s,
         max_buffered_bytes=mesh.config.limits.stream_buffer_bytes,
         want_logprobs=request.sampling.logprobs is not None,
-        token_text=mesh.token_text,
+        token_text=work.model.token_text,
         make_choice=make_choice,
     )
     policy = policy or mesh.policy
     salt = mesh.keys.cache_salt(work.principal.tenant)
     for prompt in work.prompts:
-        template = lease_template(work, request_id, mesh.model.info.model, prompt, salt)
+        template = lease_template(work, request_id, prompt, salt)
         for number in range(request.n):
             sampling = work.sampling
             if number and sampling.seed is not None:
@@ -267,12 +267,12 @@ def text_stage(
     """Step 6 of one choice: only the stages that this request needs."""
     request = work.request
     return TextStage(
-        mesh.model.tokenizer.decoder(),
+        work.model.tokenizer.decoder(),
         stops=StopMatcher(work.sampling.stop) if work.sampling.stop else None,
         chain=policy.chain(),
         tools=mesh.tool_splitter(request, choice, request_id),
         score=policy.score() if request.confidence else None,
-        reasoning=mesh.reasoning_splitter(request, prompt),
+        reasoning=mesh.reasoning_splitter(work.model, request, prompt),
     )
 
 
@@ -288,6 +288,6 @@ def settle(mesh: Mesh, work: Work, generation: Generation) -> AnswerTail:
     reasoning = 0
     for choice in generation.choices:
         if choice.thought:
-            reasoning += count_reasoning(mesh.model.tokenizer.decoder().push, choice.flow.emitted)
+            reasoning += count_reasoning(work.model.tokenizer.decoder().push, choice.flow.emitted)
     usage = Usage(work.prompt_tokens, completion, min(cached, work.prompt_tokens), reasoning)
     return AnswerTail(usage, confidence)

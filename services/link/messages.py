@@ -178,13 +178,15 @@ class Fence(Message, frozen=True, tag=33):
 
 class Revisions(Message, frozen=True, tag=34):
     """Queue → gateways: the shares of sessions by revision, newest first (queue/rollout/weights.py). Gateway → queue,
-    first on every link: what it was told last, so that a release outlives the queue; `release` is the queue's own."""
+    first on every link: what it was told last, so that a release outlives the queue; `release` is the queue's own.
+    `card` is EngineUp's. Without shares: no engine has served the model for long, and the queue forgets it."""
 
     model: str
     version: int
     shares: tuple[tuple[str, float], ...]
     salt: str = ""
     release: bytes = b""
+    card: bytes = b""
 
 
 # engine → queue --------------------------------------------------------------------------------------------
@@ -203,7 +205,8 @@ class EngineUp(Message, frozen=True, tag=40):
 
     `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant).
     `revision` names what it serves: answers of one revision are never continued by another. `age_s`: of its process.
-    `node`: the machine that it runs on, as the cloud calls it."""
+    `node`: the machine that it runs on, as the cloud calls it. `card`: what gateways must know to tokenise for it
+    (experts/engine.py, ModelCard); opaque to the queue."""
 
     engine_id: str
     address: str
@@ -219,6 +222,7 @@ class EngineUp(Message, frozen=True, tag=40):
     revision: str = ""
     age_s: float = 0.0
     node: str = ""
+    card: bytes = b""
 
 
 class EngineLoad(Message, frozen=True, tag=41):

@@ -201,7 +201,7 @@ class QueueAuthority:
 
     def _meet_engine(self, link: Link, message: EngineUp, now_s: float) -> None:
         key = message.model, message.revision
-        scheduler = self._lanes.make(*key, now_s)
+        scheduler = self._lanes.meet(message, now_s)
         if scheduler is None:
             link.close("too many models")
             return
@@ -255,7 +255,9 @@ class QueueAuthority:
             self._decide(scheduler, Tick(), now_s)
         if now_s - self._looked_s >= self.config.rollout.look_every_s:
             self._look()
-            self._renew(now_s)
+            if name := self._lanes.to_renew(now_s):
+                log.warning("%s is old: it is renewed", name)
+                self._retire(name, self.config.rollout.recycle_within_s)
 
     # revisions -------------------------------------------------------------------------------------------
 
@@ -270,6 +272,10 @@ class QueueAuthority:
                 self._announce(desk)
         self._move_strays(now_s)
         self._run(self._lanes.give_up(now_s))
+        served = {self._lane_of[engine_id][0] for engine_id in self._engines}
+        for told in self._lanes.forget(served, now_s):
+            for link in self._gateways.values():
+                link.send(told)
 
     def _move_strays(self, now_s: float) -> None:
         for scheduler, gateway, acquire in self._lanes.strays(now_s):
@@ -280,11 +286,6 @@ class QueueAuthority:
             log.warning("release of %s: %s (%s)", desk.release.plan.new, desk.release.phase, desk.release.why)
         for link in self._gateways.values():
             link.send(desk.told())
-
-    def _renew(self, now_s: float) -> None:
-        if name := self._lanes.to_renew(now_s):
-            log.warning("%s is old: it is renewed", name)
-            self._retire(name, self.config.rollout.recycle_within_s)
 
     def _retire(self, name: str, within_s: float) -> list[str]:
         """Ask a group, or an engine alone, to drain and end; returns the engines asked. Unknown names have none."""

@@ -76,6 +76,7 @@ class QueueClient:
         self._owed: list[Release] = []
         self._revisions: dict[str, Revisions] = {}
         self._limits: QueueLimits | None = None
+        self.on_revisions: Callable[[Revisions], None] = lambda _: None
         self._timer: asyncio.TimerHandle | None = None
         self._renewed_s = 0.0
         self.reconnects = -1
@@ -177,16 +178,8 @@ class QueueClient:
                 ticket.output_tokens += ticket.pending_tokens
                 ticket.pending_tokens = 0
                 told = ticket.aged(now_s, registered=True)
-                link.send(
-                    Holding(
-                        told,
-                        grant.lease_id,
-                        grant.engine_id,
-                        grant.epoch,
-                        ticket.output_tokens,
-                        grant.revision,
-                    )
-                )
+                lease = grant.lease_id, grant.engine_id, grant.epoch
+                link.send(Holding(told, *lease, ticket.output_tokens, grant.revision))
                 ticket.sent_on = link
         self._register_again(link, [t for t in self._tickets.values() if t.grant is None])
 
@@ -224,6 +217,9 @@ class QueueClient:
             self._on_fence(message.engine_id, message.epoch)
         elif isinstance(message, Revisions):
             self._revisions[message.model] = message
+            if not message.shares:  # it is forgotten
+                del self._revisions[message.model]
+            self.on_revisions(message)
         elif isinstance(message, QueueLimits):
             newer = self._limits is None or message.version > self._limits.version
             self._limits = message if newer else self._limits

@@ -8,12 +8,12 @@ gets no sessions any more moves to another, unless its answer has begun: that en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import msgspec
 
 from ..config import QueueConfig
-from ..link.messages import Acquire, Holding
+from ..link.messages import Acquire, EngineUp, Holding, Revisions
 from ..outcome import Reason
 from .entry import WAITING, Entry
 from .events import Effect
@@ -41,6 +41,7 @@ class Lanes:
         self._incarnation, self._grants_from_s = incarnation, grants_from_s
         self._schedulers: dict[Key, Scheduler] = {}
         self._empty_since_s: dict[Key, float] = {}
+        self._unserved_since_s: dict[str, float] = {}
         self._made = 0
         self._recycling = Recycling()
 
@@ -69,6 +70,16 @@ class Lanes:
             scheduler = Scheduler(self.config, incarnation=self._incarnation + self._made, grace_s=grace_s)
             self._made += 1
             self._schedulers[model, revision] = scheduler
+        return scheduler
+
+    def meet(self, engine: EngineUp, now_s: float) -> Scheduler | None:
+        """The lane of an engine that comes; None when there are too many. Revisions share tokenizer and template: the
+        card stays while engines serve the model."""
+        scheduler = self.make(engine.model, engine.revision, now_s)
+        if scheduler is not None:
+            desk = self.desks[engine.model]
+            if not desk.card or not any(s.state.fleet.engines for _, s in self.revisions(engine.model)):
+                desk.card = engine.card
         return scheduler
 
     def for_acquire(self, message: Acquire, now_s: float) -> Scheduler | None:
@@ -183,6 +194,24 @@ class Lanes:
             if not any(state.gateways.values()) and not any(state.fleet.limbo.values()):
                 del self._schedulers[key], self._empty_since_s[key]
         return effects
+
+    def forget(self, served: Container[str], now_s: float) -> list[Revisions]:
+        """Models of which no engine is left, and for which nobody waits, are forgotten after a while: what to tell the
+        gateways. `served` are those that engines are linked for."""
+        told: list[Revisions] = []
+        for model, desk in list(self.desks.items()):
+            states = [scheduler.state for _, scheduler in self.revisions(model)]
+            if model in served or any(any(s.gateways.values()) or s.fleet.engines for s in states):
+                self._unserved_since_s.pop(model, None)
+            elif (
+                now_s - self._unserved_since_s.setdefault(model, now_s) >= self.config.rollout.forget_model_s
+            ):
+                told.append(Revisions(model, desk.version + 1, ()))
+                del self.desks[model], self._unserved_since_s[model]
+                for key in [key for key in self._schedulers if key[0] == model]:
+                    del self._schedulers[key]
+                    self._empty_since_s.pop(key, None)
+        return told
 
 
 def _waiting(scheduler: Scheduler) -> list[Entry]:

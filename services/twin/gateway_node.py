@@ -18,8 +18,9 @@ from ..gateway import pipeline
 from ..gateway.choice import Choice
 from ..gateway.identity import Permission, Principal
 from ..gateway.journal import Journal
-from ..gateway.mesh import Mesh, Model
+from ..gateway.mesh import Mesh
 from ..gateway.migrate import NOBODYS_DEATH, Loss, RetryBudget
+from ..gateway.model import Model
 from ..gateway.mux import EngineMux, EnginePeer
 from ..link.messages import Acquire, AnyMessage, Grant, Release, StreamFailed, Submit
 from ..outcome import Reason
@@ -52,8 +53,7 @@ class GatewayNode(Process):
     ) -> None:
         super().__init__(sim, name)
         self.network, self.oracle, self.model, self.journal_name = network, oracle, model, journal
-        self.burst_tokens = 2_000_000
-        self.max_model_len = MAX_MODEL_LEN
+        self.burst_tokens, self.max_model_len = 2_000_000, MAX_MODEL_LEN
         self._graves: list[object] = []
         network.add(self)
 
@@ -91,7 +91,7 @@ class GatewayNode(Process):
         )  # fmt: skip
         self.mesh.retry_budget = RetryBudget(burst_tokens=self.burst_tokens)
         info = EngineInfo(self.model, "twin", 1, 1 << 30, 16, self.max_model_len, VOCAB_SIZE)
-        self.mesh.serve_model(Model(info, SimTokenizer()))
+        self.mesh.models.begin(Model(info, SimTokenizer()))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._calls: dict[str, TwinCall] = {}
         self._wished: dict[str, str] = {}  # the revision that a request's key names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import graphs
@@ -24,3 +26,15 @@ def test_it_is_one_deployment_that_finds_the_queue_by_the_name_of_its_mesh() -> 
 def test_weights_are_as_necessary_as_in_prod() -> None:
     with pytest.raises(ConfigError, match="no weights"):
         shards_config(ShardsOptions(model=""))
+
+
+def test_another_name_is_another_model(tmp_path: Path) -> None:
+    (tmp_path / "tiny-chat").mkdir()
+    (tmp_path / "tiny-chat" / "config.json").write_text("{}")
+    simulated = shards_config(ShardsOptions(simulated=True, name="small:chat")).experts
+    assert (simulated.engine, simulated.model_name) == ("sim", "small:chat")
+    on_cpu = shards_config(ShardsOptions(on_cpu=True, model=str(tmp_path / "tiny-chat"), shards=1)).experts
+    assert (on_cpu.engine, on_cpu.device, on_cpu.model_name) == ("vllm", "cpu", "tiny-chat")
+    assert on_cpu.model_path == str(tmp_path / "tiny-chat") and on_cpu.shards == 1
+    with pytest.raises(ConfigError, match="no model"):
+        shards_config(ShardsOptions(on_cpu=True, model=str(tmp_path)))

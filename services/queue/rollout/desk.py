@@ -21,13 +21,15 @@ NOTHING = Seen()
 
 
 class Desk:
-    """See the module. `table` is in force; `version` grows with every change of it or of the release."""
+    """See the module. `table` is in force; `version` grows with every change of it, of the release or of `card`, which
+    engines brought for the gateways."""
 
     def __init__(self, model: str, config: RolloutConfig, version: int) -> None:
         self.model, self.config, self.version = model, config, version
         self.table = Table()
         self.release: Release | None = None
         self._order: list[str] = []  # revisions, the newest first
+        self.card = b""
         self._told = b""
 
     # where to ---------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class Desk:
     def told(self) -> Revisions:
         """What every gateway is told."""
         state = soft_state.pack(self.release) if self.release is not None else b""
-        return Revisions(self.model, self.version, self.table.shares, self.table.salt, state)
+        return Revisions(self.model, self.version, self.table.shares, self.table.salt, state, self.card)
 
     def adopt(self, message: Revisions, now_s: float) -> bool:
         """What a gateway was told last, by an earlier queue perhaps: taken over where it is newer than ours. True: tell
@@ -135,6 +137,7 @@ class Desk:
             return False
         self.version = message.version
         self.table = Table(message.shares, message.salt)
+        self.card = self.card or message.card
         self._order += [revision for revision, _ in message.shares if revision not in self._order]
         if message.release:
             self.release = soft_state.unpack(message.release, now_s)
@@ -144,7 +147,7 @@ class Desk:
     def _changed(self) -> bool:
         release = self.release
         now = msgspec.msgpack.encode(
-            (self.table, release and (release.plan, release.phase, release.step, release.paused))
+            (self.table, self.card, release and (release.plan, release.phase, release.step, release.paused))
         )
         if now == self._told:
             return False

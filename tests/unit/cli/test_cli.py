@@ -77,7 +77,7 @@ def test_the_curl_line_is_shell_and_json() -> None:
         base_url="http://127.0.0.1:1",
         grpc_address="127.0.0.1:2",
         key="em-k",
-        model="m",
+        models=["m"],
         took_s=3,
         log_folder="/l",
     )

@@ -1,0 +1,101 @@
+"""The models of this mesh: the one that it was started with, and those that came beside it (`expertmesh side up`).
+
+Rules: names and what they stand for; no tickets, no engines. A request that names no model gets the first one. What a
+key may use is asked of admission.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import OverloadError
+from ..experts.adapters import SEPARATOR, split_model
+from ..outcome import Reason
+from .admission import may_use, no_model
+from .identity import Principal
+from .model import Model
+
+LOADING_S = 5.0
+"""What a client is told to wait for a model whose tokenizer is on its way."""
+
+
+class Catalogue:
+    """`first` is the model of the mesh itself; None while its engines load."""
+
+    def __init__(self) -> None:
+        self.first: Model | None = None
+        self._others: dict[str, Model] = {}
+        self._awaited: dict[str, str] = {}
+
+    def begin(self, model: Model) -> None:
+        """The mesh's own model is there."""
+        self.first = model
+        self._others.pop(model.name, None)
+        self._awaited.pop(model.name, None)
+
+    def expect(self, name: str, why: str = "") -> None:
+        """Engines serve it, this gateway cannot yet; `why` says what is in the way."""
+        if name not in self:
+            self._awaited[name] = why
+
+    def add(self, model: Model) -> None:
+        """A model beside the first; one that is there stays as it is."""
+        self._awaited.pop(model.name, None)
+        if model.name not in self:
+            self._others[model.name] = model
+
+    def drop(self, name: str) -> bool:
+        """Its engines are gone for good. The first model is never dropped: it is what this mesh was started for."""
+        self._awaited.pop(name, None)
+        return self._others.pop(name, None) is not None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._others or (self.first is not None and self.first.name == name)
+
+    @property
+    def all(self) -> tuple[Model, ...]:
+        """The first one first, the others by name."""
+        others = tuple(self._others[name] for name in sorted(self._others))
+        return (self.first, *others) if self.first is not None else others
+
+    @property
+    def awaited(self) -> Mapping[str, str]:
+        """What engines serve and this gateway does not know yet, and why."""
+        return self._awaited
+
+    def find(self, asked: str, principal: Principal) -> tuple[Model, str]:
+        """The model, and the adapter that is asked for ("": none). Raises RequestError (MODEL_NOT_FOUND): unknown, or
+        not for this key, the difference is not told; OverloadError (NOT_READY) while it is still loading."""
+        first = self.first
+        if first is not None and (split := split_model(asked, first.name)) is not None and not self._others:
+            found, adapter = first, split[1]
+        else:
+            found, adapter = self._among_all(asked, principal)
+        if not may_use(principal, found.name, adapter):
+            raise no_model(asked or found.name)
+        return found, adapter
+
+    def _among_all(self, asked: str, principal: Principal) -> tuple[Model, str]:
+        """Names may hold the separator themselves: the longest that fits is meant."""
+        fits = [(model, split) for model in self.all if asked and (split := split_model(asked, model.name))]
+        if fits:
+            model, split = max(fits, key=lambda fit: len(fit[0].name))
+            return model, split[1]
+        awaited = asked in self._awaited and may_use(principal, asked, "")
+        if awaited or self.first is None:
+            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=LOADING_S)
+        if not asked:
+            return self.first, ""
+        raise no_model(asked)
+
+    async def names_for(self, principal: Principal) -> tuple[str, ...]:
+        """What may be asked for with this key: models, and `model:adapter` for each adapter; () while loading."""
+        found: list[str] = []
+        for model in self.all:
+            if may_use(principal, model.name, ""):
+                found.append(model.name)
+            if model.adapters is not None:
+                for adapter in await model.adapters.names_for(principal.tenant):
+                    if may_use(principal, model.name, adapter):
+                        found.append(f"{model.name}{SEPARATOR}{adapter}")
+        return tuple(found)
