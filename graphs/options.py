@@ -60,6 +60,11 @@ class Options(BaseModel):
         validate_default=True,
         description="what a model thinks before it answers is told apart (auto), or is part of the content (off)",
     )
+    tool_format: Literal["auto", "hermes", "deepseek", "mistral", "llama"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_TOOL_FORMAT", "auto"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+        description="how the model writes tool calls, where its marks do not say it",
+    )
     ordering: str = Field(default="token_fairness", description="a file of services/queue/ordering")
     tls_certificate: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_CERTIFICATE", ""))
     tls_key: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_TLS_KEY", ""))

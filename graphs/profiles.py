@@ -1,7 +1,6 @@
 """One complete, frozen configuration per graph. dev, sim and prod differ in values only.
 
-The environment is read here, in options.py and in host_gpus.py, and nowhere else; every variable is listed in
-docs/settings.md.
+The environment is read here, in options.py and in host_gpus.py only; docs/settings.md lists every variable.
 """
 
 import hashlib
@@ -230,6 +229,7 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         console=options.console,
         cors_origins=origins_of(options.cors_origins),
         reasoning=options.reasoning,
+        tool_format=options.tool_format,
         limits=limits,
         tls=tls,
     )

@@ -6,6 +6,7 @@ token and choice: an implementation encodes and writes, it never awaits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -33,6 +34,21 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     call_id: str = ""
 
 
+def joined_calls(pieces: Iterable[ToolCallDelta]) -> tuple[ToolCallDelta, ...]:
+    """One piece of each call, in order of first appearance, with the same arguments."""
+    first: dict[int, ToolCallDelta] = {}
+    texts: dict[int, list[str]] = {}
+    for piece in pieces:
+        if piece.index in first:
+            texts[piece.index].append(piece.arguments)
+        else:
+            first[piece.index], texts[piece.index] = piece, [piece.arguments]
+    return tuple(
+        one if len(texts[index]) == 1 else ToolCallDelta(index, "".join(texts[index]), one.name, one.call_id)
+        for index, one in first.items()
+    )
+
+
 class Delta(msgspec.Struct, frozen=True, gc=False):
     """What became visible of one choice. `finish` is set on its last delta, which may have no text. `reasoning` is what
     the model thought, and stands before `text`."""
@@ -44,6 +60,12 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     tool_calls: tuple[ToolCallDelta, ...] = ()
     num_tokens: int = 1
     reasoning: str = ""
+
+    @property
+    def num_chars(self) -> int:
+        """What a client is to be sent of it."""
+        said = len(self.text) + len(self.reasoning)
+        return said + sum(len(one.arguments) for one in self.tool_calls) if self.tool_calls else said
 
 
 class AllowanceLeft(msgspec.Struct, frozen=True):

@@ -217,6 +217,9 @@ class GatewayConfig(Section):
     reasoning: Literal["auto", "off"] = "auto"
     """Whether what a model thinks (`<think>…</think>`) is told apart as `reasoning_content`, where its chat template
     says that it thinks; off: it is part of the content."""
+    tool_format: Literal["auto", "hermes", "deepseek", "mistral", "llama"] = "auto"
+    """How the model writes tool calls of free choice (services/text/tool_formats.py): only this is listened for, and it
+    is told to models whose chat template knows no tools. auto: any with marks; Hermes' is told."""
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()

@@ -50,7 +50,8 @@ class Collected:
         if delta.logprobs is not None:
             self.logprobs = [*(self.logprobs or ()), *delta.logprobs]
         if delta.tool_calls:
-            self.tool_calls = [*(self.tool_calls or ()), *delta.tool_calls]
+            self.tool_calls = self.tool_calls or []
+            self.tool_calls += delta.tool_calls
 
     @property
     def text(self) -> str:

@@ -5,6 +5,7 @@ the first letter is the position modulo 20, so that a shift by any count below 2
 the other two come from a hash of the prompt, so that one answer is never taken for another.
 
 A prompt that ends with `<think>` is answered with 8 to 23 tokens of thought, `</think>` in two more, and the rest.
+A prompt that says `<|sim:call=FORMAT:NAME|>` is answered with a tool call (sim_calls.py).
 A prompt may say `<|sim:stop=N|>`: the answer then ends with "stop" after N tokens, the last of which is the end
 token. Without it answers run to `max_tokens` ("length"), so that benchmarks count exactly.
 """
@@ -17,8 +18,9 @@ from hashlib import blake2b
 from itertools import chain, count, islice
 
 from ..request import SamplingParams, TokenLogprob, count_ids, pack_ids
-from ..sim_tokenizer import END_ID
+from ..sim_tokenizer import END_ID, pad
 from . import sim_json
+from .sim_calls import WORDS, asked_call, call_arguments, written_call
 
 _FIRST = "bcdfghjklmnpqrstvwxz"
 _VOWELS = "aeiou"
@@ -50,7 +52,10 @@ class Answer:
         if sampling.guided is not None:
             self._guide(sampling)
         elif not sampling.ignore_eos:
-            self._stop_early(prompt_ids, sampling)
+            if (asked := asked_call(prompt_ids)) is not None:
+                self._call(*asked, sampling)
+            else:
+                self._stop_early(prompt_ids, sampling)
         if sampling.stop_token_ids:
             self._stop_at_ids(sampling)
 
@@ -95,6 +100,16 @@ class Answer:
             self.problem = str(error)
             return
         self._fixed = [*memoryview(text).cast("I"), END_ID]
+        if len(self._fixed) <= sampling.max_tokens:
+            self.length, self.finish = len(self._fixed), "stop"
+
+    def _call(self, form: str, name: str, sampling: SamplingParams) -> None:
+        text = written_call(form, name, call_arguments(form, self._seed))
+        before = 0 if form == "llama" else WORDS
+        if self._thought is not None:
+            before += self._thought + len(_CLOSE)
+        said = [one for (one,) in islice(self.tokens(), before)]
+        self._fixed = [*said, *memoryview(pad(text.encode())).cast("I"), END_ID]
         if len(self._fixed) <= sampling.max_tokens:
             self.length, self.finish = len(self._fixed), "stop"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText
+from ..answer import AnswerHead, AnswerTail, Delta, Responder, TokenText, joined_calls
 from ..cache import policy
 from ..cache.key import CacheKey
 from ..cache.question import question_of
@@ -217,7 +217,7 @@ def to_keep(generation: Generation, tail: AnswerTail, generation_s: float) -> Ca
             num_tokens=len(choice.flow.emitted),
             finish=choice.finish or "stop",
             logprobs=_joined_logprobs(deltas),
-            tool_calls=tuple(call for delta in deltas for call in delta.tool_calls),
+            tool_calls=joined_calls(call for delta in deltas for call in delta.tool_calls),
         )
         for choice, deltas in zip(generation.choices, said, strict=True)
     )

@@ -88,7 +88,7 @@ class StreamResponder:
     def delta(self, delta: Delta) -> None:
         if self._writing_bytes:
             self._waiting.append(delta)
-            self._waiting_bytes += len(delta.text) + len(delta.reasoning) + _DELTA_BYTES
+            self._waiting_bytes += delta.num_chars + _DELTA_BYTES
         else:
             self._push(self._event(delta))
 

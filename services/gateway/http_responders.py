@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..answer import AllowanceLeft, AnswerHead, AnswerTail, Delta
+from ..answer import AllowanceLeft, AnswerHead, AnswerTail, Delta, joined_calls
 from ..api.encode import StreamEncoder, UnaryEncoder, error_response
 from ..errors import MeshError
 from ..text.json_pieces import JsonPieces
@@ -92,7 +92,7 @@ def merge(deltas: list[Delta]) -> list[Delta]:
             text=known.text + delta.text,
             finish=delta.finish or known.finish,
             logprobs=logprobs,
-            tool_calls=known.tool_calls + delta.tool_calls,
+            tool_calls=joined_calls(known.tool_calls + delta.tool_calls),
             num_tokens=known.num_tokens + delta.num_tokens,
             reasoning=known.reasoning + delta.reasoning,
         )
@@ -123,7 +123,7 @@ class StreamResponder:
     def delta(self, delta: Delta) -> None:
         if self._wire.write_paused:
             self._waiting.append(delta)
-            self._waiting_bytes += len(delta.text) + len(delta.reasoning) + DELTA_BYTES
+            self._waiting_bytes += delta.num_chars + DELTA_BYTES
             self.buffered_bytes = self._wire.buffered_bytes + self._waiting_bytes
             return
         if self._waiting:

@@ -143,7 +143,10 @@ class Mesh:
         """The transform that takes tool calls out of a choice's text."""
         if not request.tools:
             return None
-        return tool_transform(request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}")
+        told = self.config.tool_format
+        return tool_transform(
+            request.tools, request.tool_choice, lambda i: f"call_{request_id}_{choice}_{i}", told
+        )
 
     def reasoning_splitter(
         self, model: Model, request: InferenceRequest, prompt: bytes

@@ -211,7 +211,7 @@ class GatewayNode:
 
     def _model_of(self, card: ModelCard) -> Model:
         """Reads the model's files. Raises ConfigError, OSError."""
-        tokenizer, shelf = load_tokenizer(card.model_path), None
+        tokenizer, shelf = load_tokenizer(card.model_path, self._config.gateway.tool_format), None
         if card.adapters:
             base = base_of(card.info.model, card.model_path, card.max_adapter_rank)
             shelf = AdapterShelf(card.adapters, base, self._clock)

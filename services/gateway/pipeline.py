@@ -266,11 +266,12 @@ def text_stage(
 ) -> TextStage:
     """Step 6 of one choice: only the stages that this request needs."""
     request = work.request
+    tools = mesh.tool_splitter(request, choice, request_id)
     return TextStage(
-        work.model.tokenizer.decoder(),
+        work.model.tokenizer.decoder(tools=tools is not None),
         stops=StopMatcher(work.sampling.stop) if work.sampling.stop else None,
         chain=policy.chain(),
-        tools=mesh.tool_splitter(request, choice, request_id),
+        tools=tools,
         score=policy.score() if request.confidence else None,
         reasoning=mesh.reasoning_splitter(work.model, request, prompt),
     )

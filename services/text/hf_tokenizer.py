@@ -22,7 +22,7 @@ from .jinja_template import ChatTemplate
 from .reasoning import CLOSE, CLOSED, OPEN, begins
 from .tokenizer import Message, TemplateKwargs, Tool
 from .tool_choice import explain_tools, parsed_arguments
-from .tool_formats import MARKS
+from .tool_formats import MARKS, ToolFormat
 from .utf8 import PieceDecoder, PieceTable
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -41,18 +41,27 @@ class HfTokenizer:
 
     inline_chars = 2048  # 220 KB are 100 ms
 
-    def __init__(self, library: Library, template: ChatTemplate, eos_ids: Iterable[int]) -> None:
+    def __init__(
+        self,
+        library: Library,
+        template: ChatTemplate,
+        eos_ids: Iterable[int],
+        tool_format: ToolFormat = "auto",
+    ) -> None:
         self._library = library
         self._template = template
+        self._tool_format: ToolFormat = tool_format
         self.eos_ids = frozenset(eos_ids)
         layout = cast("Json", msgspec.json.decode(library.to_str()))
         self._table, self._names = _piece_table(library, layout)
+        self._unmarked = self._table.without([one for one, name in self._names.items() if name in MARKS])
         self._thinks = template.thinks or library.token_to_id(CLOSE) is not None
 
     @classmethod
-    def load(cls, directory: str | Path) -> HfTokenizer:
+    def load(cls, directory: str | Path, tool_format: ToolFormat = "auto") -> HfTokenizer:
         """The tokenizer in `directory`: tokenizer.json, tokenizer_config.json and, where they exist,
-        chat_template.jinja, generation_config.json and config.json. Raises ConfigError."""
+        chat_template.jinja, generation_config.json and config.json. `tool_format` is what a template that knows no
+        tools is told. Raises ConfigError."""
         root = Path(directory)
         try:
             library = Library.from_file(str(root / "tokenizer.json"))
@@ -65,7 +74,7 @@ class HfTokenizer:
         eos = _eos_ids(
             library, special, (_json(root / "generation_config.json"), _json(root / "config.json"))
         )
-        return cls(library, ChatTemplate(_template_source(root, settings), special), eos)
+        return cls(library, ChatTemplate(_template_source(root, settings), special), eos, tool_format)
 
     def encode(self, text: str) -> bytes:
         return self._encode(text, add_special_tokens=True)
@@ -89,7 +98,7 @@ class HfTokenizer:
         """The conversation as the template prints it. Tools go to the template where it knows them."""
         if self._template.knows_tools:
             return self._template.render([parsed_arguments(message) for message in messages], tools, kwargs)
-        return self._template.render(explain_tools(messages, tools), (), kwargs)
+        return self._template.render(explain_tools(messages, tools, self._tool_format), (), kwargs)
 
     def reasoning(self, prompt_ids: bytes) -> bool | None:
         if not self._thinks:
@@ -97,8 +106,8 @@ class HfTokenizer:
         end = unpack_ids(prompt_ids[-4 * _END_IDS :])
         return begins("".join(self.token_text(one)[0] for one in end), opens_itself=True)
 
-    def decoder(self) -> PieceDecoder:
-        return PieceDecoder(self._table)
+    def decoder(self, *, tools: bool = False) -> PieceDecoder:
+        return PieceDecoder(self._table if tools else self._unmarked)
 
     def token_text(self, token_id: int) -> tuple[str, bytes]:
         if token_id in self._names:

@@ -109,7 +109,7 @@ class SimTokenizer:
     def reasoning(self, prompt_ids: bytes) -> bool | None:
         return begins(prompt_ids[-16:].decode("utf-8", "replace"), opens_itself=False)
 
-    def decoder(self) -> SimTextDecoder:
+    def decoder(self, *, tools: bool = False) -> SimTextDecoder:
         return SimTextDecoder()
 
     def token_text(self, token_id: int) -> tuple[str, bytes]:

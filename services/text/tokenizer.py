@@ -86,8 +86,9 @@ class Tokenizer(Protocol):
         """How the answer to a rendered conversation begins (services/text/reasoning.py `begins`)."""
         ...
 
-    def decoder(self) -> IncrementalDecoder:
-        """A fresh decoder for one stream."""
+    def decoder(self, *, tools: bool = False) -> IncrementalDecoder:
+        """A fresh decoder for one stream. `tools`: marks of tool calls (tool_formats.py) have a text also where the
+        vocabulary calls them special, as somebody will take them out again."""
         ...
 
     def token_text(self, token_id: int) -> tuple[str, bytes]:

@@ -16,9 +16,10 @@ import msgspec
 
 from ..request import GuidedDecoding
 from .content import message_text
+from .forced_calls import BareCallStream, NamedCallStream, RequiredCallStream
 from .tokenizer import Message, Tool
-from .tool_formats import HERMES
-from .tools import NamedCallStream, NewId, RequiredCallStream, ToolCallStream, ToolTransform
+from .tool_formats import BY_NAME, FORMATS, HERMES, LLAMA, Call, Format, ToolFormat
+from .tools import NewId, ToolCallStream, ToolTransform
 
 Schema = dict[str, object]
 ToolChoice = str | Mapping[str, object]
@@ -27,10 +28,13 @@ _INSTRUCTIONS = (
     "You may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n"
     "<tools>\n{tools}\n</tools>\n\n"
+)  # the wording of the Hermes function-calling format (NousResearch/Hermes-Function-Calling), as Qwen uses it
+_HERMES_FORM = (
     "For each function call, return a json object with function name and arguments within "
     "<tool_call></tool_call> XML tags:\n"
-    '<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call>'
-)  # the wording of the Hermes function-calling format (NousResearch/Hermes-Function-Calling), as Qwen uses it
+)
+_OTHER_FORM = "To call functions, say nothing but this, with their names and their arguments as json:\n"
+_EXAMPLE: Call = ("<function-name>", "<args-json-object>")
 
 
 def forced_function(tool_choice: ToolChoice) -> str:
@@ -64,23 +68,36 @@ def forced_grammar(tools: Sequence[Tool], tool_choice: ToolChoice) -> GuidedDeco
     return _grammar({**schema, "$defs": definitions} if definitions else schema)
 
 
-def tool_transform(tools: Sequence[Tool], tool_choice: ToolChoice, new_id: NewId) -> ToolTransform | None:
-    """The transform for one choice's text; None when the request has no tools or wants none."""
+def tool_transform(
+    tools: Sequence[Tool], tool_choice: ToolChoice, new_id: NewId, told: ToolFormat = "auto"
+) -> ToolTransform | None:
+    """The transform for one choice's text; None when the request has no tools or wants none. `told` is the format that
+    was set; a forced choice has one of its own."""
     if name := forced_function(tool_choice):
         return NamedCallStream(new_id, name)
     if not tools or tool_choice == "none":
         return None
-    return RequiredCallStream(new_id) if tool_choice == "required" else ToolCallStream(new_id)
+    if tool_choice == "required":
+        return RequiredCallStream(new_id)
+    if told == "auto":
+        return ToolCallStream(new_id, FORMATS)
+    if (form := BY_NAME[told]) is LLAMA:
+        return BareCallStream(new_id, [name for name, _ in map(_signature, tools)])
+    return ToolCallStream(new_id, (form,))
 
 
-def explain_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Schema]:
+def explain_tools(
+    messages: Sequence[Message], tools: Sequence[Tool], told_format: ToolFormat = "auto"
+) -> list[Schema]:
     """A conversation for templates that know no tools: signatures in the system message, calls as blocks in
     the assistant's text, results as the user's. Without tools in play the messages come back with plain
-    text."""
-    told = [_plain(message) for message in messages]
+    text. `auto` is Hermes' format."""
+    form = BY_NAME.get(told_format, HERMES)
+    told = [_plain(message, form) for message in messages]
     if tools:
         signatures = "\n".join(msgspec.json.encode(tool).decode() for tool in tools)
-        words = _INSTRUCTIONS.format(tools=signatures)
+        how = _HERMES_FORM if form is HERMES else _OTHER_FORM
+        words = _INSTRUCTIONS.format(tools=signatures) + how + _example(form)
         if told and told[0]["role"] == "system":
             told[0] = {**told[0], "content": f"{told[0]['content']}\n\n{words}"}
         else:
@@ -126,19 +143,23 @@ def _parsed_call(call: Schema) -> Schema:
     return {**call, "function": function}
 
 
-def _plain(message: Message) -> Schema:
+def _example(form: Format) -> str:
+    return form.write([_EXAMPLE]).replace('"<function-name>"', _EXAMPLE[0])
+
+
+def _plain(message: Message, form: Format) -> Schema:
     role, text = str(message.get("role", "")), message_text(message)
     if role == "tool":
         return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
-    blocks = [_block(call) for call in cast("Sequence[Schema]", message.get("tool_calls") or ())]
+    calls = [_told_call(call) for call in cast("Sequence[Schema]", message.get("tool_calls") or ())]
     role = "system" if role == "developer" else role
-    return {"role": role, "content": "\n".join(filter(None, [text, *blocks]))}
+    return {"role": role, "content": "\n".join(filter(None, [text, form.write(calls) if calls else ""]))}
 
 
-def _block(call: Schema) -> str:
+def _told_call(call: Schema) -> Call:
+    """Arguments that are no JSON object are said as they were given."""
     function = cast("Schema", _parsed_call(call)["function"])
-    body = {"name": function.get("name"), "arguments": function.get("arguments")}
-    return f"{HERMES.open}\n{msgspec.json.encode(body).decode()}\n{HERMES.close}"
+    return str(function.get("name")), msgspec.json.encode(function.get("arguments")).decode()
 
 
 def _signature(tool: Tool) -> tuple[str, Schema]:

@@ -1,7 +1,7 @@
 """Tool calls in a stream of text: a block of any known format (tool_formats.py) becomes ToolCallDeltas.
 
-Rules: pure; one transform per choice; knows no tokens and no wire. A block is emitted when it is complete: half a call
-is of no use to a client, and text that turns out to be no call must come out as text. Blocks are bounded by
+Rules: pure; one transform per choice; knows no tokens and no wire. A block is emitted when it is complete: text that
+turns out to be no call must come out as text (a call that is forced cannot: forced_calls.py). Blocks are bounded by
 `max_tokens`. The result does not depend on how the text is cut.
 """
 
@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..answer import ToolCallDelta
-from .tool_formats import FORMATS, HERMES, Format, parse_calls
+from .tool_formats import FORMATS, Format
 
-_STARTS = tuple({each.open[0] for each in FORMATS})
 NewId = Callable[[int], str]
 """Makes the id of the call with this index; unique over the mesh, e.g. from the request id and the choice."""
 
@@ -40,22 +39,24 @@ class ToolCallStream:
 
     A block that does not parse is shown as it was written, tags included; one that the answer's end cut off
     is taken for complete if it parses (models do end without the closing tag). White space behind a call is
-    dropped."""
+    dropped. Only marks of `formats` are listened for."""
 
-    __slots__ = ("_buffer", "_format", "_inside", "_new_id", "_scanned", "_trim", "num_calls")
+    __slots__ = ("_buffer", "_format", "_formats", "_inside", "_new_id", "_scanned", "_starts", "_trim",
+                 "num_calls")  # fmt: skip
 
-    def __init__(self, new_id: NewId) -> None:
+    def __init__(self, new_id: NewId, formats: tuple[Format, ...] = FORMATS) -> None:
         self.num_calls = 0
         self._new_id = new_id
+        self._formats, self._format = formats, formats[0]  # the latter is of the block that we are in
+        self._starts = {each.open[0] for each in formats}
         self._buffer = ""
         self._inside = False
-        self._format = HERMES  # of the block that we are in
         self._scanned = 0  # no closing tag begins before this
         self._trim = False
 
     def push(self, text: str) -> Visible:
         if not self._buffer and not self._inside and not self._trim:
-            for start in _STARTS:
+            for start in self._starts:
                 if start in text:
                     break
             else:
@@ -77,9 +78,9 @@ class ToolCallStream:
         return "".join(shown), tuple(calls)
 
     def _enter(self, shown: list[str]) -> bool:
-        found = [(at, each) for each in FORMATS if (at := self._buffer.find(each.open)) >= 0]
+        found = [(at, each) for each in self._formats if (at := self._buffer.find(each.open)) >= 0]
         if not found:
-            keep = max(_partial(self._buffer, each.open) for each in FORMATS)
+            keep = max(_partial(self._buffer, each.open) for each in self._formats)
             shown.append(self._trimmed(self._buffer[: len(self._buffer) - keep]))
             self._buffer = self._buffer[len(self._buffer) - keep :]
             return False
@@ -114,53 +115,6 @@ class ToolCallStream:
             text = text.lstrip()
             self._trim = not text
         return text
-
-
-class NamedCallStream:
-    """ToolTransform when `tool_choice` names a function: the whole answer is its arguments, streamed as it
-    comes."""
-
-    __slots__ = ("_id", "_name", "num_calls")
-
-    def __init__(self, new_id: NewId, name: str) -> None:
-        self.num_calls = 1
-        self._id, self._name = new_id(0), name
-
-    def push(self, text: str) -> Visible:
-        if not text:
-            return "", ()
-        delta = ToolCallDelta(0, text, self._name, self._id)
-        self._name = self._id = ""
-        return "", (delta,)
-
-    def flush(self) -> Visible:
-        return "", () if not self._id else (ToolCallDelta(0, "", self._name, self._id),)
-
-
-class RequiredCallStream:
-    """ToolTransform when `tool_choice` is "required": the whole answer is one call (or a list), emitted at
-    its end."""
-
-    __slots__ = ("_new_id", "_texts", "num_calls")
-
-    def __init__(self, new_id: NewId) -> None:
-        self.num_calls = 0
-        self._new_id = new_id
-        self._texts: list[str] = []
-
-    def push(self, text: str) -> Visible:
-        self._texts.append(text)
-        return "", ()
-
-    def flush(self) -> Visible:
-        text = "".join(self._texts)
-        parsed = parse_calls(text)
-        if not parsed:  # cut off by max_tokens: the client sees what there is
-            return text, ()
-        self.num_calls = len(parsed)
-        return "", tuple(
-            ToolCallDelta(i, args, name, self._new_id(i)) for i, (name, args) in enumerate(parsed)
-        )
 
 
 def _first(found: tuple[int, Format]) -> int:

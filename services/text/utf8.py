@@ -8,7 +8,7 @@ is cut.
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .json_pieces import JsonPieces
 
@@ -22,6 +22,16 @@ class PieceTable:
         self.texts = [_text_or_none(piece) for piece in self.pieces]
         self.strip_first_space = strip_first_space
         self.json = JsonPieces(self.text_of)
+
+    def without(self, ids: Collection[int]) -> PieceTable:
+        """The same, but that these tokens have no text."""
+        if not ids:
+            return self
+        made = PieceTable((), strip_first_space=self.strip_first_space)
+        made.pieces, made.texts = self.pieces.copy(), self.texts.copy()
+        for token_id in ids:
+            made.pieces[token_id], made.texts[token_id] = b"", ""
+        return made
 
     def text_of(self, token_id: int) -> str | None:
         """A token's own text; None for a part of a character and for what is not in the vocabulary."""

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from services.answer import ToolCallDelta
+from services.text.forced_calls import BareCallStream, NamedCallStream, RequiredCallStream
 from services.text.tool_choice import explain_tools, forced_grammar, parsed_arguments, tool_transform
-from services.text.tools import NamedCallStream, RequiredCallStream, ToolCallStream
+from services.text.tools import ToolCallStream
 
 TOOLS = (
     {"type": "function", "function": {"name": "weather", "parameters": {
@@ -66,35 +67,14 @@ def test_a_block_cut_off_by_the_end_counts_if_it_parses() -> None:
     assert half.flush() == (CALL[:30], ())
 
 
-def test_a_named_call_streams_its_arguments() -> None:
-    stream = NamedCallStream(new_id, "weather")
-    seen = [stream.push(part) for part in ('{"ci', 'ty": "P"}')]
-    assert seen == [
-        ("", (ToolCallDelta(0, '{"ci', "weather", "call_0"),)), ("", (ToolCallDelta(0, 'ty": "P"}'),)),
-    ]  # fmt: skip
-    assert stream.flush() == ("", ())
-    assert stream.num_calls == 1
-
-
-def test_a_named_call_without_a_token_still_has_a_name() -> None:
-    assert NamedCallStream(new_id, "f").flush() == ("", (ToolCallDelta(0, "", "f", "call_0"),))
-
-
-def test_a_required_call_comes_at_the_end_or_as_text() -> None:
-    stream = RequiredCallStream(new_id)
-    assert stream.push('{"name":"add",') == ("", ())
-    stream.push('"arguments":{"n":1}}')
-    assert stream.flush() == ("", (ToolCallDelta(0, '{"n":1}', "add", "call_0"),))
-    cut_off = RequiredCallStream(new_id)
-    cut_off.push('{"name":"a')
-    assert cut_off.flush() == ('{"name":"a', ())
-
-
 def test_which_transform_a_choice_needs() -> None:
     named = {"type": "function", "function": {"name": "now"}}
     assert tool_transform((), "auto", new_id) is None
     assert tool_transform(TOOLS, "none", new_id) is None
     assert isinstance(tool_transform(TOOLS, "auto", new_id), ToolCallStream)
+    assert isinstance(tool_transform(TOOLS, "auto", new_id, "deepseek"), ToolCallStream)
+    assert isinstance(tool_transform(TOOLS, "auto", new_id, "llama"), BareCallStream)
+    assert isinstance(tool_transform(TOOLS, "required", new_id, "llama"), RequiredCallStream)
     assert isinstance(tool_transform(TOOLS, "required", new_id), RequiredCallStream)
     assert isinstance(tool_transform(TOOLS, named, new_id), NamedCallStream)
 
@@ -140,7 +120,7 @@ def test_templates_without_tools_get_them_in_words() -> None:
     assert told[0]["content"].startswith("Be kind.\n\nYou may call")  # type: ignore[union-attr]  # text by contract
     assert '{"type":"function","function":{"name":"now"}}' in str(told[0]["content"])
     assert told[1] == {"role": "user", "content": "a\nb"}
-    assert told[2]["content"] == '<tool_call>\n{"name":"add","arguments":{"n":1}}\n</tool_call>'
+    assert told[2]["content"] == '<tool_call>\n{"name": "add", "arguments": {"n":1}}\n</tool_call>'
     assert told[3] == {"role": "user", "content": "<tool_response>\n2\n</tool_response>"}
 
 
