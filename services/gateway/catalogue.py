@@ -8,46 +8,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..clock import Clock
 from ..errors import OverloadError
 from ..experts.adapters import SEPARATOR, split_model
 from ..outcome import Reason
 from .admission import may_use, no_model
 from .identity import Principal
 from .model import Model
-
-LOADING_S = 5.0
-"""What a client is told to wait for a model whose tokenizer is on its way."""
+from .readiness import Loading
 
 
 class Catalogue:
-    """`first` is the model of the mesh itself; None while its engines load."""
+    """`first` is the model of the mesh itself; None while its engines load, and `loading` says for how long."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.first: Model | None = None
+        self.loading = Loading(clock.now_s())
+        self._clock = clock
         self._others: dict[str, Model] = {}
         self._awaited: dict[str, str] = {}
+        self._since: dict[str, Loading] = {}
 
     def begin(self, model: Model) -> None:
         """The mesh's own model is there."""
         self.first = model
         self._others.pop(model.name, None)
-        self._awaited.pop(model.name, None)
+        self._forget(model.name)
 
     def expect(self, name: str, why: str = "") -> None:
         """Engines serve it, this gateway cannot yet; `why` says what is in the way."""
         if name not in self:
             self._awaited[name] = why
+            self._since.setdefault(name, Loading(self._clock.now_s()))
 
     def add(self, model: Model) -> None:
         """A model beside the first; one that is there stays as it is."""
-        self._awaited.pop(model.name, None)
+        self._forget(model.name)
         if model.name not in self:
             self._others[model.name] = model
 
     def drop(self, name: str) -> bool:
         """Its engines are gone for good. The first model is never dropped: it is what this mesh was started for."""
-        self._awaited.pop(name, None)
+        self._forget(name)
         return self._others.pop(name, None) is not None
+
+    def _forget(self, name: str) -> None:
+        """It is awaited no more."""
+        self._awaited.pop(name, None)
+        self._since.pop(name, None)
 
     def __contains__(self, name: str) -> bool:
         return name in self._others or (self.first is not None and self.first.name == name)
@@ -81,12 +89,18 @@ class Catalogue:
         if fits:
             model, split = max(fits, key=lambda fit: len(fit[0].name))
             return model, split[1]
-        awaited = asked in self._awaited and may_use(principal, asked, "")
-        if awaited or self.first is None:
-            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=LOADING_S)
+        if asked in self._awaited and may_use(principal, asked, ""):
+            raise self.not_yet(self._since[asked])
+        if self.first is None:
+            raise self.not_yet(self.loading)
         if not asked:
             return self.first, ""
         raise no_model(asked)
+
+    def not_yet(self, loading: Loading) -> OverloadError:
+        """The refusal of a request for a model that loads."""
+        wait_s = loading.retry_after_s(self._clock.now_s())
+        return OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=wait_s)
 
     async def names_for(self, principal: Principal) -> tuple[str, ...]:
         """What may be asked for with this key: models, and `model:adapter` for each adapter; () while loading."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Literal
 
@@ -57,7 +57,8 @@ class KeyRecord(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is asking, as far as the mesh believes it. `allowance` is None where nothing is limited."""
+    """Who is asking, as far as the mesh believes it. `allowance` is None where nothing is limited; `misnamed` are those
+    of its bands that the mesh does not have."""
 
     tenant: str
     key_id: str
@@ -69,6 +70,7 @@ class Principal(msgspec.Struct, frozen=True):
     semantic_cache: float = 0.0
     journal: JournalUse = "asked"
     allowance: Allowance | None = None
+    misnamed: frozenset[str] = frozenset()
 
     def require(self, permission: Permission) -> None:
         """Raises AuthError (FORBIDDEN) unless the permission was given."""
@@ -76,16 +78,19 @@ class Principal(msgspec.Struct, frozen=True):
             raise AuthError(Reason.FORBIDDEN, f"this API key lacks the permission '{permission.value}'")
 
     def band_for(self, wish: str) -> str:
-        """The band to queue in. Raises AuthError when the wish is not among the key's bands."""
-        if not wish:
-            return self.bands[0]
-        if wish not in self.bands:
-            raise AuthError(
-                Reason.FORBIDDEN,
-                f"this API key may not use the priority band '{wish}'",
-                param="priority_band",
+        """The band to queue in. Raises AuthError when the wish is not among the key's bands, and where the key's record
+        is wrong."""
+        band = wish or self.bands[0]
+        if band not in self.bands:
+            message = f"this API key may not use the priority band '{band}'"
+            raise AuthError(Reason.FORBIDDEN, message, param="priority_band")
+        if band in self.misnamed:
+            message = (
+                f"the record of this API key ('{self.key_id}') names a priority band that this mesh does not have, "
+                f"'{band}': the fault is in the operator's key file, not in the request"
             )
-        return wish
+            raise AuthError(Reason.FORBIDDEN, message, param="priority_band")
+        return band
 
 
 def new_key() -> str:
@@ -117,10 +122,14 @@ class KeyDigest:
 
 
 class Identity:
-    """Authenticates by API key. The look-up is by digest, so its timing tells nothing about stored keys."""
+    """Authenticates by API key. The look-up is by digest, so its timing tells nothing about stored keys. `bands` are
+    those of the mesh; `misnamed` says, for its operator, which keys name others."""
 
-    def __init__(self, pepper: bytes, records: Iterable[KeyRecord]) -> None:
+    def __init__(
+        self, pepper: bytes, records: Iterable[KeyRecord], bands: Collection[str] | None = None
+    ) -> None:
         self._digest = KeyDigest(pepper)
+        known = None if bands is None else frozenset(bands)
         self._by_digest = {
             record.digest: Principal(
                 tenant=record.tenant,
@@ -133,9 +142,15 @@ class Identity:
                 semantic_cache=record.semantic_cache,
                 journal=record.journal,
                 allowance=record.allowance if record.allowance.limits_anything else None,
+                misnamed=frozenset(record.bands) - known if known is not None else frozenset(),
             )
             for record in records
         }
+        self.misnamed = tuple(
+            f"{one.key_id} ({', '.join(sorted(one.misnamed))})"
+            for one in self._by_digest.values()
+            if one.misnamed
+        )
 
     def authenticate(self, credential: str) -> Principal:
         """The principal behind an API key. Raises AuthError (UNAUTHENTICATED)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -80,7 +81,7 @@ def add(
     return record
 
 
-def identity(path: Path) -> Identity:
-    """An Identity over the file's keys. Raises ConfigError."""
+def identity(path: Path, bands: Collection[str] | None = None) -> Identity:
+    """An Identity over the file's keys, in a mesh with these priority bands. Raises ConfigError."""
     content = load(path)
-    return Identity(bytes.fromhex(content.pepper), content.keys)
+    return Identity(bytes.fromhex(content.pepper), content.keys, bands)

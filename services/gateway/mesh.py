@@ -16,8 +16,6 @@ from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
 from ..clock import Clock
 from ..config import CacheConfig, GatewayConfig
-from ..errors import OverloadError
-from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
 from ..request import InferenceRequest
@@ -27,7 +25,7 @@ from ..text.reasoning import ReasoningStream
 from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
 from .admission import Work
-from .catalogue import LOADING_S, Catalogue
+from .catalogue import Catalogue
 from .identity import Identity, Principal
 from .migrate import RetryBudget
 from .model import Model
@@ -86,7 +84,7 @@ class Mesh:
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
         self.next_id: Callable[[], int] = count(1).__next__
-        self.models = Catalogue()
+        self.models = Catalogue(clock)
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._request_prefix = f"req-{secrets.token_hex(6)}-"
 
@@ -94,7 +92,7 @@ class Mesh:
     def model(self) -> Model:
         """The one that the mesh was started with. Raises OverloadError (NOT_READY) while its engines load."""
         if (model := self.models.first) is None:
-            raise OverloadError(Reason.NOT_READY, "the model is still loading", retry_after_s=LOADING_S)
+            raise self.models.not_yet(self.models.loading)
         return model
 
     @property

@@ -39,6 +39,7 @@ from .doorman import Doorman
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .httptools_server import HttpServer
+from .identity import Identity
 from .journal import Journal
 from .mesh import Mesh
 from .model import Model
@@ -99,7 +100,7 @@ class GatewayNode:
             config=config.gateway,
             cache_config=config.cache,
             clock=self._clock,
-            identity=json_key_store.identity(self._keys_path),
+            identity=self._identity(),
             queue=QueueClient(self._peers.queue, name, on_fence=engines.fence, clock=self._clock),
             engines=engines,
             cache=CacheClient(config.cache, self._peers.cache, name, self._clock),
@@ -196,6 +197,7 @@ class GatewayNode:
         while True:
             try:
                 card = await self._peers.card()
+                self.mesh.models.loading.found()
                 experts = self._config.experts
                 card = msgspec.structs.replace(
                     card, adapters=experts.adapters, max_adapter_rank=experts.max_adapter_rank
@@ -249,11 +251,22 @@ class GatewayNode:
             try:
                 mtime = self._keys_path.stat().st_mtime
                 if mtime != self._keys_mtime:
-                    self.mesh.identity = json_key_store.identity(self._keys_path)
+                    self.mesh.identity = self._identity()
                     self._keys_mtime = mtime
                     log.info("API keys were read again")
             except (OSError, ConfigError) as error:
                 log.error("API keys stay as they were: %s", error)
+
+    def _identity(self) -> Identity:
+        """Who may call, as the key file says now. Raises ConfigError."""
+        bands = [band.name for band in self._config.queue.bands]
+        identity = json_key_store.identity(self._keys_path, bands)
+        if identity.misnamed:
+            log.error(
+                "%s: keys name priority bands that this mesh does not have (it has %s), and requests in them are "
+                "refused: %s", self._keys_path, ", ".join(bands), "; ".join(identity.misnamed),
+            )  # fmt: skip
+        return identity
 
     async def _follow_tls(self, tls: TlsFiles) -> None:
         """Certificates are renewed while everything runs."""

@@ -6,8 +6,14 @@ Rules: events with times in, a verdict out. A canary request runs through the wh
 
 from __future__ import annotations
 
+from itertools import count
+
 CANARY_EVERY_S = 2.0
 PROOF_S = 10.0
+READING_S = 1.0
+"""A tokenizer takes a third of a second to read, with a large vocabulary two."""
+LONGEST_WAIT_S = 30.0
+_GOLDEN = 0.6180339887498949
 
 
 class Readiness:
@@ -38,3 +44,24 @@ class Readiness:
         if now_s - self._proven_s > self._proof_s:
             return False, f"not ready: no token moved for {now_s - self._proven_s:.0f} s; {self._missing}\n"
         return True, "ready\n"
+
+
+class Loading:
+    """When to come back to a gateway that does not know its model yet. Engines load for a second or for minutes, and
+    nobody says how long it will take: what has lasted for so long is likely to last for as long again. Who asks is told
+    between half and one and a half of that, each another time: all come back, but not together."""
+
+    def __init__(self, began_s: float) -> None:
+        self._began_s = began_s
+        self._found = False
+        self._number = count(1).__next__
+
+    def found(self) -> None:
+        """The engines have said what they serve; the tokenizer is read."""
+        self._found = True
+
+    def retry_after_s(self, now_s: float) -> float:
+        """For the next who is refused."""
+        waited_s = now_s - self._began_s
+        expected_s = READING_S if self._found else min(max(waited_s, READING_S), LONGEST_WAIT_S)
+        return expected_s * (0.5 + self._number() * _GOLDEN % 1.0)  # the golden ratio fills gaps evenly

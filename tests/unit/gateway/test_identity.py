@@ -50,6 +50,25 @@ def test_bands_and_permissions_are_the_keys_not_the_clients() -> None:
         principal.require(Permission.OPERATE)
 
 
+def test_a_band_that_the_mesh_does_not_have_is_the_operators_fault() -> None:
+    records = [
+        KeyRecord("good", digest_key(b"p", "1"), "t", bands=("vip", "standard")),
+        KeyRecord("bad", digest_key(b"p", "2"), "t", bands=("silver", "standard", "gold")),
+    ]
+    identity = Identity(b"p", records, ("vip", "standard"))
+    assert identity.misnamed == ("bad (gold, silver)",)
+    bad = identity.authenticate("2")
+    assert bad.band_for("standard") == "standard"
+    for wish in ("", "gold"):
+        with pytest.raises(AuthError, match=r"'bad'.*operator's key file") as caught:
+            bad.band_for(wish)
+        assert (caught.value.reason, caught.value.param) == (Reason.FORBIDDEN, "priority_band")
+    with pytest.raises(AuthError, match="may not use"):
+        bad.band_for("vip")
+    assert identity.authenticate("1").band_for("") == "vip"
+    assert Identity(b"p", records).misnamed == ()
+
+
 def test_adding_a_key_again_replaces_it(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     json_key_store.add(path, "first", key_id="dev", tenant="a")
