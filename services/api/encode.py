@@ -12,15 +12,19 @@ from ..errors import MeshError
 from ..outcome import Reason
 from ..request import InferenceRequest
 from .encode_parts import dumps, error_fields
-from .encode_stream import ChatStreamEncoder, CompletionStreamEncoder, StreamEncoder
+from .encode_responses import ResponsesStreamEncoder, ResponsesUnaryEncoder
+from .encode_stream import ChatStreamEncoder, CompletionStreamEncoder, EventEncoder
 from .encode_unary import ChatUnaryEncoder, CompletionUnaryEncoder, GenerateUnaryEncoder, UnaryEncoder
+from .responses import ResponsesRequest
 from .status import STATUS
 
-__all__ = ["StreamEncoder", "UnaryEncoder", "error_response", "model", "models", "stream", "unary"]
+__all__ = ["EventEncoder", "UnaryEncoder", "error_response", "model", "models", "stream", "unary"]
 
 
-def stream(request: InferenceRequest) -> StreamEncoder:
+def stream(request: InferenceRequest) -> EventEncoder:
     """Encoder of a streamed answer; of its rest, when the request names the last event that the client has."""
+    if isinstance(request, ResponsesRequest):
+        return ResponsesStreamEncoder(request.told)
     kind = ChatStreamEncoder if request.kind == "chat" else CompletionStreamEncoder
     return kind(
         request.num_choices,
@@ -32,6 +36,8 @@ def stream(request: InferenceRequest) -> StreamEncoder:
 
 def unary(request: InferenceRequest) -> UnaryEncoder:
     """Encoder of a whole answer."""
+    if isinstance(request, ResponsesRequest):
+        return ResponsesUnaryEncoder(request.told)
     if request.kind == "chat":
         return ChatUnaryEncoder(request.num_choices)
     if request.kind == "completion":

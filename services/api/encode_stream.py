@@ -10,6 +10,7 @@ which deltas it has is the caller's business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 from ..answer import AnswerHead, AnswerTail, Delta
 from ..errors import MeshError
@@ -24,6 +25,18 @@ from .encode_parts import (
     tool_call_pieces,
     usage_fields,
 )
+
+
+class EventEncoder(Protocol):
+    """An answer as events: `head`, then `delta`s, then `tail`; or `error` at any point, last. `had` and `around` as
+    StreamEncoder says."""
+
+    def head(self, head: AnswerHead) -> bytes: ...
+    def delta(self, delta: Delta) -> bytes: ...
+    def around(self, choice: int) -> tuple[bytes, bytes] | None: ...
+    def had(self, delta: Delta) -> None: ...
+    def tail(self, tail: AnswerTail) -> bytes: ...
+    def error(self, error: MeshError) -> bytes: ...
 
 
 class StreamEncoder(ABC):

@@ -52,7 +52,7 @@ class BodyDecoder(Generic[T]):
                 return self._decode(body)
             return msgspec.convert(orjson.loads(body), self._kind, str_keys=True)
         except msgspec.ValidationError as error:
-            _refuse(str(error))
+            refuse(str(error))
         except UnicodeDecodeError:
             raise RequestError(Reason.INVALID_JSON, "the body is not valid UTF-8") from None
         except (msgspec.DecodeError, orjson.JSONDecodeError) as error:
@@ -113,11 +113,12 @@ def shown(text: str) -> str:
     return clean + "…" if len(text) > _MAX_SHOWN else clean
 
 
-def _refuse(text: str) -> NoReturn:
-    """Turn msgspec's message into ours: "Expected `int`, got `str` - at `$.a[0].b`" names a.0.b."""
+def refuse(text: str, inside: str = "") -> NoReturn:
+    """Turn msgspec's message into ours: "Expected `int`, got `str` - at `$.a[0].b`" names a.0.b (`inside` before it).
+    Raises RequestError."""
     match = _PATH.match(text)
     assert match is not None, "the pattern matches any text"
-    what, path = match["text"], _dotted(match["path"] or "")
+    what, path = match["text"], _dotted(f".{inside}" * bool(inside) + (match["path"] or ""))
     if missing := _MISSING.fullmatch(what):
         param = _join(path, missing[1])
         raise RequestError(Reason.INVALID_FIELD, f"{param} is required", param=param)

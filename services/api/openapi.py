@@ -10,7 +10,7 @@ a 400 by name.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ from .bodies import ChatBody, CompletionBody, GenerateBody
 from .headers import HEADERS, MIN_DEADLINE_S
 from .openapi_answers import ANSWERS
 from .openapi_bounds import BAND, PROMPT, between, part_bounds
+from .responses_bodies import AnyItem, ResponsesBody
 from .status import STATUS
 
 Json = dict[str, Any]
@@ -45,7 +46,8 @@ _ANSWER_HEADERS = {
 def openapi_document(limits: LimitsConfig) -> bytes:
     """The document as JSON."""
     _, found = msgspec.json.schema_components(
-        (ChatBody, CompletionBody, GenerateBody), ref_template=_SCHEMAS + "{name}"
+        (ChatBody, CompletionBody, GenerateBody, ResponsesBody, *get_args(AnyItem)),
+        ref_template=_SCHEMAS + "{name}",
     )
     schemas = cast("dict[str, Json]", found)
     for name, bounds in part_bounds(limits).items():
@@ -53,6 +55,8 @@ def openapi_document(limits: LimitsConfig) -> bytes:
             if field in schemas[name]["properties"]:
                 apply_bound(schemas[name]["properties"][field], bound)
     schemas["CompletionBody"]["properties"]["prompt"] = PROMPT
+    schemas["ResponsesBody"]["properties"]["input"] = _input(limits)
+    schemas["MessageItem"]["required"].remove("type")  # the one kind that needs not say what it is
     for schema in schemas.values():
         for prop in schema.get("properties", {}).values():
             if prop.get("default", 0) is None:
@@ -73,6 +77,15 @@ def openapi_document(limits: LimitsConfig) -> bytes:
         },
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def _input(limits: LimitsConfig) -> Json:
+    items = [{"$ref": _SCHEMAS + kind.__name__} for kind in get_args(AnyItem)]
+    most = {"minItems": 1, "maxItems": limits.max_messages}
+    return {
+        "description": "A text of the user, or the conversation's items.",
+        "anyOf": [{"type": "string"}, {"type": "array", **most, "items": {"anyOf": items}}],
+    }
 
 
 _FOR_TYPE = {
@@ -101,6 +114,7 @@ def _paths(limits: LimitsConfig) -> Json:
     generating: list[tuple[str, str, str, str, bool]] = [
         ("/v1/chat/completions", "ChatBody", "ChatCompletion", "createChatCompletion", True),
         ("/v1/completions", "CompletionBody", "Completion", "createCompletion", True),
+        ("/v1/responses", "ResponsesBody", "Response", "createResponse", True),
         ("/generate", "GenerateBody", "Generated", "generate", False),
     ]
     paths: Json = {

@@ -106,6 +106,45 @@ ANSWERS: dict[str, Json] = {
         usage=_ref("Usage"),
         confidence=CONFIDENCE,
     ),
+    "Response": _object(
+        "id object created_at status error incomplete_details model output usage instructions tools store",
+        id=STRING,
+        object={"const": "response"},
+        created_at=COUNT,
+        status={"enum": ["completed", "incomplete"]},
+        error={"type": "null"},
+        incomplete_details=_or_null(
+            _object("reason", reason={"enum": ["max_output_tokens", "content_filter"]})
+        ),
+        model=STRING,
+        output=_list(
+            _object(
+                "type id status",
+                type={"enum": ["reasoning", "message", "function_call"]},
+                id=STRING,
+                status={"enum": ["completed", "incomplete"]},
+                role={"const": "assistant"},
+                content=_list(
+                    _object("type text", type={"enum": ["output_text", "reasoning_text"]}, text=STRING)
+                ),
+                summary=_list({"type": "object"}),
+                call_id=STRING,
+                name=STRING,
+                arguments=STRING,
+            )
+        ),
+        usage=_object(
+            "input_tokens output_tokens total_tokens input_tokens_details output_tokens_details",
+            input_tokens=COUNT,
+            output_tokens=COUNT,
+            total_tokens=COUNT,
+            input_tokens_details=_object("cached_tokens", cached_tokens=COUNT),
+            output_tokens_details=_object("reasoning_tokens", reasoning_tokens=COUNT),
+        ),
+        instructions=_or_null(STRING),
+        tools=_list({"type": "object"}),
+        store={"const": False},
+    ),
     "Generated": _object("response", response=STRING),
     "Model": _object(
         "id object created owned_by", id=STRING, object={"const": "model"}, created=COUNT, owned_by=STRING

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from ..answer import AllowanceLeft, AnswerHead, AnswerTail, Delta, joined_calls
-from ..api.encode import StreamEncoder, UnaryEncoder, error_response
+from ..api.encode import EventEncoder, UnaryEncoder, error_response
 from ..errors import MeshError
 from ..text.json_pieces import JsonPieces
 
@@ -105,7 +105,7 @@ class StreamResponder:
     __slots__ = ("_encode", "_encoder", "_long_way", "_request_id", "_started", "_waiting", "_waiting_bytes", "_wire",
                  "_write", "buffered_bytes")  # fmt: skip
 
-    def __init__(self, wire: Wire, encoder: StreamEncoder, request_id: str) -> None:
+    def __init__(self, wire: Wire, encoder: EventEncoder, request_id: str) -> None:
         self._wire, self._encoder, self._request_id = wire, encoder, request_id
         self._encode, self._write = encoder.delta, wire.write_chunk
         self._started = False

@@ -187,8 +187,9 @@ class Exchange:
         self._outbox.put(self._outlet, b"".join((_SSE_HEAD, headers, self.more_headers, close, b"\r\n")))
 
     def write_chunk(self, data: bytes) -> None:
-        """One piece of the stream, sent with this turn of the event loop."""
-        self._outbox.put(self._outlet, b"%x\r\n%b\r\n" % (len(data), data))
+        """One piece of the stream, sent with this turn of the event loop. An empty one is none: it would end it."""
+        if data:
+            self._outbox.put(self._outlet, b"%x\r\n%b\r\n" % (len(data), data))
 
     def chunk_writer(self, prefix: bytes, suffix: bytes, pieces: JsonPieces) -> Callable[[int], None]:
         """Sends `prefix`, the piece of a token and `suffix` as one piece of the stream. Raises KeyError, and sends

@@ -45,6 +45,20 @@ TEXT: dict[str, Any] = {
 IDS: dict[str, Any] = {"model": "m", "prompt": [[1, 2], [3]], "logprobs": 3, "guided_regex": "(a|b){2,3}"}
 PLAIN: dict[str, Any] = {"prompt": "hello", "max_tokens": 5, "temperature": 0.1, "stop": "x", "seed": 3}
 
+RESPONSES: dict[str, Any] = {
+    "model": "m", "instructions": "s", "max_output_tokens": 5, "stream": True, "store": False,
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "u"}]},
+        {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "3"},
+    ],
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}],
+    "tool_choice": {"type": "function", "name": "f"}, "text": {"format": {"type": "text"}},
+    "include": ["reasoning.encrypted_content"], "reasoning": {"summary": "auto"},
+}  # fmt: skip
+
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2**31, 2**53 + 1, 2**63, 2**70, -(2**63), 10**400, 0.0, -0.0, 1e308, 5e-324,
     0.5, "",
@@ -68,7 +82,7 @@ def hostile_bodies(seed: int, count: int) -> Iterator[bytes]:
     """`count` bodies, the same for the same seed."""
     random = Random(seed)
     for _ in range(count):
-        body = json.loads(json.dumps(random.choice((CHAT, GUIDED, TEXT, IDS, PLAIN))))
+        body = json.loads(json.dumps(random.choice((CHAT, GUIDED, TEXT, IDS, PLAIN, RESPONSES))))
         for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
             _damage(random, body)
         encoded = json.dumps(body, ensure_ascii=random.random() < 0.5).encode("utf-8", "replace")

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from services.api.openai import parse_chat, parse_completion, parse_generate
 from services.api.regex_bound import MAX_EXPANDED, check_regex
+from services.api.responses import parse_responses
 from services.config import LimitsConfig
 from services.errors import RequestError
 
 LIMITS = LimitsConfig()
-PARSERS = (parse_chat, parse_completion, parse_generate)
+PARSERS = (parse_chat, parse_completion, parse_generate, parse_responses)
 FIELDS = [
     "model", "messages", "prompt", "max_tokens", "temperature", "n", "stream", "stream_options", "stop",
     "seed",

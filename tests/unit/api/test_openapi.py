@@ -12,6 +12,7 @@ from services.answer import AnswerHead, AnswerTail, Delta, TokenText, ToolCallDe
 from services.api import encode
 from services.api.openai import parse_chat, parse_completion, parse_generate
 from services.api.openapi import openapi_document
+from services.api.responses import parse_responses
 from services.api.status import STATUS
 from services.config import LimitsConfig
 from services.errors import MeshError, RequestError
@@ -28,6 +29,7 @@ BODIES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "CompletionBody": (parse_completion, {"model": "m", "prompt": "x"}),
     "GenerateBody": (parse_generate, {"prompt": "x"}),
+    "ResponsesBody": (parse_responses, {"model": "m", "input": "x"}),
 }
 TIED = {"best_of", "min_tokens", "top_logprobs"}
 """Fields whose value must also fit another field."""
@@ -97,7 +99,9 @@ def test_references_lead_somewhere() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/generate", "/v1/models"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/generate", "/v1/models"]
+)
 def test_every_status_is_documented(path: str) -> None:
     (operation,) = DOCUMENT["paths"][path].values()
     wanted = {str(row.http) for row in STATUS.values()} - {"499"}
@@ -114,6 +118,13 @@ def test_answers_fit_their_schema(kind: Any, schema: str) -> None:
     calls = (ToolCallDelta(0, "{}", "f", "c"),) if kind == "chat" else ()
     encoder.delta(Delta(0, "a", "stop", (token,), calls))
     validator(schema).validate(json.loads(encoder.tail(AnswerTail(Usage(1, 1), (0.5,)))))
+
+
+def test_responses_fit_their_schema() -> None:
+    encoder = encode.unary(parse_responses(b'{"model": "m", "input": "x"}', {}, LIMITS))
+    encoder.head(AnswerHead("r", "m", 5))
+    encoder.delta(Delta(0, "a", "length", None, (ToolCallDelta(0, "{}", "f", "c"),), reasoning="b"))
+    validator("Response").validate(json.loads(encoder.tail(AnswerTail(Usage(1, 1)))))
 
 
 def test_errors_and_models_fit_their_schema() -> None:
