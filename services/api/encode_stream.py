@@ -95,7 +95,7 @@ class StreamEncoder(ABC):
         """The event of one delta."""
         if delta.finish is None and delta.logprobs is None and not delta.tool_calls and not delta.reasoning:
             text = delta.text
-            if self._only is not None:  # event ids of one choice, as Cursor says them
+            if self._only is not None and not self._only.calls[0]:  # ids of one choice, as Cursor says them
                 count, check = self._only.count(delta.num_tokens, text)
                 return b"%b%d-%x\n%b%b%b" % (
                     self._id, count, check, self._prefixes[0], dumps(text), self._text_end
