@@ -125,6 +125,49 @@ def test_an_answer_keeps_to_a_json_schema(client: openai.OpenAI) -> None:
     assert isinstance(said["big"], bool)
 
 
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 30}, "days": {"type": "integer", "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}], ids=str
+)
+def test_a_forced_call_is_streamed_as_it_is_written(client: openai.OpenAI, choice: object) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
+    question = {
+        "model": MODEL, "messages": CAPITAL, "max_tokens": 80, "temperature": 0, "tools": [tool],
+        "tool_choice": choice, "extra_headers": FRESH,
+    }  # fmt: skip
+    chunks = list(client.chat.completions.create(**question, stream=True))  # type: ignore[call-overload]
+    pieces = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert pieces[0].function.name == "weather" and len(pieces) > 3
+    arguments = "".join(piece.function.arguments for piece in pieces)
+    assert set(json.loads(arguments)) == {"city", "days"}
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    whole = client.chat.completions.create(**question)  # type: ignore[call-overload]
+    (call,) = whole.choices[0].message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments) == json.loads(arguments)
+    assert whole.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_the_responses_api_says_the_same_as_a_chat(client: openai.OpenAI) -> None:
+    chat = client.chat.completions.create(
+        model=MODEL, messages=CAPITAL, max_tokens=16, temperature=0, extra_headers=FRESH
+    )
+    text = CAPITAL[0]["content"]
+    one = client.responses.create(model=MODEL, input=text, max_output_tokens=16, temperature=0)
+    assert one.output_text == chat.choices[0].message.content
+    stream = client.responses.create(
+        model=MODEL, input=text, max_output_tokens=16, temperature=0, stream=True, extra_headers=FRESH
+    )
+    assert "".join(e.delta for e in stream if e.type == "response.output_text.delta") == one.output_text
+
+
 def test_generate_is_as_plain_as_it_gets(mesh: Stack) -> None:
     status, headers, body = mesh.call("/generate", {"prompt": "The capital of France is", "max_tokens": 6})
     assert status == 200
