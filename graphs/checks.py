@@ -7,7 +7,8 @@ Rules: each raises ConfigError naming the setting; nothing is changed, nothing i
 import json
 from pathlib import Path
 
-from services.config import PostprocessConfig
+from services.config import EmbeddingConfig, PostprocessConfig
+from services.embedding.factory import served_name
 from services.errors import ConfigError
 from services.postprocess.policy import configured_policy
 
@@ -21,6 +22,18 @@ def cache(redis_url: str, semantic_model: str) -> None:
             f"EXPERTMESH_SEMANTIC_MODEL (semantic_model) is {semantic_model!r}: "
             "neither minilm, e5 nor off, nor a folder"
         )
+
+
+def embedding(model: str) -> EmbeddingConfig:
+    """What `/v1/embeddings` serves; nothing where the setting is empty."""
+    if not model:
+        return EmbeddingConfig()
+    if model != "minilm" and not (Path(model) / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"EXPERTMESH_EMBEDDING_MODEL (embedding_model) is {model!r}: neither minilm nor a folder with a model and "
+            "its tokenizer.json"
+        )
+    return EmbeddingConfig(model=model if model == "minilm" else resolved(model), name=served_name(model))
 
 
 def words(file: str) -> PostprocessConfig:

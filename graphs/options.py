@@ -36,6 +36,10 @@ class Options(BaseModel):
     host: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_HOST", "127.0.0.1"))
     redis_url: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REDIS_URL", ""))
     semantic_model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_SEMANTIC_MODEL", "minilm"))
+    embedding_model: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_EMBEDDING_MODEL", ""),
+        description="minilm, or a folder of the sentence-transformers kind: serves /v1/embeddings; empty: nothing does",
+    )
     keys_file: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_KEYS_FILE", ".expertmesh/keys.json")
     )

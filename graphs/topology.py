@@ -1,4 +1,5 @@
-"""The diagram of the README as code: five `.bind()` lines, nothing else (a test holds both together).
+"""The diagram of the README as code: five `.bind()` lines, and a sixth where an embedding model is set (a test holds
+both together).
 
 gateway → cache → priority queue → expert-parallel MoE shards → postprocess
 """
@@ -7,6 +8,7 @@ from ray.serve import Application
 
 from services.cache.deployment import cache_deployment
 from services.config import GraphConfig
+from services.embedding.deployment import embedding_deployment
 from services.experts.deployment import experts_deployment
 from services.gateway.deployment import gateway_deployment
 from services.postprocess.deployment import postprocess_deployment
@@ -19,4 +21,5 @@ def mesh(config: GraphConfig) -> Application:
     queue = queue_deployment(config).bind(config.queue)
     experts = experts_deployment(config).bind(config, queue)
     postprocess = postprocess_deployment(config).bind(config)
-    return gateway_deployment(config).bind(config, cache, queue, experts, postprocess)
+    embeddings = embedding_deployment(config).bind(config.embedding) if config.embedding.model else None
+    return gateway_deployment(config).bind(config, cache, queue, experts, postprocess, embeddings)

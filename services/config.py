@@ -235,6 +235,20 @@ class PlacementConfig(Section):
     experts: dict[str, str] = Field(default_factory=dict)
 
 
+class EmbeddingConfig(Section):
+    """The embedding service (`/v1/embeddings`); there is none while `model` is empty. A batch costs what its padded
+    tokens cost; what waits is bounded by tokens, since a request may hold thousands of texts."""
+
+    model: str = Field(
+        default="", description="minilm (English), or a directory of the sentence-transformers kind"
+    )
+    name: str = Field(default="", description="what clients call it; empty: the model's own name")
+    max_waiting: int = Field(default=2_000, ge=1, description="requests")
+    max_waiting_tokens: int = Field(default=400_000, ge=1, description="of all requests that wait")
+    max_batch_tokens: int = Field(default=4_096, ge=1, description="of one batch, padding included")
+    max_batch_rows: int = Field(default=64, ge=1)
+
+
 class GraphConfig(Section):
     """One complete mesh."""
 
@@ -245,4 +259,5 @@ class GraphConfig(Section):
     experts: ExpertsConfig
     postprocess: PostprocessConfig
     journal: JournalConfig = JournalConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     placement: PlacementConfig = PlacementConfig()

@@ -142,7 +142,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     `template_kwargs` are what the client tells a chat's template, as `{"thinking": true}`.
     """
 
-    kind: Literal["chat", "completion", "generate"]
+    kind: Literal["chat", "completion", "generate", "embedding"]
     model: str
     sampling: SamplingParams
     messages: tuple[dict[str, object], ...] = ()

@@ -15,7 +15,7 @@ import numpy as np
 from load_tests.faq.generator import Language, Question, workload
 from load_tests.faq.plot import Curve, calibration_svg
 from load_tests.faq.replay import Space, Tally, best_calibrated, best_static, by_text, learned, perfect
-from services.cache.factory import open_embedder
+from services.embedding.factory import open_embedder
 
 MODELS: dict[Language, tuple[str, str]] = {
     "en": ("minilm", "English, all-MiniLM-L6-v2"),

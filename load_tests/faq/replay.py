@@ -14,12 +14,12 @@ import numpy as np
 
 from load_tests.faq.generator import Question
 from services.cache.bounds import upper_bound
-from services.cache.embedding import Vectors
 from services.cache.guards import compatible, marks_of
 from services.cache.index import ExactIndex
 from services.cache.key import WIRE_BYTES, CacheKey
 from services.cache.meanings import Meanings
 from services.cache.semantic import Verdict, climb
+from services.embedding.embedder import Vectors
 
 NUM_CANDIDATES = 5
 

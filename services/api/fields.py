@@ -8,7 +8,7 @@ JSON cannot).
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import LimitsConfig
 from ..errors import RequestError
@@ -18,6 +18,7 @@ from .bodies import GenerateBody, SamplingBody
 from .headers import check_band
 from .json_body import shown
 
+MAX_DIMENSIONS = 65_536
 MAX_MAX_TOKENS = 1_000_000_000
 """A number no context reaches; the model's own limit is applied once the prompt's tokens are counted."""
 MAX_TOP_K = 1_000_000
@@ -35,6 +36,17 @@ MAX_METADATA_VALUE_CHARS = 512
 
 _TEMPLATE_NAME = re.compile(TEMPLATE_NAME)
 _TIER_BANDS = {"auto": "", "default": "", "standard": "", "flex": "batch", "priority": "vip"}
+
+
+class Described(Protocol):
+    """The fields that only describe a request, of any body."""
+
+    priority_band: str | None
+    service_tier: None
+    metadata: None
+    user: str | None
+    safety_identifier: str | None
+    prompt_cache_key: None
 
 
 def invalid(param: str, rule: str) -> RequestError:
@@ -164,7 +176,7 @@ def generate_params(body: GenerateBody, limits: LimitsConfig) -> SamplingParams:
     )
 
 
-def band_wish(body: SamplingBody, header_band: str) -> str:
+def band_wish(body: SamplingBody | Described, header_band: str) -> str:
     """The wished band: the field `priority_band`, else the header, else what `service_tier` stands for."""
     if body.priority_band:
         return check_band(body.priority_band, "priority_band")
@@ -177,7 +189,7 @@ def band_wish(body: SamplingBody, header_band: str) -> str:
     return header_band or band
 
 
-def check_annotations(body: SamplingBody) -> str:
+def check_annotations(body: SamplingBody | Described) -> str:
     """Check the fields that only describe a request; returns the person it is made for ("" when unknown)."""
     if body.metadata is not None:
         if len(body.metadata) > MAX_METADATA:

@@ -87,7 +87,7 @@ def chat_from_bytes(
         chat_template_kwargs=_template_kwargs(request, limits),
         **fields,
     )
-    return chat_request(body, _wishes(request.options, metadata, left_s, limits), limits)
+    return chat_request(body, wishes_of(request.options, metadata, left_s, limits), limits)
 
 
 def text_from_bytes(
@@ -100,7 +100,7 @@ def text_from_bytes(
     body = bodies.CompletionBody(
         prompt=_prompts(request), echo=request.echo, logprobs=logprobs, stream=stream, **fields
     )
-    wishes = _wishes(request.options, metadata, left_s, limits)
+    wishes = wishes_of(request.options, metadata, left_s, limits)
     return completion_request(body, wishes, limits, response_format=response_format)
 
 
@@ -207,7 +207,7 @@ def _prompts(request: pb.TextRequest) -> list[Any]:
     return prompts
 
 
-def _wishes(
+def wishes_of(
     options: pb.Options, metadata: Mapping[str, str], left_s: float | None, limits: LimitsConfig
 ) -> Wishes:
     """Metadata may carry the wishes that HTTP has as headers; the message's own fields come first. The call's

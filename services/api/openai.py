@@ -117,7 +117,7 @@ def completion_request(
 ) -> InferenceRequest:
     """Check a text completion. Raises RequestError. (`response_format` has no field in OpenAI's body.)"""
     stream, include_usage = _streaming(body)
-    prompts = _prompts(body.prompt)
+    prompts = prompts_of(body.prompt, "prompt", MAX_CHOICES)
     n = 1 if body.n is None else check_int(body.n, "n", 1, limits.max_n, 1)
     if n * len(prompts) > MAX_CHOICES:
         raise invalid("n", f"times the number of prompts must be at most {MAX_CHOICES}")
@@ -160,7 +160,7 @@ def generate_request(body: GenerateBody, wishes: Wishes, limits: LimitsConfig) -
         kind="generate",
         model=check_text(body.model, "model"),
         sampling=generate_params(body, limits),
-        prompts=_prompts(body.prompt),
+        prompts=prompts_of(body.prompt, "prompt", MAX_CHOICES),
         band=wishes.band,
         deadline_s=wishes.deadline_s,
         cache=wishes.cache,
@@ -180,25 +180,25 @@ def _streaming(body: SamplingBody) -> tuple[bool, bool]:
     return stream, body.stream_options.include_usage or False
 
 
-def _prompts(prompt: str | list[str | int | list[int]]) -> tuple[str | bytes, ...]:
-    """One entry per prompt: text, or packed token ids."""
-    if not prompt:
-        raise invalid("prompt", "must not be empty")
-    if isinstance(prompt, str):
-        return (prompt,)
-    kinds = set(map(type, prompt))
+def prompts_of(
+    given: str | list[str | int | list[int]], param: str, max_entries: int
+) -> tuple[str | bytes, ...]:
+    """One entry per text: text, or packed token ids. Raises RequestError naming `param`."""
+    if not given:
+        raise invalid(param, "must not be empty")
+    if isinstance(given, str):
+        return (given,)
+    kinds = set(map(type, given))
     if len(kinds) > 1:
-        raise invalid("prompt", "must hold one kind: texts, token ids, or lists of token ids")
+        raise invalid(param, "must hold one kind: texts, token ids, or lists of token ids")
     if int in kinds:
-        return (_packed(prompt, "prompt"),)
-    if len(prompt) > MAX_CHOICES:
-        raise invalid("prompt", f"has {len(prompt)} entries, {MAX_CHOICES} are allowed")
-    prompts = [
-        item if isinstance(item, str) else _packed(item, f"prompt.{i}") for i, item in enumerate(prompt)
-    ]
-    if not all(prompts):
-        raise invalid(f"prompt.{prompts.index('')}" if len(prompts) > 1 else "prompt", "must not be empty")
-    return tuple(prompts)
+        return (_packed(given, param),)
+    if len(given) > max_entries:
+        raise invalid(param, f"has {len(given)} entries, {max_entries} are allowed")
+    texts = [item if isinstance(item, str) else _packed(item, f"{param}.{i}") for i, item in enumerate(given)]
+    if not all(texts):
+        raise invalid(f"{param}.{texts.index('')}" if len(texts) > 1 else param, "must not be empty")
+    return tuple(texts)
 
 
 def _packed(ids: object, param: str) -> bytes:

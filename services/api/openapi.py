@@ -17,9 +17,10 @@ import msgspec
 from ..config import LimitsConfig
 from . import event_ids
 from .bodies import ChatBody, CompletionBody, GenerateBody
+from .embeddings import EmbeddingBody
 from .headers import HEADERS, MIN_DEADLINE_S
 from .openapi_answers import ANSWERS
-from .openapi_bounds import BAND, PROMPT, between, part_bounds
+from .openapi_bounds import BAND, INPUT, PROMPT, between, part_bounds
 from .responses_bodies import AnyItem, ResponsesBody
 from .status import STATUS
 
@@ -46,7 +47,7 @@ _ANSWER_HEADERS = {
 def openapi_document(limits: LimitsConfig) -> bytes:
     """The document as JSON."""
     _, found = msgspec.json.schema_components(
-        (ChatBody, CompletionBody, GenerateBody, ResponsesBody, *get_args(AnyItem)),
+        (ChatBody, CompletionBody, GenerateBody, EmbeddingBody, ResponsesBody, *get_args(AnyItem)),
         ref_template=_SCHEMAS + "{name}",
     )
     schemas = cast("dict[str, Json]", found)
@@ -57,6 +58,7 @@ def openapi_document(limits: LimitsConfig) -> bytes:
     schemas["CompletionBody"]["properties"]["prompt"] = PROMPT
     schemas["ResponsesBody"]["properties"]["input"] = _input(limits)
     schemas["MessageItem"]["required"].remove("type")  # the one kind that needs not say what it is
+    schemas["EmbeddingBody"]["properties"]["input"] = INPUT
     for schema in schemas.values():
         for prop in schema.get("properties", {}).values():
             if prop.get("default", 0) is None:
@@ -116,6 +118,7 @@ def _paths(limits: LimitsConfig) -> Json:
         ("/v1/completions", "CompletionBody", "Completion", "createCompletion", True),
         ("/v1/responses", "ResponsesBody", "Response", "createResponse", True),
         ("/generate", "GenerateBody", "Generated", "generate", False),
+        ("/v1/embeddings", "EmbeddingBody", "Embeddings", "createEmbedding", False),
     ]
     paths: Json = {
         path: {"post": _post(headers, body, answer, operation, streams)}

@@ -146,6 +146,20 @@ ANSWERS: dict[str, Json] = {
         store={"const": False},
     ),
     "Generated": _object("response", response=STRING),
+    "Embeddings": _object(
+        "object data model usage",
+        object={"const": "list"},
+        data=_list(
+            _object(
+                "object index embedding",
+                object={"const": "embedding"},
+                index=COUNT,
+                embedding={"anyOf": [_list(NUMBER), STRING]},
+            )
+        ),
+        model=STRING,
+        usage=_object("prompt_tokens total_tokens", prompt_tokens=COUNT, total_tokens=COUNT),
+    ),
     "Model": _object(
         "id object created owned_by", id=STRING, object={"const": "model"}, created=COUNT, owned_by=STRING
     ),

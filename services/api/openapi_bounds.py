@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import LimitsConfig
 from . import fields, guided, messages, tools
+from .embeddings import MAX_INPUTS
 from .openai import MAX_CHOICES
 from .regex_bound import MAX_PATTERN_CHARS
 
@@ -29,6 +30,16 @@ PROMPT: dict[str, Any] = {
         _IDS,
         {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _TEXT},
         {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _IDS},
+    ],
+}
+
+INPUT: dict[str, Any] = {
+    "description": "A text, token ids of the model's own vocabulary, or a list of one kind of these.",
+    "anyOf": [
+        _TEXT,
+        _IDS,
+        {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": _TEXT},
+        {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": _IDS},
     ],
 }
 
@@ -143,4 +154,11 @@ def part_bounds(limits: LimitsConfig) -> dict[str, Bounds]:
         "NamedTool": {"name": NAME},
         "TextFormat": {"name": NAME},
         "CompletionBody": sampling_bounds(limits),
+        "EmbeddingBody": {
+            "model": SHORT,
+            "dimensions": between(1, fields.MAX_DIMENSIONS),
+            "priority_band": BAND,
+            "user": {"maxLength": fields.MAX_NAME_CHARS},
+            "safety_identifier": {"maxLength": fields.MAX_NAME_CHARS},
+        },
     }

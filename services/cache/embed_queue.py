@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from .embedding import Embedder
+from ..embedding.embedder import Embedder
 from .index import Vector
 
 log = logging.getLogger(__name__)

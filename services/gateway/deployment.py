@@ -27,6 +27,7 @@ from ray.serve.handle import DeploymentHandle
 
 from .. import memory, ray_sigterm
 from ..config import GraphConfig
+from ..embedding.service import EmbedCard
 from ..errors import ConfigError, MeshError, ServiceError
 from ..experts.engine import ModelCard
 from ..outcome import Reason
@@ -47,6 +48,19 @@ SHUTDOWN_MARGIN_S = 5.0
 LOOP_STUCK_S = 5.0
 
 
+class Embeddings:
+    """The embedding service by its handle (embedding_model.EmbeddingPeer)."""
+
+    def __init__(self, ask: Callable[..., Awaitable[Any]], handle: DeploymentHandle[Any]) -> None:
+        self._ask, self._handle = ask, handle
+
+    async def card(self) -> EmbedCard:
+        return await self._ask(self._handle.card.remote)
+
+    async def embed(self, wish: bytes) -> bytes:
+        return await self._ask(lambda: self._handle.embed.remote(wish))
+
+
 class Gateway:
     """One gateway process."""
 
@@ -57,6 +71,7 @@ class Gateway:
         queue: DeploymentHandle[Any],
         experts: DeploymentHandle[Any],
         postprocess: DeploymentHandle[Any],
+        embeddings: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._handles_loop = asyncio.get_running_loop()
         self._loop = uvloop.new_event_loop()
@@ -93,7 +108,7 @@ class Gateway:
         operations = CacheOperations(cache_stats, cache_purge)
         peers = Peers(
             queue_endpoint, cache_endpoint, card, policy, queue_view, operations, journal=journal_endpoint,
-            queue_operate=queue_operate,
+            queue_operate=queue_operate, embeddings=Embeddings(self._ask, embeddings) if embeddings else None,
         )  # fmt: skip
         self._node = GatewayNode(config, peers)
         self._thread.start()

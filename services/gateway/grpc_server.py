@@ -14,7 +14,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -25,11 +25,12 @@ from ..answer import Responder
 from ..api import grpc_encode
 from ..api.grpc_convert import chat_from_bytes, text_from_bytes
 from ..config import LimitsConfig
-from ..errors import ConfigError, MeshError, RequestError, ServiceError
+from ..errors import ConfigError, MeshError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest
-from . import grpc_tls, pipeline
+from . import embeddings, grpc_tls, pipeline
 from .doorman import Doorman
+from .grpc_embedding import GrpcEmbedCall
 from .grpc_health import SERVICE, Health
 from .grpc_responders import StreamResponder, UnaryResponder
 from .identity import Permission, Principal, bearer
@@ -65,7 +66,7 @@ class GrpcCall:
 
     @property
     def credential(self) -> str:
-        return bearer(self._metadata.get("authorization", ""), self._metadata.get("x-api-key", ""))
+        return credential_of(self._metadata)
 
     async def read(self) -> InferenceRequest:
         """The message, parsed and checked. The call's deadline becomes the request's."""
@@ -91,8 +92,14 @@ class GrpcCall:
 class GrpcServer:
     """Start with `start`, end with `stop`. `door` is told whose calls had a key."""
 
-    def __init__(self, mesh: Mesh, serve: Serve = pipeline.serve, door: Doorman | None = None) -> None:
-        self._mesh, self._serve = mesh, serve
+    def __init__(
+        self,
+        mesh: Mesh,
+        serve: Serve = pipeline.serve,
+        door: Doorman | None = None,
+        embed: Callable[[Mesh, GrpcEmbedCall], Awaitable[None]] = embeddings.serve,
+    ) -> None:
+        self._mesh, self._serve, self._serve_embedding = mesh, serve, embed
         self._door = door or Doorman(0, mesh.clock)
         self._health = Health(mesh, self._door)
         self._server: grpc.aio.Server | None = None
@@ -174,16 +181,29 @@ class GrpcServer:
         return grpc_encode.models(await self._mesh.models_for(principal), self._mesh.started_unix_s)
 
     async def _embed(self, data: bytes, context: Context) -> bytes:
-        await self._authorise(context)
-        error = RequestError(Reason.METHOD_NOT_ALLOWED, "no model that is served makes embeddings")
-        await abort(context, error, self._mesh.new_request_id())
-        raise error
+        metadata = text_metadata(context)
+        call = GrpcEmbedCall(
+            data,
+            metadata,
+            context.time_remaining(),
+            self._mesh.config.limits,
+            request_id=self._request_id(metadata),
+            credential=credential_of(metadata),
+            welcome=lambda: self._door.grpc_peer(context.peer(), had_a_key=True),
+        )
+        await self._serve_embedding(self._mesh, call)
+        if call.error is not None:
+            await abort(context, call.error, call.request_id)
+        return call.body
+
+    def _request_id(self, metadata: Mapping[str, str]) -> str:
+        wanted = metadata.get("x-request-id", "")
+        return wanted if _REQUEST_ID.fullmatch(wanted) else self._mesh.new_request_id()
 
     async def _authorise(self, context: Context) -> Principal:
         metadata = text_metadata(context)
         try:
-            credential = bearer(metadata.get("authorization", ""), metadata.get("x-api-key", ""))
-            principal = self._mesh.identity.authenticate(credential)
+            principal = self._mesh.identity.authenticate(credential_of(metadata))
             principal.require(Permission.GENERATE)
             self._door.grpc_peer(context.peer(), had_a_key=True)
             return principal
@@ -197,6 +217,11 @@ async def abort(context: Context, error: MeshError, request_id: str) -> None:
     code, message, details = grpc_encode.status_of(error)
     trailers = (("x-request-id", request_id), ("grpc-status-details-bin", details))
     await context.abort(_CODES[int(code)], message, trailers)
+
+
+def credential_of(metadata: Mapping[str, str]) -> str:
+    """The API key among the metadata, or ""."""
+    return bearer(metadata.get("authorization", ""), metadata.get("x-api-key", ""))
 
 
 def text_metadata(context: Context) -> dict[str, str]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
 from ..api import encode, openai
+from ..api.embeddings import parse_embedding
 from ..api.responses import parse_responses
 from ..errors import MeshError, RequestError
 from ..outcome import Reason
-from . import console, pipeline
+from . import console, embeddings, pipeline
 from .cors import Cors
 from .http_call import HttpCall, Parse, ResponsesCall, credential, whole_body
+from .http_embedding import HttpEmbedCall
 from .http_responders import JSON, head_lines, respond_error
 from .httptools_exchange import Exchange
 from .identity import Permission
@@ -60,6 +62,7 @@ class HttpApp:
             b"/v1/completions": {"POST": self._generating(openai.parse_completion)},
             b"/v1/responses": {"POST": self._generating(parse_responses, ResponsesCall)},
             b"/generate": {"POST": self._generating(openai.parse_generate)},
+            b"/v1/embeddings": {"POST": Route(self._embed, Permission.GENERATE, checked_here=False)},
             b"/v1/models": {"GET": Route(self._models, Permission.GENERATE)},
             b"/metrics": {"GET": Route(self._metrics, Permission.METRICS, local=True)},
             b"/": {"GET": Route(self._console, PUBLIC)},
@@ -122,6 +125,10 @@ class HttpApp:
             return pipeline.serve(self._mesh, kind(self._mesh, wire, parse))
 
         return Route(generate, Permission.GENERATE, checked_here=False)
+
+    def _embed(self, wire: Exchange) -> Awaitable[None]:
+        parse = cast(Parse, parse_embedding)
+        return embeddings.serve(self._mesh, HttpEmbedCall(self._mesh, wire, parse))
 
     def _respond(self, wire: Exchange, body: bytes, headers: bytes = JSON, status: int = 200) -> None:
         wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Protocol
+from typing import Protocol, cast
 
 from ..answer import Responder
 from ..cache.client import CacheClient
@@ -26,6 +26,7 @@ from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
 from .admission import Work
 from .catalogue import Catalogue
+from .embedding_model import EmbeddingModel
 from .identity import Identity, Principal
 from .migrate import RetryBudget
 from .model import Model
@@ -70,6 +71,7 @@ class Mesh:
         queue_operate: QueueOperate | None = None,
         journal: JournalPort | None = None,
         quotas: Quotas | None = None,
+        embeds_as: str = "",
     ) -> None:
         self._policies: dict[str, CompiledPolicy] = {}
         self.config, self.cache_config, self.clock = config, cache_config, clock
@@ -84,7 +86,8 @@ class Mesh:
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
         self.next_id: Callable[[], int] = count(1).__next__
-        self.models = Catalogue(clock)
+        self.models = Catalogue(clock, embeds_as)
+        self.embeds_as, self.embeddings = embeds_as, cast("EmbeddingModel | None", None)
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._request_prefix = f"req-{secrets.token_hex(6)}-"
 

@@ -36,6 +36,7 @@ from . import json_key_store
 from .adapter_shelf import AdapterShelf
 from .canary import run_canary
 from .doorman import Doorman
+from .embedding_model import EmbeddingPeer, reached
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .httptools_server import HttpServer
@@ -71,6 +72,7 @@ class Peers(msgspec.Struct, frozen=True):
     cache_operations: CacheOperations | None = None
     journal: Resolve | None = None
     queue_operate: QueueOperate | None = None
+    embeddings: EmbeddingPeer | None = None
 
 
 class GatewayNode:
@@ -115,6 +117,7 @@ class GatewayNode:
             queue_operate=self._peers.queue_operate,
             journal=journal,
             quotas=self._quotas,
+            embeds_as=config.embedding.name,
         )
         self.mesh.telemetry.settle = self._quotas.settle
         self._journal = journal
@@ -131,6 +134,8 @@ class GatewayNode:
             journal.start()
         for work in (self._load_model, self._follow_policy, self._follow_keys):
             self._tasks.append(asyncio.create_task(work()))
+        if self._peers.embeddings is not None:
+            self._tasks.append(asyncio.create_task(self._embed_with(self._peers.embeddings)))
         self.mesh.telemetry.fill(self._fill_cache_figures)
         if self._peers.cache_operations is not None:
             stats = self._peers.cache_operations.stats
@@ -218,6 +223,9 @@ class GatewayNode:
             base = base_of(card.info.model, card.model_path, card.max_adapter_rank)
             shelf = AdapterShelf(card.adapters, base, self._clock)
         return Model(card.info, tokenizer, template=card.info.revision, adapters=shelf)
+
+    async def _embed_with(self, peer: EmbeddingPeer) -> None:
+        self.mesh.embeddings = await reached(peer)
 
     async def _prove(self) -> None:
         """Keep readiness honest: a canary through the whole graph whenever nothing else proved it."""

@@ -72,8 +72,19 @@ class Quotas:
         if allowance is None or request.last_event_id:
             return None
         tokens = work.prompt_tokens + work.sampling.max_tokens * request.num_choices
+        return await self.take(principal, allowance, tokens, trace)
+
+    async def take(
+        self,
+        principal: Principal,
+        allowance: Allowance,
+        tokens: int,
+        trace: RequestTrace,
+        param: str = "max_tokens",
+    ) -> AllowanceLeft:
+        """As `reserve`, for so many tokens; `param` is what would make them fewer."""
         if allowance.most_tokens and tokens > allowance.most_tokens:
-            raise _never(work, tokens, allowance)
+            raise _never(tokens, allowance, param)
         account = self._account(principal)
         store = self._store
         try:
@@ -136,9 +147,10 @@ def _too_many(allowance: Allowance, wait_s: float) -> OverloadError:
     return OverloadError(Reason.RATE_LIMITED, message, retry_after_s=wait_s)
 
 
-def _never(work: Work, tokens: int, allowance: Allowance) -> RequestError:
+def _never(tokens: int, allowance: Allowance, param: str) -> RequestError:
     """Not 429: the same request would never get through."""
     span = "minute" if allowance.most_tokens == allowance.tokens_per_minute else "day"
     most = f"this API key may use {allowance.most_tokens} in a {span}"
-    message = f"prompt and max_tokens are {tokens} tokens together, {most}"
-    return RequestError(Reason.INVALID_FIELD, message, param="max_tokens")
+    what = "prompt and max_tokens are" if param == "max_tokens" else f"{param} has"
+    together = " together" if param == "max_tokens" else ""
+    return RequestError(Reason.INVALID_FIELD, f"{what} {tokens} tokens{together}, {most}", param=param)

@@ -79,11 +79,12 @@ def request_texts(request: InferenceRequest, decode: DecodeIds | None = None) ->
             yield "messages", str(thought)
         for text in _call_texts(message):
             yield "messages", text
+    param = "input" if request.kind == "embedding" else "prompt"
     for prompt in request.prompts:
         if isinstance(prompt, str):
-            yield "prompt", prompt
+            yield param, prompt
         elif decode is not None:
-            yield "prompt", decode(prompt)
+            yield param, decode(prompt)
     for tool in request.tools:
         for text in _strings(tool):
             yield "tools", text

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.cache.embedding import Embedder
-from services.cache.factory import open_embedder
 from services.cache.question import MAX_TEXT_CHARS
+from services.embedding.embedder import Embedder
+from services.embedding.factory import open_embedder
 from services.errors import ConfigError
 
 PAIRS = {

