@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 MANY_ROWS = 64
 """Answers of more are encoded in a thread: 2,048 vectors are 10 MB of JSON."""
 
+TRIES = 3
+AGAIN_S = 0.2
+"""Serve needs a moment to know of a death; then a call waits for the next process by itself."""
+AWAY_S = 5.0
+
 _READ = msgspec.msgpack.Decoder(Embedded | Refused).decode
 
 
@@ -133,16 +138,25 @@ def find(mesh: Mesh, principal: Principal, asked: str) -> EmbeddingModel:
 
 
 async def embedded(model: EmbeddingModel, wish: Wish) -> Embedded:
-    """Raises MeshError, also when the deadline passes."""
+    """The vectors, also when the service's process dies meanwhile: the texts are sent again, TRIES times in all, as one
+    of them may be what it died of. Raises MeshError, also when the deadline passes."""
+    data = msgspec.msgpack.encode(wish)
     try:
         async with asyncio.timeout(wish.remaining_s):
-            answer = _READ(await model.embed(msgspec.msgpack.encode(wish)))
+            for _ in range(TRIES):
+                try:
+                    answer = _READ(await model.embed(data))
+                    break
+                except ServiceError as error:
+                    log.warning("the embedding service did not answer: %s", error)
+                    await asyncio.sleep(AGAIN_S)
+            else:
+                message = "the embedding service is away"
+                raise OverloadError(Reason.NOT_READY, message, retry_after_s=AWAY_S)
     except TimeoutError:
-        raise OverloadError(
-            Reason.DEADLINE_EXCEEDED, "the deadline passed before the texts were embedded"
-        ) from None
+        message = "the deadline passed before the texts were embedded"
+        raise OverloadError(Reason.DEADLINE_EXCEEDED, message) from None
     if isinstance(answer, Refused):
-        raise error_for(
-            answer.reason, answer.message, answer.retry_after_s if answer.retry_after_s >= 0 else None
-        )
+        retry_s = answer.retry_after_s if answer.retry_after_s >= 0 else None
+        raise error_for(answer.reason, answer.message, retry_s)
     return answer

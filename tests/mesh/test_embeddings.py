@@ -20,8 +20,10 @@ from services.client.grpc_client import CallFailed, MeshClient, pb
 from services.config import EmbeddingConfig
 from services.embedding.desk import Wish
 from services.embedding.service import EmbedCard, EmbedService
+from services.errors import ServiceError
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
+from services.outcome import Reason
 from services.quota.allowance import Allowance
 from services.request import unpack_ids
 from services.text.hf_encoder import HfEncoder
@@ -37,6 +39,7 @@ class LocalEmbeddings:
 
     def __init__(self, folder: Path) -> None:
         self.embedder = IdsEmbedder()
+        self.deaths = 0
         self.service = EmbedService(self.embedder, EmbeddingConfig(model="ids"))
         self._card = EmbedCard(
             NAME, str(folder), DIMENSIONS, self.embedder.max_tokens, self.embedder.vocab_size
@@ -46,6 +49,9 @@ class LocalEmbeddings:
         return self._card
 
     async def embed(self, wish: bytes) -> bytes:
+        if self.deaths:
+            self.deaths -= 1
+            raise ServiceError(Reason.NOT_READY, "a deployment is out of reach: The actor died")
         return msgspec.msgpack.encode(await self.service.embed(msgspec.msgpack.decode(wish, type=Wish)))
 
 
@@ -261,6 +267,21 @@ def test_a_client_that_leaves_and_one_that_cannot_wait(tmp_path: Path) -> None:
             assert late.status == 504, await late.read()
             it.peer.embedder.gate.set()
             assert (await first)[0] == 200
+
+    asyncio.run(run())
+
+
+def test_nobody_sees_the_service_die_unless_it_dies_of_the_request(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.peer.deaths = 2
+            assert (await it.http({"model": NAME, "input": "hello"}))[0] == 200
+            it.peer.deaths = 3
+            response = await it.mesh.post("/v1/embeddings", {"model": NAME, "input": "hello"})
+            said = json.loads(await response.read())
+            assert response.status == 503 and "actor" not in said["error"]["message"], said
+            assert response.headers["retry-after"] == "5"
+            assert (await it.http({"model": NAME, "input": "hello"}))[0] == 200
 
     asyncio.run(run())
 
