@@ -6,8 +6,9 @@ Rules: each raises ConfigError naming the setting; nothing is changed, nothing i
 
 import json
 from pathlib import Path
+from typing import Literal
 
-from services.config import EmbeddingConfig, PostprocessConfig
+from services.config import AuditConfig, EmbeddingConfig, PostprocessConfig
 from services.embedding.factory import served_name
 from services.errors import ConfigError
 from services.postprocess.policy import configured_policy
@@ -66,6 +67,11 @@ def adapters(folder: str) -> str:
     if folder and not Path(folder).is_dir():
         raise ConfigError(f"no adapters: {folder} is no folder")
     return resolved(folder)
+
+
+def audit(directory: str, on_failure: Literal["refuse", "serve"], keep_days: int) -> AuditConfig:
+    """Whether it can be written is found out on the gateways' hosts, when they start."""
+    return AuditConfig(directory=resolved(directory), on_failure=on_failure, keep_days=keep_days)
 
 
 def resolved(path: str) -> str:

@@ -84,6 +84,19 @@ class Options(BaseModel):
         default_factory=lambda: _number("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", 0, 0), ge=0
     )
 
+    audit_dir: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_AUDIT_DIR", ""),
+        description="folder of the audit log on each gateway's host; empty: none is kept",
+    )
+    audit_on_failure: Literal["refuse", "serve"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_AUDIT_ON_FAILURE", "refuse"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+        description="calls while the audit log cannot be written",
+    )
+    audit_keep_days: int = Field(
+        default_factory=lambda: _number("EXPERTMESH_AUDIT_KEEP_DAYS", 190, 180), ge=180
+    )
+
 
 class DevOptions(Options):
     """`serve run graphs.dev`. `shards` is the number of expert-parallel ranks."""

@@ -172,20 +172,19 @@ def _cache(options: Options, **more: Any) -> CacheConfig:
     checks.cache(options.redis_url, options.semantic_model)
     return CacheConfig(
         redis_url=options.redis_url,
-        root_secret=_root_secret(options),
+        root_secret=root_secret(Path(options.keys_file)),
         semantic_model=options.semantic_model,
         **more,
     )
 
 
-def _root_secret(options: Options) -> SecretStr:
+def root_secret(keys_file: Path) -> SecretStr:
     """EXPERTMESH_SECRET (hex, 32 bytes or more), else derived from the key file's pepper, else new at each start."""
     given = os.environ.get("EXPERTMESH_SECRET", "")
     if given:
         if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){32,}", given):
             raise ConfigError("EXPERTMESH_SECRET must be at least 64 hexadecimal digits")
         return SecretStr(given)
-    keys_file = Path(options.keys_file)
     if keys_file.is_file():
         pepper = bytes.fromhex(json_key_store.load(keys_file).pepper)
         return SecretStr(hashlib.blake2b(pepper, person=b"expertmesh-cache").hexdigest())
@@ -235,4 +234,5 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         tool_format=options.tool_format,
         limits=limits,
         tls=tls,
+        audit=checks.audit(options.audit_dir, options.audit_on_failure, options.audit_keep_days),
     )

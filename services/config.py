@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from .config_audit import AuditConfig as AuditConfig
 from .config_capacity import CapacityConfig as CapacityConfig
 from .config_experts import AllToAll as AllToAll
 from .config_experts import ExpertsConfig as ExpertsConfig
@@ -223,6 +224,7 @@ class GatewayConfig(Section):
     drain_s: float = Field(default=20.0, ge=0)
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 class PlacementConfig(Section):

@@ -54,4 +54,5 @@ class Reason(StrEnum):
     # Us.
     ENGINE_LOST = "engine_lost"
     DRAINING = "draining"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     INTERNAL = "internal"

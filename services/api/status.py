@@ -77,6 +77,7 @@ STATUS: dict[Reason, Status] = {
     Reason.REQUEST_TIMEOUT: Status(408, _G.DEADLINE_EXCEEDED, _INVALID, "request_timeout"),
     Reason.ENGINE_LOST: Status(503, _G.UNAVAILABLE, _SERVER, "engine_lost"),
     Reason.DRAINING: Status(503, _G.UNAVAILABLE, _SERVER, "draining"),
+    Reason.AUDIT_UNAVAILABLE: Status(503, _G.UNAVAILABLE, _SERVER, "audit_unavailable"),
     Reason.INTERNAL: Status(500, _G.INTERNAL, _SERVER, "internal"),
 }
 """Every reason's row."""

@@ -13,7 +13,7 @@ import typer
 from ..config import DEFAULT_BANDS
 from ..errors import ConfigError
 from ..gateway import json_key_store
-from ..gateway.identity import KeyRecord, Permission, new_key
+from ..gateway.identity import KeyRecord, Permission, apart, new_key
 from ..quota.allowance import NOTHING_LIMITED, Allowance
 
 app = typer.Typer(help="API keys: add, list, limit, revoke.", no_args_is_help=True)
@@ -82,6 +82,8 @@ def add(
             "unless a mesh is configured otherwise; it refuses what names another",
             err=True,
         )
+    if not apart(permission or ()):
+        raise typer.BadParameter("an auditor's key may do nothing else: --permission audit alone")
     key = new_key()
     try:
         json_key_store.add(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import cache, doctor, keys, model, plan, queue, rollout, side, twin
+from . import audit, cache, doctor, keys, model, plan, queue, rollout, side, twin
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(model.app, name="model")
 app.add_typer(keys.app, name="keys")
 app.add_typer(cache.app, name="cache")
+app.add_typer(audit.app, name="audit")
 app.add_typer(twin.app, name="twin")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(side.app, name="side")

@@ -32,6 +32,7 @@ class GrpcEmbedCall:
         self._data, self._metadata, self._left_s, self._limits = data, metadata, left_s, limits
         self.request_id, self.credential, self._welcome = request_id, credential, welcome
         self.traceparent = metadata.get("traceparent", "")
+        self.address, self.endpoint = "", "Embed"
         self.body = b""
         self.error: MeshError | None = None
 

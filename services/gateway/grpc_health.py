@@ -39,7 +39,7 @@ class Health(health_pb2_grpc.HealthServicer):
         """The status of a service now."""
         if service not in _SERVICES:
             return _UNKNOWN
-        ready, _ = self._mesh.readiness.verdict(self._mesh.clock.now_s())
+        ready, _ = self._mesh.verdict()
         return _SERVING if ready and not self._draining else _NOT_SERVING
 
     async def Check(self, request: Any, context: Any) -> Any:

@@ -29,7 +29,8 @@ from ..errors import ConfigError, MeshError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest
 from . import embeddings, grpc_tls, pipeline
-from .doorman import Doorman
+from .audit import audited
+from .doorman import Doorman, key_of
 from .grpc_embedding import GrpcEmbedCall
 from .grpc_health import SERVICE, Health
 from .grpc_responders import StreamResponder, UnaryResponder
@@ -68,6 +69,17 @@ class GrpcCall:
     def credential(self) -> str:
         return credential_of(self._metadata)
 
+    @property
+    def address(self) -> str:
+        """Of the client, or of what stands before us."""
+        return address_of(self._context)
+
+    @property
+    def endpoint(self) -> str:
+        """The method's name."""
+        what = "Chat" if self._convert is chat_from_bytes else "Text"
+        return f"{'Stream' if self._answer.streams else 'Generate'}{what}"
+
     async def read(self) -> InferenceRequest:
         """The message, parsed and checked. The call's deadline becomes the request's."""
         data, self._data = self._data, b""
@@ -99,7 +111,7 @@ class GrpcServer:
         door: Doorman | None = None,
         embed: Callable[[Mesh, GrpcEmbedCall], Awaitable[None]] = embeddings.serve,
     ) -> None:
-        self._mesh, self._serve, self._serve_embedding = mesh, serve, embed
+        self._mesh, self._serve, self._serve_embedding = mesh, audited(mesh, serve), audited(mesh, embed)
         self._door = door or Doorman(0, mesh.clock)
         self._health = Health(mesh, self._door)
         self._server: grpc.aio.Server | None = None
@@ -191,6 +203,7 @@ class GrpcServer:
             credential=credential_of(metadata),
             welcome=lambda: self._door.grpc_peer(context.peer(), had_a_key=True),
         )
+        call.address = address_of(context)
         await self._serve_embedding(self._mesh, call)
         if call.error is not None:
             await abort(context, call.error, call.request_id)
@@ -208,8 +221,20 @@ class GrpcServer:
             self._door.grpc_peer(context.peer(), had_a_key=True)
             return principal
         except MeshError as error:
-            await abort(context, error, self._mesh.new_request_id())
+            request_id = self._mesh.new_request_id()
+            if (audit := self._mesh.audit) is not None:
+                audit.act(
+                    self._mesh.identity, credential_of(metadata), "ListModels", request_id,
+                    error=error, address=address_of(context), protocol="grpc",
+                )  # fmt: skip
+            await abort(context, error, request_id)
             raise
+
+
+def address_of(context: Context) -> str:
+    """Of the peer; "" where it has none."""
+    key = key_of(context.peer())
+    return key[0] if key is not None else ""
 
 
 async def abort(context: Context, error: MeshError, request_id: str) -> None:

@@ -20,6 +20,8 @@ from ..api.responses import parse_responses
 from ..errors import MeshError, RequestError
 from ..outcome import Reason
 from . import console, embeddings, pipeline
+from .audit import audited, plain_address
+from .audit_reader import records
 from .cors import Cors
 from .http_call import HttpCall, Parse, ResponsesCall, credential, whole_body
 from .http_embedding import HttpEmbedCall
@@ -37,12 +39,14 @@ MAX_OPERATOR_BODY_BYTES = 65_536
 
 class Route(NamedTuple):
     """`handle` answers; `permission` PUBLIC (None) is a decision too, and tested. `checked_here` False: the pipeline
-    checks it, in its own order. `local` True: processes of this host need no key (Prometheus beside us)."""
+    checks it, in its own order. `local` True: processes of this host need no key (Prometheus beside us). `act`: it
+    changes something, which is recorded."""
 
     handle: Callable[[Exchange], Awaitable[None]]
     permission: Permission | None
     checked_here: bool = True
     local: bool = False
+    act: bool = False
 
 
 def trusted(route: Route, wire: Exchange) -> bool:
@@ -72,8 +76,9 @@ class HttpApp:
             b"/health": {"GET": Route(self._readyz, PUBLIC)},  # where probes made for vLLM and SGLang ask
             b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
             b"/admin/cache": {"GET": Route(self._cache_stats, Permission.OPERATE)},
-            b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE)},
-            b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE)},
+            b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE, act=True)},
+            b"/audit": {"POST": Route(self._audit, Permission.AUDIT, act=True)},
+            b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE, act=True)},
         }
 
     async def __call__(self, wire: Exchange) -> None:
@@ -84,13 +89,31 @@ class HttpApp:
             if route.permission is not None and route.checked_here and not trusted(route, wire):
                 self._mesh.identity.authenticate(credential(wire.headers)).require(route.permission)
             await route.handle(wire)
+            if route.act:
+                self._record(wire, None, self._mesh.new_request_id())
         except MeshError as error:
-            respond_error(wire, error, self._mesh.new_request_id())
+            request_id = self._mesh.new_request_id()
+            self._record(wire, error, request_id)
+            respond_error(wire, error, request_id)
         except asyncio.CancelledError:
             if not wire.left:
                 raise  # not the client: we are being shut down
         finally:
             wire.flush()
+
+    def _record(self, wire: Exchange, error: MeshError | None, request_id: str) -> None:
+        """For the audit log: an operator's act, or what was refused before it was a call."""
+        if (audit := self._mesh.audit) is not None:
+            endpoint = wire.path.decode() if wire.path in self.routes else "unknown"
+            forwarded_for = plain_address(wire.headers.get(b"x-forwarded-for", b"").decode("latin-1"))
+            audit.act(
+                self._mesh.identity, credential(wire.headers), endpoint, request_id,
+                wire=wire, error=error, address=wire.address, forwarded_for=forwarded_for,
+            )  # fmt: skip
+
+    def _detail(self, wire: Exchange, text: str) -> None:
+        if self._mesh.audit is not None:
+            self._mesh.audit.detail(wire, text)
 
     def _greeted(self, wire: Exchange, cors: Cors) -> bool:
         """A browser asked whether it may call, and was told."""
@@ -121,14 +144,17 @@ class HttpApp:
         return methods[method]
 
     def _generating(self, parse: Parse, kind: type[HttpCall] = HttpCall) -> Route:
+        serve = audited(self._mesh, pipeline.serve)
+
         def generate(wire: Exchange) -> Awaitable[None]:
-            return pipeline.serve(self._mesh, kind(self._mesh, wire, parse))
+            return serve(self._mesh, kind(self._mesh, wire, parse))
 
         return Route(generate, Permission.GENERATE, checked_here=False)
 
     def _embed(self, wire: Exchange) -> Awaitable[None]:
         parse = cast(Parse, parse_embedding)
-        return embeddings.serve(self._mesh, HttpEmbedCall(self._mesh, wire, parse))
+        serve = audited(self._mesh, embeddings.serve)
+        return serve(self._mesh, HttpEmbedCall(self._mesh, wire, parse))
 
     def _respond(self, wire: Exchange, body: bytes, headers: bytes = JSON, status: int = 200) -> None:
         wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)
@@ -165,7 +191,7 @@ class HttpApp:
         self._respond(wire, b"success", b"content-type: text/plain\r\n")
 
     async def _readyz(self, wire: Exchange) -> None:
-        ready, why = self._mesh.readiness.verdict(self._mesh.clock.now_s())
+        ready, why = self._mesh.verdict()
         self._respond(wire, why.encode(), b"content-type: text/plain\r\n", 200 if ready else 503)
 
     async def _openapi(self, wire: Exchange) -> None:
@@ -179,12 +205,23 @@ class HttpApp:
 
     async def _cache_purge(self, wire: Exchange) -> None:
         body = await whole_body(wire, MAX_OPERATOR_BODY_BYTES)
-        result = await needed(self._mesh.cache_operations).purge(read_purge(body))
+        wish = read_purge(body)
+        if (audit := self._mesh.audit) is not None:
+            shown = msgspec.structs.replace(wish, person=audit.person(wish.tenant, wish.person))
+            self._detail(wire, msgspec.json.encode(shown).decode())
+        result = await needed(self._mesh.cache_operations).purge(wish)
         self._respond(wire, msgspec.json.encode(result))
+
+    async def _audit(self, wire: Exchange) -> None:
+        """Records of this gateway's host, for auditors."""
+        body = await whole_body(wire, MAX_OPERATOR_BODY_BYTES)
+        self._detail(wire, body.decode("utf-8", "replace"))
+        lines = await records(self._mesh.config.audit.directory, body)
+        self._respond(wire, lines, b"content-type: application/x-ndjson\r\n")
 
     async def _queue(self, wire: Exchange) -> None:
         """Releases and workers (services/queue/rollout/operations.py)."""
-        result = await operate_queue(
-            self._mesh.queue_operate, await whole_body(wire, MAX_OPERATOR_BODY_BYTES)
-        )
+        body = await whole_body(wire, MAX_OPERATOR_BODY_BYTES)
+        self._detail(wire, body.decode("utf-8", "replace"))
+        result = await operate_queue(self._mesh.queue_operate, body)
         self._respond(wire, msgspec.json.encode(result))

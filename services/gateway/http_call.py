@@ -17,6 +17,7 @@ from ..api.responses import renamed
 from ..errors import ClientGone, MeshError, RequestError
 from ..outcome import Reason
 from ..request import InferenceRequest
+from .audit import plain_address
 from .http_responders import StreamResponder, UnaryResponder, respond_error
 from .httptools_exchange import BodyTooLarge, Exchange
 from .identity import bearer
@@ -57,6 +58,21 @@ class HttpCall:
     @property
     def credential(self) -> str:
         return credential(self._headers)
+
+    @property
+    def address(self) -> str:
+        """Of the client, or of what stands before us."""
+        return self._wire.address
+
+    @property
+    def forwarded_for(self) -> str:
+        """Whom the last load balancer says that it forwards for; "" where nobody does."""
+        return plain_address(self._text(b"x-forwarded-for"))
+
+    @property
+    def endpoint(self) -> str:
+        """Only of routes that exist."""
+        return self._wire.path.decode("ascii", "replace")
 
     def _text(self, name: bytes) -> str:
         return self._headers.get(name, b"").decode("latin-1")

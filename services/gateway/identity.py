@@ -34,6 +34,11 @@ class Permission(StrEnum):
     AUDIT = "audit"
 
 
+def apart(permissions: Collection[Permission]) -> bool:
+    """Auditors are neither developers nor administrators (MLPS 2.0: three roles, kept apart)."""
+    return Permission.AUDIT not in permissions or set(permissions) == {Permission.AUDIT}
+
+
 class KeyRecord(msgspec.Struct, frozen=True):
     """One stored API key. `digest` is hex HMAC-SHA256(pepper, key); the key itself is never stored.
 
@@ -73,7 +78,9 @@ class Principal(msgspec.Struct, frozen=True):
     misnamed: frozenset[str] = frozenset()
 
     def require(self, permission: Permission) -> None:
-        """Raises AuthError (FORBIDDEN) unless the permission was given."""
+        """Raises AuthError (FORBIDDEN) unless the permission was given. Who reads the audit log does nothing else."""
+        if permission is Permission.AUDIT and not apart(self.permissions):
+            raise AuthError(Reason.FORBIDDEN, "an auditor's key has the permission 'audit' and no other")
         if permission not in self.permissions:
             raise AuthError(Reason.FORBIDDEN, f"this API key lacks the permission '{permission.value}'")
 
@@ -151,6 +158,10 @@ class Identity:
             for one in self._by_digest.values()
             if one.misnamed
         )
+
+    def by_name(self) -> dict[str, tuple[str, Principal]]:
+        """Every key's digest and what it may, by its name."""
+        return {principal.key_id: (digest, principal) for digest, principal in self._by_digest.items()}
 
     def authenticate(self, credential: str) -> Principal:
         """The principal behind an API key. Raises AuthError (UNAUTHENTICATED)."""

@@ -25,6 +25,7 @@ from ..text.reasoning import ReasoningStream
 from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
 from .admission import Work
+from .audit import GatewayAudit
 from .catalogue import Catalogue
 from .embedding_model import EmbeddingModel
 from .identity import Identity, Principal
@@ -83,6 +84,7 @@ class Mesh:
         self.journal = journal
         self.quotas = quotas or Quotas(clock)
         self.readiness = Readiness()
+        self.audit: GatewayAudit | None = None
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
         self.next_id: Callable[[], int] = count(1).__next__
@@ -102,6 +104,12 @@ class Mesh:
     def has_model(self) -> bool:
         """The engines have said what they serve."""
         return self.models.first is not None
+
+    def verdict(self) -> tuple[bool, str]:
+        """Is this gateway ready, in one line? Not while it refuses calls for want of an audit log."""
+        if self.audit is not None and not self.audit.log.able:
+            return False, "not ready: the audit log cannot be written\n"
+        return self.readiness.verdict(self.clock.now_s())
 
     async def models_for(self, principal: Principal) -> tuple[str, ...]:
         """As Catalogue.names_for."""

@@ -34,6 +34,7 @@ from ..telemetry.queue_watch import Fetch, QueueWatch
 from ..telemetry.siblings import shared_folder
 from . import json_key_store
 from .adapter_shelf import AdapterShelf
+from .audit import open_audit
 from .canary import run_canary
 from .doorman import Doorman
 from .embedding_model import EmbeddingPeer, reached
@@ -120,6 +121,7 @@ class GatewayNode:
             embeds_as=config.embedding.name,
         )
         self.mesh.telemetry.settle = self._quotas.settle
+        self.mesh.audit = open_audit(config.gateway.audit, bytes.fromhex(secret), self._clock)
         self._journal = journal
         self._keys_mtime = self._keys_path.stat().st_mtime
         self._door = Doorman(config.gateway.limits.max_offences_per_address, self._clock)
@@ -193,6 +195,8 @@ class GatewayNode:
         self.mesh.engines.stop()
         self.mesh.telemetry.close()
         await self._quotas.close()
+        if self.mesh.audit is not None:
+            await asyncio.to_thread(self.mesh.audit.log.close)
 
     def _fill_cache_figures(self) -> None:
         stats = msgspec.to_builtins(self.mesh.cache.stats())
@@ -259,8 +263,10 @@ class GatewayNode:
             try:
                 mtime = self._keys_path.stat().st_mtime
                 if mtime != self._keys_mtime:
-                    self.mesh.identity = self._identity()
+                    before, self.mesh.identity = self.mesh.identity, self._identity()
                     self._keys_mtime = mtime
+                    if self.mesh.audit is not None:
+                        self.mesh.audit.keys(before, self.mesh.identity)
                     log.info("API keys were read again")
             except (OSError, ConfigError) as error:
                 log.error("API keys stay as they were: %s", error)

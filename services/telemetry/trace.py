@@ -202,14 +202,7 @@ class RequestTrace:
         """How it ended. A failure before any lease is a rejection, unless it is ours."""
         if self.error is None:
             return _COMPLETED
-        reason = self.error.reason
-        if reason in _CANCELLED:
-            return Outcome.CANCELLED
-        if reason in _FAILED:
-            return Outcome.FAILED
-        if reason is Reason.DEADLINE_EXCEEDED or self.queue_wait_s or self.num_tokens:
-            return Outcome.EVICTED
-        return _REJECTED
+        return outcome_of(self.error, begun=bool(self.queue_wait_s or self.num_tokens))
 
     @property
     def reason(self) -> str:
@@ -249,6 +242,16 @@ class RequestTrace:
                 spans.append((name, since_s, at_s))
                 since_s = at_s
         return spans
+
+
+def outcome_of(error: MeshError, *, begun: bool) -> Outcome:
+    """Of a request that failed, before or after it had `begun` to run."""
+    reason = error.reason
+    if reason in _CANCELLED:
+        return Outcome.CANCELLED
+    if reason in _FAILED:
+        return Outcome.FAILED
+    return Outcome.EVICTED if begun or reason is Reason.DEADLINE_EXCEEDED else _REJECTED
 
 
 # Bound once: an enumeration's member costs as much to look up by name as noting it does.

@@ -34,12 +34,14 @@ HEAD, TAIL = AnswerHead("mine", "m", 5), AnswerTail(Usage(3, 2))
 class FakeMesh:
     """As much of a Mesh as the server itself looks at."""
 
+    audit = None
     started_unix_s = 5
 
     def __init__(self) -> None:
         self.config = GatewayConfig(limits=LimitsConfig(max_body_bytes=10_000))
         self.clock = VirtualClock()
         self.readiness = Readiness()
+        self.verdict = lambda: self.readiness.verdict(self.clock.now_s())
         self.identity = Identity(b"p", [KeyRecord("k", digest_key(b"p", "em-key"), "tenant")])
 
     async def models_for(self, principal: object) -> tuple[str, ...]:
