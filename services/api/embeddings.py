@@ -25,6 +25,8 @@ from .openai import prompts_of
 
 MAX_INPUTS = 2048
 """Texts of one request, as OpenAI's."""
+SLICE_ROWS = 64
+"""Vectors that are encoded at a time: the encoder holds the interpreter meanwhile, 24 ms for 2,048 of them."""
 
 
 class EmbeddingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -100,17 +102,20 @@ def embedding_request(body: EmbeddingBody, wishes: Wishes) -> EmbeddingRequest:
 def answer(vectors: bytes, dimensions: int, request: EmbeddingRequest, model: str, usage: Usage) -> bytes:
     """OpenAI's answer. `vectors` are little-endian float32, `dimensions` of them for each text."""
     rows = np.frombuffer(vectors, dtype="<f4").reshape(-1, dimensions)
-    data = [
-        {
-            "object": "embedding",
-            "index": number,
-            "embedding": b64encode(row.tobytes()).decode() if request.base64 else row,
-        }
-        for number, row in enumerate(rows)
-    ]
+    pieces: list[bytes] = []
+    for first in range(0, len(rows), SLICE_ROWS):
+        data = [
+            {
+                "object": "embedding",
+                "index": first + number,
+                "embedding": b64encode(row.tobytes()).decode() if request.base64 else row,
+            }
+            for number, row in enumerate(rows[first : first + SLICE_ROWS])
+        ]
+        pieces.append(orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
     bill = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
-    said = {"object": "list", "data": data, "model": model, "usage": bill}
-    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+    rest = orjson.dumps({"model": model, "usage": bill})
+    return b'{"object":"list","data":[%b],%b' % (b",".join(pieces), rest[1:])
 
 
 def message(vectors: bytes, dimensions: int, model: str, usage: Usage) -> bytes:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 AGAIN_S = 1.0
 INLINE_CHARS = 2048
 """Shorter inputs are tokenised at once; for others a thread is asked."""
+SLICE_ROWS, SLICE_CHARS = 64, 65_536
+CHARS_A_TOKEN = 64
+"""More characters than this for each token that the model reads are not tokenised to be counted: 4 MB take seconds."""
 
 
 class EmbeddingPeer(Protocol):
@@ -47,30 +50,46 @@ class EmbeddingModel:
         """Packed token ids, one row per input. Raises RequestError: too long for the model, or not its tokens."""
         inputs = request.prompts
         if sum(map(len, inputs)) <= INLINE_CHARS:
-            rows = self._rows(inputs)
-        else:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, inputs)
-        most = self.card.max_tokens
-        for number, row in enumerate(rows):
-            if (num := count_ids(row)) > most:
-                name = f"input.{number}" if len(rows) > 1 else "input"
-                message = f"{name} has {num} tokens, the model reads {most} of a text; nothing is cut without a word"
-                raise RequestError(Reason.CONTEXT_TOO_LONG, message, param=name)
-        return rows
+            return self._rows(inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, inputs)
 
     def _rows(self, inputs: tuple[str | bytes, ...]) -> tuple[bytes, ...]:
-        if isinstance(inputs[0], str):
-            return tuple(self._encoder.encode([text for text in inputs if isinstance(text, str)]))
-        vocab = self.card.vocab_size
-        rows = tuple([row for row in inputs if isinstance(row, bytes)])
-        for number, row in enumerate(rows):
-            if max(unpack_ids(row)) >= vocab:
-                name = f"input.{number}" if len(rows) > 1 else "input"
-                message = (
-                    f"{name} has token ids that are not of this model's {vocab}: send text, or its own ids"
-                )
-                raise RequestError(Reason.INVALID_FIELD, message, param=name)
-        return rows
+        """In slices: what is too long ends it early, and other threads get the interpreter between two."""
+        rows, number = list[bytes](), 0
+        while number < len(inputs):
+            texts: list[str] = []
+            chars = 0
+            while number < len(inputs) and len(texts) < SLICE_ROWS and chars < SLICE_CHARS:
+                given = inputs[number]
+                if isinstance(given, str):
+                    if len(given) > CHARS_A_TOKEN * self.card.max_tokens:
+                        raise self._too_long(number, len(inputs), f"{len(given)} characters")
+                    texts.append(given)
+                    chars += len(given)
+                else:
+                    rows.append(self._checked(given, number, len(inputs)))
+                number += 1
+            for row in self._encoder.encode(texts) if texts else ():
+                rows.append(self._checked(row, len(rows), len(inputs)))
+        return tuple(rows)
+
+    def _checked(self, row: bytes, number: int, of: int) -> bytes:
+        if (num := count_ids(row)) > self.card.max_tokens:
+            raise self._too_long(number, of, f"{num} tokens")
+        if max(unpack_ids(row)) >= self.card.vocab_size:
+            name, vocab = _name(number, of), self.card.vocab_size
+            message = f"{name} has token ids that are not of this model's {vocab}: send text, or its own ids"
+            raise RequestError(Reason.INVALID_FIELD, message, param=name)
+        return row
+
+    def _too_long(self, number: int, of: int, what: str) -> RequestError:
+        name, most = _name(number, of), self.card.max_tokens
+        message = f"{name} has {what}, the model reads {most} tokens of a text; nothing is cut without a word"
+        return RequestError(Reason.CONTEXT_TOO_LONG, message, param=name)
+
+
+def _name(number: int, of: int) -> str:
+    return f"input.{number}" if of > 1 else "input"
 
 
 async def reached(peer: EmbeddingPeer) -> EmbeddingModel:

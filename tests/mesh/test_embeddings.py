@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import msgspec
 import numpy as np
+import openai
 import pytest
 
 from services.client.grpc_client import CallFailed, MeshClient, pb
@@ -282,6 +283,23 @@ def test_nobody_sees_the_service_die_unless_it_dies_of_the_request(tmp_path: Pat
             assert response.status == 503 and "actor" not in said["error"]["message"], said
             assert response.headers["retry-after"] == "5"
             assert (await it.http({"model": NAME, "input": "hello"}))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_openais_own_client_reads_them(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            client = openai.AsyncOpenAI(
+                base_url=f"http://127.0.0.1:{it.mesh.port()}/v1", api_key=KEYS["acme"], max_retries=0
+            )
+            texts = [f"text number {i}" for i in range(200)]
+            wanted = [vector_of(unpack_ids(row)) for row in it.encoder.encode(texts)]
+            for more in ({}, {"encoding_format": "float"}):  # it asks for base64 by itself
+                found = await client.embeddings.create(model=NAME, input=texts, **more)  # type: ignore[arg-type]
+                assert [entry.index for entry in found.data] == list(range(200))
+                assert np.allclose([entry.embedding for entry in found.data], wanted, atol=1e-6)
+            await client.close()
 
     asyncio.run(run())
 
