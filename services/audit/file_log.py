@@ -231,7 +231,7 @@ class FileLog:
                 segment=self._number + 1,
                 why=why,
                 index=state.index,
-                key=self._keys.public(bytes.fromhex(state.seed)).hex(),
+                public_key=self._keys.public(bytes.fromhex(state.seed)).hex(),
                 continues=continues,
                 torn=torn,
                 others=self._others(),

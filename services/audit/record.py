@@ -120,7 +120,7 @@ class Torn(msgspec.Struct, frozen=True):
 
 class BeginRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """First of a file. `why` is start (a new chain), restart, crash, rotated, key lost, or damaged (records that had
-    been signed are gone). `key` is the public key that signs next, the one of number `index`; `continues` the file
+    been signed are gone). `public_key` is of the key that signs next, number `index`; `continues` the file
     before; `others` what was signed last in the other chains of the directory."""
 
     time: str
@@ -129,7 +129,7 @@ class BeginRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     segment: int
     why: str
     index: int
-    key: str
+    public_key: str
     continues: str = ""
     torn: Torn | None = None
     others: tuple[Seen, ...] = ()
@@ -167,7 +167,7 @@ class AnyRecord(msgspec.Struct, frozen=True):
     chain: str = ""
     segment: int = 0
     why: str = ""
-    key: str = ""
+    public_key: str = ""
     continues: str = ""
     torn: Torn | None = None
     others: tuple[Seen, ...] = ()

@@ -177,12 +177,12 @@ class _Walk:
                 Kind.TRUNCATED, "the gateway found, when it began, that signed records before this were gone"
             )
         if not self._key:
-            self._key, self._index = record.key, record.index
+            self._key, self._index = record.public_key, record.index
             self.report.first, self.report.first_seq = record.time, line.seq
             if oldest and number > 1:
                 self._head = Head(line.seq - 1, line.prev)
                 self._missing = (number - 1, self._head, record.time)
-        elif (record.key, record.index) != (self._key, self._index):
+        elif (record.public_key, record.index) != (self._key, self._index):
             self._stop(Kind.KEY, "another key signs from here on: it was lost, or the chain was written anew")
         self.others += record.others
 

@@ -60,7 +60,7 @@ class AuditedCall:
 
     async def read_embedding(self) -> Any:
         request = await self._wrapped.read_embedding()
-        self.request = request.asked
+        self.request, self.policy = request.asked, self._mesh.policy.version
         return request
 
     def encode(self, request: Any, found: Any, model: str, usage: Usage) -> bytes:

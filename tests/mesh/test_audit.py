@@ -20,6 +20,7 @@ from services.gateway import json_key_store
 from services.gateway.identity import Permission
 from services.quota.allowance import Allowance
 from tests.mesh.local_mesh import KEYS, LocalMesh, local_mesh
+from tests.mesh.test_embeddings import NAME, rig
 
 SECRET_PROMPT = "my card is 6222020200112233445"
 PERSON = "zhang.san@example.cn"
@@ -160,6 +161,29 @@ def test_a_client_that_leaves_leaves_a_record(tmp_path: Path) -> None:
     assert record["completion_tokens"] >= 3 and record["answer"]
 
 
+def test_every_call_for_a_kept_answer_is_a_call(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with audited_mesh(tmp_path) as mesh:
+            body, headers = {"model": "sim", "prompt": "abcd", "max_tokens": 6}, {"idempotency-key": "once"}
+            first = await mesh.json("/v1/completions", body, headers=headers)
+            again = await mesh.json("/v1/completions", body, headers=headers)
+            assert first["choices"] == again["choices"]
+            cached = {"model": "sim", "prompt": "efgh", "max_tokens": 6, "temperature": 0}
+            await mesh.json("/v1/completions", cached)
+            async with asyncio.timeout(20):
+                while (await mesh.post("/v1/completions", cached)).headers["x-cache"] != "hit":
+                    pass
+            asked = {"model": "sim", "input": "abcd", "max_output_tokens": 6, "store": False}
+            await mesh.json("/v1/responses", asked)
+
+    asyncio.run(main())
+    first, again, made, *_, kept, response = records(tmp_path)
+    assert "journal" not in first and again["journal"] == "replayed" and again["answer"] == first["answer"]
+    assert (made["cache"], kept["cache"]) == ("miss", "hit") and made["answer"] == kept["answer"]
+    assert first["prompt"] == again["prompt"] != made["prompt"]
+    assert response["endpoint"] == "/v1/responses" and response["answer"]
+
+
 @pytest.mark.parametrize(("on_failure", "status"), [("refuse", 503), ("serve", 200)])
 def test_a_log_that_cannot_be_written(tmp_path: Path, on_failure: str, status: int) -> None:
     async def main() -> None:
@@ -192,6 +216,26 @@ def test_a_log_that_cannot_be_written(tmp_path: Path, on_failure: str, status: i
     calls, (gap,) = records(tmp_path), records(tmp_path, "gap")
     assert len(calls) == (3 if status == 200 else 2)
     assert (gap["why"], gap.get("refused", 0)) == ("No space left on device", 1 if status == 503 else 0)
+
+
+def test_embeddings_are_calls_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = {"audit": {"directory": str(tmp_path / "audit"), "flush_ms": 1}}
+        async with rig(tmp_path, gateway=settings) as embeddings:
+            asked = {"model": NAME, "input": SECRET_PROMPT, "user": PERSON}
+            assert (await embeddings.http(asked))[0] == 200
+            await embeddings.grpc(ParseDict({"model": NAME, "inputs": [SECRET_PROMPT]}, pb.EmbedRequest()))
+            assert (await embeddings.http(asked, tenant="nobody"))[0] == 401
+
+    asyncio.run(main())
+    http, grpc, refused = records(tmp_path)
+    assert (http["endpoint"], grpc["endpoint"]) == ("/v1/embeddings", "Embed")
+    same = ("outcome", "tenant", "key", "address", "kind", "model", "policy", "prompt_tokens", "prompt")
+    assert {name: http.get(name) for name in same} == {name: grpc.get(name) for name in same}
+    assert http["model"] == NAME and http["prompt_tokens"] > 0 and http["person"]
+    assert refused["reason"] == "unauthenticated"
+    written = b"".join(file.read_bytes() for file in (tmp_path / "audit").rglob("*.jsonl")).decode()
+    assert "6222" not in written and PERSON not in written
 
 
 def test_auditors_read_and_nobody_else(tmp_path: Path) -> None:
