@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from services.config import AuditConfig, EmbeddingConfig, PostprocessConfig
+from pydantic import ValidationError
+
+from services.config import AuditConfig, EmbeddingConfig, OidcConfig, PostprocessConfig
 from services.embedding.factory import served_name
 from services.errors import ConfigError
 from services.postprocess.policy import configured_policy
@@ -67,6 +69,25 @@ def adapters(folder: str) -> str:
     if folder and not Path(folder).is_dir():
         raise ConfigError(f"no adapters: {folder} is no folder")
     return resolved(folder)
+
+
+def oidc(file: str) -> OidcConfig | None:
+    """Whose tokens are taken, as the file says; None where there is none."""
+    if not file:
+        return None
+    try:
+        found = OidcConfig.model_validate_json(Path(file).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(f"EXPERTMESH_OIDC (oidc): {file}: {where}: {first['msg']}") from None
+    except OSError as error:
+        raise ConfigError(f"EXPERTMESH_OIDC (oidc): {file} cannot be read: {error.strerror}") from None
+    if "://" in found.jwks:
+        return found
+    if not Path(found.jwks).is_file():
+        raise ConfigError(f"EXPERTMESH_OIDC (oidc): the signing keys {found.jwks} are no file")
+    return found.model_copy(update={"jwks": resolved(found.jwks)})
 
 
 def audit(directory: str, on_failure: Literal["refuse", "serve"], keep_days: int) -> AuditConfig:

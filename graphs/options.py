@@ -84,6 +84,10 @@ class Options(BaseModel):
         default_factory=lambda: _number("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", 0, 0), ge=0
     )
 
+    oidc: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_OIDC", ""),
+        description="a JSON file that says whose tokens (OpenID Connect) are taken beside API keys; empty: nobody's",
+    )
     audit_dir: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_AUDIT_DIR", ""),
         description="folder of the audit log on each gateway's host; empty: none is kept",

@@ -234,5 +234,6 @@ def _gateway(options: Options, *, behind_load_balancer: bool = False) -> Gateway
         tool_format=options.tool_format,
         limits=limits,
         tls=tls,
+        oidc=checks.oidc(options.oidc),
         audit=checks.audit(options.audit_dir, options.audit_on_failure, options.audit_keep_days),
     )

@@ -15,6 +15,7 @@ from .config_capacity import CapacityConfig as CapacityConfig
 from .config_experts import AllToAll as AllToAll
 from .config_experts import ExpertsConfig as ExpertsConfig
 from .config_experts import Quantization as Quantization
+from .config_oidc import OidcConfig as OidcConfig
 from .config_rollout import RolloutConfig as RolloutConfig
 
 
@@ -225,6 +226,7 @@ class GatewayConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
     audit: AuditConfig = AuditConfig()
+    oidc: OidcConfig | None = None
 
 
 class PlacementConfig(Section):

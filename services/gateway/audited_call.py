@@ -12,7 +12,7 @@ from typing import Any
 
 from ..answer import AnswerHead, AnswerTail, Delta, Responder
 from ..audit.digest import Said
-from ..errors import AuthError, MeshError
+from ..errors import MeshError
 from ..outcome import Outcome, Reason
 from ..request import InferenceRequest, Usage
 from ..telemetry.trace import outcome_of
@@ -159,7 +159,7 @@ def principal_of(identity: Identity, credential: str) -> Principal | None:
     """Who that is; None for nobody that is known."""
     try:
         return identity.authenticate(credential)
-    except AuthError:
+    except MeshError:
         return None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from typing import Literal
 
@@ -130,12 +130,17 @@ class KeyDigest:
 
 class Identity:
     """Authenticates by API key. The look-up is by digest, so its timing tells nothing about stored keys. `bands` are
-    those of the mesh; `misnamed` says, for its operator, which keys name others."""
+    those of the mesh; `misnamed` says, for its operator, which keys name others. `tokens` tells whose a token is, None
+    for what is none."""
 
     def __init__(
-        self, pepper: bytes, records: Iterable[KeyRecord], bands: Collection[str] | None = None
+        self,
+        pepper: bytes,
+        records: Iterable[KeyRecord],
+        bands: Collection[str] | None = None,
+        tokens: Callable[[str], Principal | None] | None = None,
     ) -> None:
-        self._digest = KeyDigest(pepper)
+        self._digest, self._tokens = KeyDigest(pepper), tokens
         known = None if bands is None else frozenset(bands)
         self._by_digest = {
             record.digest: Principal(
@@ -164,11 +169,14 @@ class Identity:
         return {principal.key_id: (digest, principal) for digest, principal in self._by_digest.items()}
 
     def authenticate(self, credential: str) -> Principal:
-        """The principal behind an API key. Raises AuthError (UNAUTHENTICATED)."""
+        """The principal behind an API key, or a token. Raises AuthError (UNAUTHENTICATED), OverloadError (NOT_READY:
+        the issuer's keys are not known yet)."""
         if not credential:
             raise AuthError(
                 Reason.UNAUTHENTICATED, "an API key is needed: send 'Authorization: Bearer <key>'"
             )
+        if self._tokens is not None and (principal := self._tokens(credential)) is not None:
+            return principal
         if len(credential) > 512:
             raise AuthError(Reason.UNAUTHENTICATED, "the API key is not valid")
         principal = self._by_digest.get(self._digest.hex(credential))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
 
 from ..errors import ConfigError
 from ..quota.allowance import NOTHING_LIMITED, Allowance
-from .identity import Identity, JournalUse, KeyRecord, Permission, digest_key
+from .identity import Identity, JournalUse, KeyRecord, Permission, Principal, digest_key
 
 
 class KeyFile(msgspec.Struct, frozen=True):
@@ -81,7 +81,11 @@ def add(
     return record
 
 
-def identity(path: Path, bands: Collection[str] | None = None) -> Identity:
+def identity(
+    path: Path,
+    bands: Collection[str] | None = None,
+    tokens: Callable[[str], Principal | None] | None = None,
+) -> Identity:
     """An Identity over the file's keys, in a mesh with these priority bands. Raises ConfigError."""
     content = load(path)
-    return Identity(bytes.fromhex(content.pepper), content.keys, bands)
+    return Identity(bytes.fromhex(content.pepper), content.keys, bands, tokens)

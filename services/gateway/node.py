@@ -32,16 +32,15 @@ from ..telemetry.cache_metrics import cache_families, fill_cache_figures
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.queue_watch import Fetch, QueueWatch
 from ..telemetry.siblings import shared_folder
-from . import json_key_store
 from .adapter_shelf import AdapterShelf
 from .audit import open_audit
 from .canary import run_canary
+from .credentials import Credentials
 from .doorman import Doorman
 from .embedding_model import EmbeddingPeer, reached
 from .grpc_server import GrpcServer
 from .http_app import HttpApp
 from .httptools_server import HttpServer
-from .identity import Identity
 from .journal import Journal
 from .mesh import Mesh
 from .model import Model
@@ -56,7 +55,6 @@ from .tls import TlsFiles
 log = logging.getLogger(__name__)
 
 POLICY_WAIT_S = 30.0
-KEYS_EVERY_S = 1.0
 TLS_EVERY_S = 1.0
 LISTEN_ANYWAY_S = 10.0
 """Below deployment.START_TIMEOUT_S."""
@@ -84,8 +82,7 @@ class GatewayNode:
         self._clock = clock or SystemClock()
         self._tasks: list[asyncio.Task[None]] = []
         self.http_port = self.grpc_port = 0
-        self._keys_path = Path(config.gateway.keys_file)
-        self._keys_mtime = 0.0
+        self._credentials = Credentials(config, self._clock)
 
     async def start(self) -> None:
         """Listen: alone at once, beside other gateways when it can serve. Raises ConfigError (port taken, no keys, TLS
@@ -103,7 +100,7 @@ class GatewayNode:
             config=config.gateway,
             cache_config=config.cache,
             clock=self._clock,
-            identity=self._identity(),
+            identity=self._credentials.identity(),
             queue=QueueClient(self._peers.queue, name, on_fence=engines.fence, clock=self._clock),
             engines=engines,
             cache=CacheClient(config.cache, self._peers.cache, name, self._clock),
@@ -123,7 +120,6 @@ class GatewayNode:
         self.mesh.telemetry.settle = self._quotas.settle
         self.mesh.audit = open_audit(config.gateway.audit, bytes.fromhex(secret), self._clock)
         self._journal = journal
-        self._keys_mtime = self._keys_path.stat().st_mtime
         self._door = Doorman(config.gateway.limits.max_offences_per_address, self._clock)
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits, self._door)
         engines.on_first = self._http.outbox.flush
@@ -134,8 +130,8 @@ class GatewayNode:
         self.mesh.cache.start()
         if journal is not None:
             journal.start()
-        for work in (self._load_model, self._follow_policy, self._follow_keys):
-            self._tasks.append(asyncio.create_task(work()))
+        for work in (self._load_model(), self._follow_policy(), self._credentials.follow(self.mesh)):
+            self._tasks.append(asyncio.create_task(work))
         if self._peers.embeddings is not None:
             self._tasks.append(asyncio.create_task(self._embed_with(self._peers.embeddings)))
         self.mesh.telemetry.fill(self._fill_cache_figures)
@@ -255,32 +251,6 @@ class GatewayNode:
             except Exception as error:  # the deployment is away: the policy in force stays
                 log.warning("no news of the policy: %s", error)
                 await asyncio.sleep(1.0)
-
-    async def _follow_keys(self) -> None:
-        """Keys may be added and taken away while everything runs."""
-        while True:
-            await asyncio.sleep(KEYS_EVERY_S)
-            try:
-                mtime = self._keys_path.stat().st_mtime
-                if mtime != self._keys_mtime:
-                    before, self.mesh.identity = self.mesh.identity, self._identity()
-                    self._keys_mtime = mtime
-                    if self.mesh.audit is not None:
-                        self.mesh.audit.keys(before, self.mesh.identity)
-                    log.info("API keys were read again")
-            except (OSError, ConfigError) as error:
-                log.error("API keys stay as they were: %s", error)
-
-    def _identity(self) -> Identity:
-        """Who may call, as the key file says now. Raises ConfigError."""
-        bands = [band.name for band in self._config.queue.bands]
-        identity = json_key_store.identity(self._keys_path, bands)
-        if identity.misnamed:
-            log.error(
-                "%s: keys name priority bands that this mesh does not have (it has %s), and requests in them are "
-                "refused: %s", self._keys_path, ", ".join(bands), "; ".join(identity.misnamed),
-            )  # fmt: skip
-        return identity
 
     async def _follow_tls(self, tls: TlsFiles) -> None:
         """Certificates are renewed while everything runs."""

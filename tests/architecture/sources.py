@@ -38,6 +38,7 @@ TECHNOLOGIES: dict[str, tuple[str, ...]] = {
     "ahocorasick": ("ahocorasick",),
     "onnxruntime": ("onnx",),
     "psutil": ("psutil",),
+    "jwt": ("jwt",),
     "httpx": ("httpx",),
     "aiohttp": ("aiohttp",),
     "openai": ("openai",),
