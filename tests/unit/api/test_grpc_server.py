@@ -178,7 +178,7 @@ def test_a_client_that_goes_frees_its_slot(method: str, how: str) -> None:
             assert deadlines == [None]
         else:
             assert deadlines[0] is not None
-            assert 0 < deadlines[0] <= 0.3
+            assert 0 < deadlines[0] <= 0.31, "on the wire it is rounded up"
         await freed.wait()
 
     serving(hanging, body)
