@@ -82,14 +82,14 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
             mesh.quotas.check(principal)
         request = await call.read_embedding()
         call.welcome(cancel_this_task())
-        asked = request.asked
+        asked, arrived_s = request.asked, mesh.clock.now_s()
         model = find(mesh, principal, asked.model)
         card = model.card
         if request.dimensions not in (None, card.dimensions):
             message = f"dimensions: vectors of {card.name} have {card.dimensions}, and cannot be shortened"
             raise RequestError(Reason.UNSUPPORTED_FIELD, message, param="dimensions")
-        mesh.policy.check_input(asked, model.text_of)
         rows = await model.rows(asked)
+        mesh.policy.check_input(asked, model.text_of)  # after: what is too long is not decoded to be read
         trace.step("tokenized")
         tokens, band = sum(map(count_ids, rows)), principal.band_for(asked.band)
         trace.admitted(EmbedWork(principal, asked, band, tokens))
@@ -98,7 +98,8 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
             left = await mesh.quotas.take(principal, allowance, tokens, trace, "input")
         limits = mesh.config.limits
         wanted_s = asked.deadline_s if asked.deadline_s is not None else limits.default_deadline_s
-        remaining_s = min(wanted_s, limits.max_deadline_s)
+        waited_s = mesh.clock.now_s() - arrived_s
+        remaining_s = max(0.0, min(wanted_s, limits.max_deadline_s) - waited_s)
         wish = Wish(rows, principal.tenant, mesh.band_rank(band), remaining_s)
         found = await embedded(model, wish)
         usage = Usage(tokens, 0)

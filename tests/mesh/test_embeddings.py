@@ -328,3 +328,40 @@ def test_without_a_model_it_says_so(tmp_path: Path) -> None:
             assert response.status == 404
 
     asyncio.run(run())
+
+
+def test_what_is_too_long_is_not_decoded_for_the_word_filter(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with rig(tmp_path, postprocess={"blocked_words": ("swear",)}) as it:
+            model = it.mesh.gateways[0].mesh.embeddings
+            assert model is not None
+            (row,) = it.encoder.encode(["a swear word"])
+            ids = list(unpack_ids(row))
+            status, told = await it.http({"model": NAME, "input": ids})
+            assert (status, told["error"]["code"]) == (400, "content_filter")
+            longer = ids * (model.card.max_tokens + 1)
+            status, told = await it.http({"model": NAME, "input": longer})
+            assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
+
+    asyncio.run(run())
+
+
+def test_the_deadline_runs_while_texts_are_tokenised(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            mesh = it.mesh.gateways[0].mesh
+            model = mesh.embeddings
+            assert model is not None
+            tokenise, longest_s = model.rows, mesh.config.limits.max_deadline_s
+
+            async def slowly(request: Any) -> tuple[bytes, ...]:
+                rows, now_s = await tokenise(request), mesh.clock.now_s
+                mesh.clock.now_s = lambda: now_s() + longest_s + 1  # type: ignore[method-assign]
+                return rows
+
+            model.rows = slowly  # type: ignore[method-assign]
+            status, told = await it.http({"model": NAME, "input": "a"})
+            assert (status, told["error"]["code"]) == (504, "deadline_exceeded"), told
+            assert not it.peer.embedder.batches
+
+    asyncio.run(run())
