@@ -30,7 +30,10 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     handle = serve.run(graphs.sim(options), name="local", _local_testing_mode=True)
     http_port, _ = handle.ports.remote().result(timeout_s=30)
-    return f"http://127.0.0.1:{http_port}"
+    url = f"http://127.0.0.1:{http_port}"
+    while status_of(f"{url}/readyz") != 200:  # its links come up beside it; each test may be the first here
+        assert status_of(f"{url}/healthz") == 200
+    return url
 
 
 def ask(url: str, body: dict[str, object], **headers: str) -> tuple[dict[str, str], bytes]:
@@ -50,8 +53,6 @@ def status_of(url: str) -> int:
 
 
 def test_it_becomes_ready_and_answers(base_url: str) -> None:
-    while status_of(f"{base_url}/readyz") != 200:
-        assert status_of(f"{base_url}/healthz") == 200
     headers, body = ask(f"{base_url}/generate", {"prompt": "one two three", "max_tokens": 12})
     assert json.loads(body)["response"]
     assert headers["x-request-id"]
