@@ -62,15 +62,16 @@ def error_response(error: MeshError) -> tuple[int, bytes, bytes]:
     return status.http, headers, dumps(error_fields(error))
 
 
-def models(names: Iterable[str], created: int) -> bytes:
-    """GET /v1/models. `created` is Unix seconds."""
-    return dumps({"object": "list", "data": [_model(name, created) for name in names]})
+def models(names: Iterable[str], created: int, embeds_as: str = "") -> bytes:
+    """GET /v1/models. `created` is Unix seconds; `embeds_as` is the name of the one that makes embeddings."""
+    return dumps({"object": "list", "data": [_model(name, created, embeds_as) for name in names]})
 
 
-def model(name: str, created: int) -> bytes:
+def model(name: str, created: int, embeds_as: str = "") -> bytes:
     """GET /v1/models/NAME."""
-    return dumps(_model(name, created))
+    return dumps(_model(name, created, embeds_as))
 
 
-def _model(name: str, created: int) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "expertmesh"}
+def _model(name: str, created: int, embeds_as: str) -> dict[str, object]:
+    kind = "embedding" if name == embeds_as else "chat"
+    return {"id": name, "object": "model", "created": created, "owned_by": "expertmesh", "type": kind}

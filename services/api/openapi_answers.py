@@ -161,7 +161,12 @@ ANSWERS: dict[str, Json] = {
         usage=_object("prompt_tokens total_tokens", prompt_tokens=COUNT, total_tokens=COUNT),
     ),
     "Model": _object(
-        "id object created owned_by", id=STRING, object={"const": "model"}, created=COUNT, owned_by=STRING
+        "id object created owned_by type",
+        id=STRING,
+        object={"const": "model"},
+        created=COUNT,
+        owned_by=STRING,
+        type={"enum": ["chat", "embedding"]},
     ),
     "ModelList": _object("object data", object={"const": "list"}, data=_list(_ref("Model"))),
 }

@@ -76,7 +76,7 @@ class EmbedService:
         is told INVALID_FIELD."""
         most, vocab = self._embedder.max_tokens, self._embedder.vocab_size
         for row in wish.rows:
-            if not 0 < count_ids(row) <= most or max(np.frombuffer(row, dtype="<u4")) >= vocab:
+            if not 0 < count_ids(row) <= most or np.frombuffer(row, dtype="<u4").max() >= vocab:
                 return Refused(
                     Reason.INVALID_FIELD, f"a text must have 1 to {most} tokens of the model's {vocab}"
                 )

@@ -82,13 +82,15 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
             mesh.quotas.check(principal)
         request = await call.read_embedding()
         call.welcome(cancel_this_task())
-        asked, arrived_s = request.asked, mesh.clock.now_s()
+        asked, limits = request.asked, mesh.config.limits
+        wanted_s = asked.deadline_s if asked.deadline_s is not None else limits.default_deadline_s
+        deadline_s = mesh.clock.now_s() + min(wanted_s, limits.max_deadline_s)
         model = find(mesh, principal, asked.model)
         card = model.card
         if request.dimensions not in (None, card.dimensions):
             message = f"dimensions: vectors of {card.name} have {card.dimensions}, and cannot be shortened"
             raise RequestError(Reason.UNSUPPORTED_FIELD, message, param="dimensions")
-        rows = await model.rows(asked)
+        rows = await tokenized(model, asked, deadline_s - mesh.clock.now_s())
         mesh.policy.check_input(asked, model.text_of)  # after: what is too long is not decoded to be read
         trace.step("tokenized")
         tokens, band = sum(map(count_ids, rows)), principal.band_for(asked.band)
@@ -96,10 +98,7 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
         left = None
         if (allowance := principal.allowance) is not None:
             left = await mesh.quotas.take(principal, allowance, tokens, trace, "input")
-        limits = mesh.config.limits
-        wanted_s = asked.deadline_s if asked.deadline_s is not None else limits.default_deadline_s
-        waited_s = mesh.clock.now_s() - arrived_s
-        remaining_s = max(0.0, min(wanted_s, limits.max_deadline_s) - waited_s)
+        remaining_s = max(0.0, deadline_s - mesh.clock.now_s())
         wish = Wish(rows, principal.tenant, mesh.band_rank(band), remaining_s)
         found = await embedded(model, wish)
         usage = Usage(tokens, 0)
@@ -136,6 +135,16 @@ def find(mesh: Mesh, principal: Principal, asked: str) -> EmbeddingModel:
         message = f"the model '{asked}' generates text and makes no embeddings{other}"
         raise RequestError(Reason.INVALID_FIELD, message, param="model")
     raise no_model(asked)
+
+
+async def tokenized(model: EmbeddingModel, asked: InferenceRequest, remaining_s: float) -> tuple[bytes, ...]:
+    """Packed ids of each text; what waits for its turn beyond the deadline is not tokenised. Raises MeshError."""
+    try:
+        async with asyncio.timeout(remaining_s):
+            return await model.rows(asked)
+    except TimeoutError:
+        message = "the deadline passed before the texts were tokenised"
+        raise OverloadError(Reason.DEADLINE_EXCEEDED, message) from None
 
 
 async def embedded(model: EmbeddingModel, wish: Wish) -> Embedded:

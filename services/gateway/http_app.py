@@ -160,7 +160,9 @@ class HttpApp:
         wire.respond(status, headers + head_lines(self._mesh.new_request_id()), body)
 
     async def _models(self, wire: Exchange) -> None:
-        self._respond(wire, encode.models(await self._names(wire), self._mesh.started_unix_s))
+        self._respond(
+            wire, encode.models(await self._names(wire), self._mesh.started_unix_s, self._mesh.embeds_as)
+        )
 
     async def _names(self, wire: Exchange) -> tuple[str, ...]:
         principal = self._mesh.identity.authenticate(credential(wire.headers))
@@ -172,7 +174,7 @@ class HttpApp:
             raise RequestError(
                 Reason.MODEL_NOT_FOUND, f"the model '{name[:64]}' does not exist", param="model"
             )
-        self._respond(wire, encode.model(name, self._mesh.started_unix_s))
+        self._respond(wire, encode.model(name, self._mesh.started_unix_s, self._mesh.embeds_as))
 
     async def _metrics(self, wire: Exchange) -> None:
         await self._mesh.telemetry.refresh()

@@ -5,6 +5,7 @@ Rules: no decisions about requests; names things and finds them. Built by node.p
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from ..clock import Clock
 from ..config import CacheConfig, GatewayConfig
 from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
-from ..request import InferenceRequest
+from ..request import InferenceRequest, count_ids
 from ..telemetry.gateway import GatewayTelemetry
 from ..telemetry.trace import RequestTrace
 from ..text.reasoning import ReasoningStream
@@ -36,6 +37,8 @@ from .operator_routes import CacheOperations, QueueOperate
 from .quotas import Quotas
 from .readiness import Readiness
 
+INLINE_IDS = 1024
+"""More token ids than this are not decoded on the event loop."""
 MAX_POLICIES = 8
 """Policies that are kept for answers which began under them."""
 
@@ -147,6 +150,17 @@ class Mesh:
     async def tokenize(self, model: Model, request: InferenceRequest) -> tuple[bytes, ...]:
         """As Model.tokenize, in this gateway's thread."""
         return await model.tokenize(request, self._threads)
+
+    async def check_input(self, model: Model, request: InferenceRequest) -> None:
+        """As CompiledPolicy.check_input; in this gateway's thread where there is much to decode. Raises
+        RequestError."""
+        num_ids = sum(count_ids(prompt) for prompt in request.prompts if isinstance(prompt, bytes))
+        if num_ids <= INLINE_IDS or not self.policy.reads_input:
+            self.policy.check_input(request, model.text_of)
+        else:
+            await asyncio.get_running_loop().run_in_executor(
+                self._threads, self.policy.check_input, request, model.text_of
+            )
 
     def tool_splitter(self, request: InferenceRequest, choice: int, request_id: str) -> ToolTransform | None:
         """The transform that takes tool calls out of a choice's text."""

@@ -54,7 +54,7 @@ class ModelsBeside:
         while card := self._cards.get(name):
             try:
                 model = await asyncio.to_thread(self._read, card)
-            except (ConfigError, MeshError, OSError, ValueError) as error:
+            except (ConfigError, MeshError, OSError, ValueError, msgspec.MsgspecError) as error:
                 if why != (why := str(error)):
                     log.warning("cannot serve %s yet: %s", name, why)
                 self._catalogue.expect(name, why)

@@ -149,10 +149,10 @@ async def admitted(
     arrived_s = mesh.clock.now_s()
     model, name = mesh.models.find(request.model, principal)
     adapter = await adapter_of(model, principal, request, name) if name else ""
-    mesh.policy.check_input(request, model.text_of)
     prompts = await mesh.tokenize(model, request)
     trace.step("tokenized")
     work = admit(principal, model, request, prompts, mesh.config.limits, arrived_s)
+    await mesh.check_input(model, request)  # after: what is too long is not decoded to be read
     revision = mesh.queue.revision_of(model.name, work.session or request_id) or ""
     return msgspec.structs.replace(work, revision=revision, adapter=adapter) if revision or adapter else work
 

@@ -124,9 +124,9 @@ class JwtTokens:
                 continue
 
     def _take(self, keys: dict[str, jwt.PyJWK]) -> None:
-        if keys.keys() != self._keys.keys():
+        if {name: key.key for name, key in keys.items()} != {n: key.key for n, key in self._keys.items()}:
             log.info("tokens of %s: %d signing keys", self._config.issuer, len(keys))
-            self._known.clear()  # what a withdrawn key signed is valid no longer
+            self._known.clear()  # what a withdrawn key signed is not valid any more
         self._keys = keys
 
 

@@ -58,12 +58,17 @@ class CompiledPolicy:
         """A fresh confidence score for one choice."""
         return Confidence(self.policy.calibration)
 
+    @property
+    def reads_input(self) -> bool:
+        """There are words that a request may not say."""
+        return self._words is not None and self.policy.on_input != "allow"
+
     def check_input(self, request: InferenceRequest, decode: DecodeIds | None = None) -> None:
         """Raises RequestError (CONTENT_BLOCKED) when the request says a sensitive word. The word is not
         repeated.
 
         Prompts of token ids are checked where `decode` is given."""
-        if self._words is None or self.policy.on_input == "allow":
+        if self._words is None or not self.reads_input:
             return
         for param, text in request_texts(request, decode):
             if self._words.find(text) is not None:

@@ -164,7 +164,12 @@ def test_tenants_see_their_own(tmp_path: Path) -> None:
             }.items():
                 key = "-".join(models)
                 json_key_store.add(
-                    node._credentials._path, key, key_id=key, tenant="narrow", bands=("standard",), models=models
+                    node._credentials._path,
+                    key,
+                    key_id=key,
+                    tenant="narrow",
+                    bands=("standard",),
+                    models=models,
                 )
                 node.mesh.identity = json_key_store.identity(node._credentials._path)
                 for model, may in zip(("sim", "sim:french"), allowed, strict=True):

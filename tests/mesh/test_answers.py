@@ -175,8 +175,12 @@ def test_what_is_masked_does_not_show_in_log_probabilities_nor_come_in_as_token_
                 assert len(tokens) == 30
                 assert word not in "".join(json.loads(token) for token in tokens)
                 assert sum(token == '""' for token in tokens) >= 3
-            asked = await mesh.post("/v1/completions", {**body, "prompt": ids})
-            assert asked.status == 400, await asked.read()
+            for given in (ids, ids * 200):  # decoded at once, and in a thread
+                asked = await mesh.post("/v1/completions", {**body, "prompt": given})
+                assert json.loads(await asked.read())["error"]["code"] == "content_filter"
+            asked = await mesh.post("/v1/completions", {**body, "prompt": ids * 20_000})
+            told = json.loads(await asked.read())["error"]
+            assert told["code"] == "context_length_exceeded", "what is too long is not read for words"
 
     asyncio.run(main())
 

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
+from services.clock import SystemClock
 from services.experts.engine import EngineInfo, ModelCard, Sink, StreamError
 from services.experts.rank import Rank
 from services.experts.sim_answers import expected_ids
 from services.experts.sim_engine import SimEngine
 from services.gateway import json_key_store
+from services.gateway.catalogue import Catalogue
 from services.gateway.identity import Permission
+from services.gateway.models_beside import ModelsBeside
+from services.link.messages import Revisions
 from services.request import GenerateJob, SamplingParams, TokenFrame, unpack_ids
 from services.text.hf_tokenizer import HfTokenizer
 from services.text.tokenizer import decode_all
@@ -254,5 +259,20 @@ def test_a_new_queue_and_a_new_gateway_know_them_again(tmp_path: Path) -> None:
             await mesh.restart_queue()
             assert (await mesh.json("/v1/completions", ask(NAME)))["model"] == NAME
             assert {view.model for view in mesh.queue.snapshot()} == {"sim", NAME}
+
+    asyncio.run(run())
+
+
+def test_a_card_that_cannot_be_read_is_tried_again_and_harms_nobody() -> None:
+    async def run() -> None:
+        catalogue = Catalogue(SystemClock())
+        beside = ModelsBeside(catalogue, "sim", lambda card: pytest.fail(f"{card} was no card"))
+        try:
+            beside.heard(Revisions(model="odd", version=1, shares=(("v1", 1.0),), card=b"\xff no card"))
+            while not catalogue.awaited.get("odd"):
+                await asyncio.sleep(0)
+            assert "odd" in catalogue.awaited and "odd" not in catalogue
+        finally:
+            beside.close()
 
     asyncio.run(run())
