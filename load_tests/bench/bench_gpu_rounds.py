@@ -161,6 +161,7 @@ def lose_one(args: argparse.Namespace, pool: Pool, mesh: Service, task: Task, ho
     ]  # fmt: skip
     write(
         args.out, phase="loss", how=how, lanes=task.concurrency, victim=victim, requests=len(report.answers),
+        unix_s=round(time.time() - time.monotonic() + killed_s, 3),
         failures=report.failures, streams_alive=len(alive), moved=len(struck),
         tokens_to_prefill=sum(task.prompt_tokens + tokens for _, _, tokens in struck),
         next_token_p50_ms=round(quantile(after, 0.5), 1), next_token_p90_ms=round(quantile(after, 0.9), 1),
