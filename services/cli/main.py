@@ -61,7 +61,10 @@ def run(
     ] = Graph.dev,
     also: Annotated[
         list[str] | None,
-        typer.Option(help="Another model beside it, name=folder of weights; may be given several times."),
+        typer.Option(
+            help="Another model beside it: name=folder of weights, options of its own behind it "
+            "(name=folder,shards=2,max_model_len=4096); may be given several times."
+        ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what every process logs.")] = False,
 ) -> None:

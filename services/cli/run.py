@@ -42,7 +42,8 @@ class Wish:
     options: Mapping[str, str]
     verbose: bool = False
     also: Mapping[str, str] = field(default_factory=dict)
-    """Models beside the first: folders of weights by name ("sim" for the simulated one)."""
+    """Models beside the first, by name: a folder of weights ("sim" for the simulated one), and options of graphs.shards
+    behind it: `/models/other,shards=2`."""
 
 
 def run(wish: Wish) -> int:
@@ -124,15 +125,15 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
     if wish.graph == "dev" and (scant := scant_memory(options.shards)):  # type: ignore[attr-defined]  # dev's options
         say(f"note: {scant}: the kernel may end one")
     app = ray_session.build(wish.graph, options)
-    others = [
-        ray_session.build("shards", ray_session.options_of("shards", _beside(wish.graph, name, weights)))
-        for name, weights in wish.also.items()
-    ]
+    sides = [ray_session.options_of("shards", _beside(wish.graph, *other)) for other in wish.also.items()]
+    others = [ray_session.build("shards", side) for side in sides]
     # Of Ray's forty threads in each process every one may get a heap of its own, and each fills slowly with what is
     # never given back: 8 MB per process, and most of what half an hour of light load left in a gateway.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     stack.enter_context(
-        ray_session.cluster(folder / "ray", num_cpus=_num_cpus(options) + len(others), verbose=wish.verbose)
+        ray_session.cluster(
+            folder / "ray", num_cpus=_num_cpus(options) + sum(map(_ranks, sides)), verbose=wish.verbose
+        )
     )
     say("Ray is up (private, with a token); starting the five deployments")
     stack.callback(ray_session.end, say)
@@ -163,11 +164,25 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
 
 
-def _beside(graph: str, name: str, weights: str) -> dict[str, str]:
-    """Options of graphs.shards for a model beside the first, on what this graph runs on."""
+def _beside(graph: str, name: str, wanted: str) -> dict[str, str]:
+    """Options of graphs.shards for a model beside the first, on what this graph runs on. A value may hold commas."""
+    weights, *rest = wanted.split(",")
+    options = list[str]()
+    for part in rest:
+        if "=" in part or not options:
+            options.append(part)
+        else:
+            options[-1] += "," + part
     if weights == "sim":
-        return {"name": name, "simulated": "true"}
-    return {"name": name, "model": weights, "shards": "1", "on_cpu": str(graph != "prod")}
+        found = {"name": name, "simulated": "true"}
+    else:
+        found = {"name": name, "model": weights, "shards": "1", "on_cpu": str(graph != "prod")}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--also {name}: {option!r} is not of the form option=value")
+        found[key] = value
+    return found
 
 
 def _import_vllm_beside(folder: Path, verbose: bool) -> None:
@@ -183,10 +198,13 @@ def _import_vllm_beside(folder: Path, verbose: bool) -> None:
 def _num_cpus(options: object) -> int:
     """Logical CPUs for Ray, which starts one idle worker for each; every rank asks for a quarter of one, on GPUs for
     one."""
-    ranks = int(getattr(options, "shards", 1))
     if hasattr(options, "remote_gpus"):
-        return 3 + ranks * int(getattr(options, "groups", 1))
-    return 3 + ranks // 4
+        return 3 + _ranks(options)
+    return 3 + int(getattr(options, "shards", 1)) // 4
+
+
+def _ranks(options: object) -> int:
+    return int(getattr(options, "shards", 1)) * int(getattr(options, "groups", 1))
 
 
 def _set_environment(verbose: bool) -> None:

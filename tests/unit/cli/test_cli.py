@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from graphs.options import SimOptions
 from services import ports
-from services.cli import dev_key, doctor, screen
+from services.cli import dev_key, doctor, run, screen
 from services.cli.cache import here
 from services.cli.main import app
 from services.errors import AuthError, ConfigError
@@ -231,3 +231,15 @@ def test_serve_run_says_what_is_wrong_in_one_line() -> None:
         assert ended.stderr.startswith(said), ended.stderr
         if said != "Traceback":
             assert ended.stderr.count("\n") == 1
+
+
+def test_a_model_beside_has_options_of_its_own() -> None:
+    on_gpu = run._beside("prod", "small", "/w/small,shards=2,cuda_graph_sizes=1,8,64,dummy_weights=true")
+    assert on_gpu == {
+        "name": "small", "model": "/w/small", "shards": "2", "on_cpu": "False",
+        "cuda_graph_sizes": "1,8,64", "dummy_weights": "true",
+    }  # fmt: skip
+    assert run._beside("dev", "s", "sim") == {"name": "s", "simulated": "true"}
+    for wrong in ("/w/small,shards", "/w/small,", "/w/small,=2"):
+        with pytest.raises(ConfigError, match="option=value"):
+            run._beside("prod", "small", wrong)
