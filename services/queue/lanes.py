@@ -120,15 +120,15 @@ class Lanes:
     def units(self, now_s: float) -> dict[str, tuple[list[str], Unit]]:
         """What may be renewed: groups, or engines alone, with the ids of their engines."""
         found: dict[str, tuple[list[str], Unit]] = {}
-        for (_, revision), scheduler in self._schedulers.items():
+        for (model, revision), scheduler in self._schedulers.items():
             for engine in scheduler.state.fleet.engines.values():
                 name = engine.group or engine.engine_id
-                ids, unit = found.get(name, ([], Unit(name, revision, 0.0, True, False)))
+                ids, unit = found.get(name, ([], Unit(name, revision, 0.0, True, False, model)))
                 age_s = max(unit.age_s, now_s - engine.born_s)
                 leaving = unit.leaving or engine.draining
                 found[name] = (
                     [*ids, engine.engine_id],
-                    Unit(name, revision, age_s, unit.serves and engine.up, leaving),
+                    Unit(name, revision, age_s, unit.serves and engine.up, leaving, model),
                 )
         return found
 

@@ -108,7 +108,7 @@ class Operations:
                 "workers": {
                     name: {"age_s": round(unit.age_s), "serves": unit.serves, "drains": unit.leaving}
                     for name, unit in units
-                    if unit.revision == revision
+                    if unit.lane == (model, revision)
                 },
             }
             for revision, seen in self._lanes.seen(model, now_s).items()

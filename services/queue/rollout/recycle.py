@@ -5,7 +5,7 @@ alone. It is told to retire: it finishes or hands back its streams, ends, and Se
 
 1. At most one unit is away: none is chosen while one retires, or while fewer units serve than did before the last one
    went (its successor still starts), until `back_within_s` has passed.
-2. A unit is chosen only when another of the same revision serves, so that its streams have where to go.
+2. A unit is chosen only when another of the same model and revision serves, so that its streams have where to go.
 3. The oldest goes first.
 """
 
@@ -24,14 +24,20 @@ class Unit(msgspec.Struct, frozen=True):
     age_s: float
     serves: bool
     leaving: bool
+    model: str = ""
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        """Whose streams it may take: two models may call their revisions alike."""
+        return self.model, self.revision
 
 
 class Recycling(msgspec.Struct, frozen=True):
-    """What is remembered: the last unit told to go, when, and how many of its revision served then."""
+    """What is remembered: the last unit told to go, when, and how many of its lane served then."""
 
     last: str = ""
     at_s: float = 0.0
-    revision: str = ""
+    lane: tuple[str, str] = ("", "")
     served: int = 0
 
 
@@ -42,12 +48,12 @@ def next_unit(
     if after_s <= 0 or any(unit.leaving for unit in units):
         return memory, ""
     if memory.last and now_s - memory.at_s < back_within_s:
-        serving = sum(1 for unit in units if unit.serves and unit.revision == memory.revision)
+        serving = sum(1 for unit in units if unit.serves and unit.lane == memory.lane)
         if serving < memory.served or any(unit.name == memory.last for unit in units):
             return memory, ""
     old = sorted((u for u in units if u.serves and u.age_s >= after_s), key=lambda u: -u.age_s)
     for unit in old:
-        peers = sum(1 for other in units if other.serves and other.revision == unit.revision)
+        peers = sum(1 for other in units if other.serves and other.lane == unit.lane)
         if peers > 1:
-            return Recycling(unit.name, now_s, unit.revision, peers), unit.name
+            return Recycling(unit.name, now_s, unit.lane, peers), unit.name
     return memory, ""

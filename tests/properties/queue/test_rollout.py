@@ -8,7 +8,7 @@
 6. A session changes at most once while shares rise, and only to the newer revision; when they fall it returns.
 7. A revision as good as the old one is hardly ever called bad, one that is much worse hardly ever good.
 8. A queue that takes a release over from its gateways goes on with the same shares.
-9. Workers are renewed one at a time, never the last of its revision, none younger than the age set.
+9. Workers are renewed one at a time, never the last of its model's revision, none younger than the age set.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from services.config import RolloutConfig
 from services.errors import ConfigError
@@ -207,30 +208,30 @@ def test_a_desk_hands_its_release_on(worlds: list[tuple[int, int]], serve_new: b
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.0, 20.0)), max_size=6),
+    st.lists(st.tuples(st.sampled_from(("a m", "b m", "a n")), st.floats(0.0, 20.0)), max_size=6),
     st.lists(st.tuples(st.sampled_from((1.0, 5.0, 30.0)), st.booleans()), max_size=30),
 )
 def test_workers_are_renewed_one_at_a_time(
     young: list[tuple[str, float]], script: list[tuple[float, bool]]
 ) -> None:
-    units = {f"u{i}": Unit(f"u{i}", rev, age, True, False) for i, (rev, age) in enumerate(young)}
+    units = {f"u{i}": Unit(f"u{i}", rev[0], age, True, False, rev[2]) for i, (rev, age) in enumerate(young)}
     away: dict[str, Unit] = {}
     memory, now_s, number = Recycling(), 0.0, len(units)
     for wait_s, returns in script:
         now_s += wait_s
-        units = {n: Unit(n, u.revision, u.age_s + wait_s, u.serves, u.leaving) for n, u in units.items()}
+        units = {n: structs.replace(u, age_s=u.age_s + wait_s) for n, u in units.items()}
         memory, chosen = next_unit(list(units.values()), memory, now_s, after_s=10.0, back_within_s=1e9)
         if chosen:
             unit = units[chosen]
             assert not away and unit.age_s >= 10.0
-            assert sum(u.serves and u.revision == unit.revision for u in units.values()) > 1
+            assert sum(u.serves and u.lane == unit.lane for u in units.values()) > 1
             assert unit.age_s == max(
                 u.age_s for u in units.values()
-                if sum(o.serves and o.revision == u.revision for o in units.values()) > 1
+                if sum(o.serves and o.lane == u.lane for o in units.values()) > 1
             )  # fmt: skip
-            away[chosen] = units[chosen] = Unit(chosen, unit.revision, unit.age_s, False, True)
+            away[chosen] = units[chosen] = structs.replace(unit, serves=False, leaving=True)
         elif away and returns:
             gone, unit = away.popitem()
             del units[gone]
             number += 1
-            units[f"u{number}"] = Unit(f"u{number}", unit.revision, 0.0, True, False)
+            units[f"u{number}"] = Unit(f"u{number}", unit.revision, 0.0, True, False, unit.model)
