@@ -17,15 +17,15 @@ from ..answer import AllowanceLeft
 from ..api.embeddings import EmbeddingRequest
 from ..embedding.desk import Refused, Wish
 from ..embedding.service import Embedded
-from ..errors import ClientGone, MeshError, OverloadError, RequestError, ServiceError
+from ..errors import MeshError, OverloadError, RequestError, ServiceError
 from ..outcome import Reason
 from ..request import InferenceRequest, Usage, count_ids
 from .admission import may_use, no_model
+from .calls import cancels
 from .embedding_model import EmbeddingModel
 from .flow import error_for
 from .identity import Permission, Principal
 from .mesh import Mesh
-from .pipeline import cancel_this_task
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ class EmbedCall(Protocol):
 
 
 async def serve(mesh: Mesh, call: EmbedCall) -> None:
-    """Answer `call`. Never raises, except when the task itself is cancelled."""
+    """Answer `call`. Never raises, except when the task itself is cancelled because its client went."""
     trace = mesh.telemetry.begin(call.request_id, call.protocol, call.traceparent)
+    task = mesh.calls.enter()
     try:
         principal = mesh.identity.authenticate(call.credential)
         principal.require(Permission.GENERATE)
@@ -81,7 +82,7 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
         if principal.allowance is not None:
             mesh.quotas.check(principal)
         request = await call.read_embedding()
-        call.welcome(cancel_this_task())
+        call.welcome(cancels(task))
         asked, limits = request.asked, mesh.config.limits
         wanted_s = asked.deadline_s if asked.deadline_s is not None else limits.default_deadline_s
         deadline_s = mesh.clock.now_s() + min(wanted_s, limits.max_deadline_s)
@@ -110,8 +111,12 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
         trace.failed(error)
         call.fail(error)
     except asyncio.CancelledError:
-        trace.failed(ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
-        raise
+        error = mesh.calls.why()
+        trace.failed(error)
+        if not mesh.calls.ending:
+            raise
+        task.uncancel()
+        call.fail(error)
     except Exception as bug:  # logged whole, told briefly
         log.exception("request %s failed", call.request_id)
         message = f"an internal error ({type(bug).__name__}); it is logged with the request id"
@@ -119,6 +124,7 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
         trace.failed(error)
         call.fail(error)
     finally:
+        mesh.calls.leave(task)
         trace.end()
 
 

@@ -27,6 +27,7 @@ from ..text.tool_choice import tool_transform
 from ..text.tools import ToolTransform
 from .admission import Work
 from .audit import GatewayAudit
+from .calls import RunningCalls
 from .catalogue import Catalogue
 from .embedding_model import EmbeddingModel
 from .identity import Identity, Principal
@@ -88,6 +89,7 @@ class Mesh:
         self.quotas = quotas or Quotas(clock)
         self.readiness = Readiness()
         self.audit: GatewayAudit | None = None
+        self.calls = RunningCalls()
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())
         self.next_id: Callable[[], int] = count(1).__next__

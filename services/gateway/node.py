@@ -58,6 +58,8 @@ POLICY_WAIT_S = 30.0
 TLS_EVERY_S = 1.0
 LISTEN_ANYWAY_S = 10.0
 """Below deployment.START_TIMEOUT_S."""
+LAST_WORDS_S = 0.5
+"""For clients to take what ends their answers."""
 
 
 class Peers(msgspec.Struct, frozen=True):
@@ -176,11 +178,14 @@ class GatewayNode:
             return False
         return mesh.queue.revisions(mesh.model.name) is not None
 
-    async def stop(self, grace_s: float) -> None:
-        """Take no more, let streams finish for `grace_s` seconds, then close everything."""
+    async def stop(self, grace_s: float, last_words_s: float = LAST_WORDS_S) -> None:
+        """Take no more, let streams finish for `grace_s` seconds, tell who is not done, then close everything."""
         self.mesh.readiness.failed("draining")
         self._door.stop()
-        await asyncio.gather(self._http.stop(grace_s), self._grpc.stop(grace_s))
+        telling = asyncio.get_running_loop().call_later(grace_s, self.mesh.calls.end)
+        within_s = grace_s + last_words_s
+        await asyncio.gather(self._http.stop(within_s), self._grpc.stop(within_s))
+        telling.cancel()
         for task in self._tasks:
             task.cancel()
         self._beside.close()

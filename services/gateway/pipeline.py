@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Responder
-from ..errors import ClientGone, MeshError, RequestError, ServiceError
+from ..errors import MeshError, RequestError, ServiceError
 from ..outcome import Reason
 from ..postprocess.chain import CompiledPolicy
 from ..request import GenerateJob, InferenceRequest, SamplingParams, Usage
@@ -32,6 +32,7 @@ from ..text.stops import StopMatcher
 from ..text.tool_choice import forced_grammar
 from .admission import Work, admit, lease_template, no_model
 from .answers import CachedFlight, replay_answer, to_keep
+from .calls import cancels
 from .choice import Choice, Leases
 from .flow import ChoiceFlow
 from .generation import Generation, MakeChoice
@@ -65,10 +66,11 @@ class Call(Protocol):
 
 
 async def serve(mesh: Mesh, call: Call) -> None:
-    """Answer `call`. Never raises, except when the task itself is cancelled; then every slot is freed
-    first."""
+    """Answer `call`. Never raises, except when the task itself is cancelled because its client went; then every slot
+    is freed first. When the gateway itself goes, the client is told."""
     trace = mesh.telemetry.begin(call.request_id, call.protocol, call.traceparent)
     fail = call.fail
+    task = mesh.calls.enter()
     try:
         principal = mesh.identity.authenticate(call.credential)
         principal.require(Permission.GENERATE)
@@ -77,7 +79,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
             mesh.quotas.check(principal)
         request = await call.read()
         responder = call.responder(request)
-        call.on_gone(cancel_this_task())
+        call.on_gone(cancels(task))
         fail = responder.fail
         work = await admitted(mesh, principal, request, call.request_id, trace)
         trace.admitted(work)
@@ -103,9 +105,13 @@ async def serve(mesh: Mesh, call: Call) -> None:
     except MeshError as error:
         trace.failed(error)
         fail(error)
-    except asyncio.CancelledError:  # the client is gone: every slot was freed on the way here
-        trace.failed(ClientGone(Reason.CLIENT_CANCELLED, "the client went away"))
-        raise
+    except asyncio.CancelledError:  # the client is gone, or we go: every slot was freed on the way here
+        error = mesh.calls.why()
+        trace.failed(error)
+        if not mesh.calls.ending:
+            raise
+        task.uncancel()
+        fail(error)
     except Exception as bug:  # logged whole, told briefly
         log.exception("request %s failed", call.request_id)
         error = ServiceError(
@@ -114,6 +120,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         trace.failed(error)
         fail(error)
     finally:
+        mesh.calls.leave(task)
         trace.end()
 
 
@@ -133,13 +140,6 @@ async def journalled(
             raise RequestError(Reason.RESUME_EXPIRED, "this mesh keeps no answers", param="last-event-id")
         return False if work.request.idempotency_key else None
     return await mesh.journal.answer(mesh, work, request_id, responder, trace)
-
-
-def cancel_this_task() -> Callable[[], None]:
-    """For Call.on_gone."""
-    task = asyncio.current_task()
-    assert task is not None
-    return cast("Callable[[], None]", task.cancel)
 
 
 async def admitted(

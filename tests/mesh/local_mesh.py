@@ -155,7 +155,8 @@ class LocalMesh:
                 peer.link.close("killed")
         for connection in node._http.connections:
             connection.transport.abort()
-        await node.stop(0.0)
+        mesh.calls.forget()
+        await node.stop(0.0, 0.0)
 
     async def restart_journal(self) -> None:
         """A journal that died and came back elsewhere, with what its store kept."""
