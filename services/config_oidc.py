@@ -11,6 +11,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
+def safe_jwks(value: str) -> str:
+    """Where signing keys may be read. Raises ValueError."""
+    url = urlsplit(value)
+    local = url.hostname in ("127.0.0.1", "::1", "localhost")
+    if url.scheme in ("http", "https") and not (url.scheme == "https" or local):
+        raise ValueError("signing keys are read over https, or over http from this host alone")
+    return value
+
+
 class RoleConfig(BaseModel):
     """What a role of the identity provider may do here, as a key's record says it (gateway/identity.py, KeyRecord)."""
 
@@ -52,11 +61,7 @@ class OidcConfig(BaseModel):
     @field_validator("jwks")
     @classmethod
     def _where(cls, value: str) -> str:
-        url = urlsplit(value)
-        local = url.hostname in ("127.0.0.1", "::1", "localhost")
-        if url.scheme in ("http", "https") and not (url.scheme == "https" or local):
-            raise ValueError("signing keys are read over https, or over http from this host alone")
-        return value
+        return safe_jwks(value)
 
     @field_validator("roles")
     @classmethod

@@ -21,6 +21,7 @@ import jwt
 
 from ..clock import Clock
 from ..config import OidcConfig
+from ..config_oidc import safe_jwks
 from ..errors import AuthError, OverloadError
 from ..outcome import Reason
 from .identity import Principal
@@ -114,7 +115,7 @@ class JwtTokens:
             self._wanted.clear()
             try:
                 self._take(await asyncio.to_thread(read_keys, self._config.jwks))
-            except (OSError, ValueError, jwt.PyJWTError) as error:
+            except Exception as error:  # what an issuer answers is not ours: nothing of it may end this
                 log.warning("the issuer's keys cannot be read, those known stay: %s", error)
             await asyncio.sleep(AGAIN_S)
             try:
@@ -130,11 +131,22 @@ class JwtTokens:
         self._keys = keys
 
 
+class _StaysSafe(urllib.request.HTTPRedirectHandler):
+    """An issuer may move its keys, but not to where anybody on the way could change them."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        safe_jwks(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_StaysSafe)
+
+
 def read_keys(where: str) -> dict[str, jwt.PyJWK]:
-    """An issuer's signing keys by name, of the kinds that we take. Raises OSError, ValueError (no such document, or no
-    key in it), jwt.PyJWTError."""
+    """An issuer's signing keys by name, of the kinds that we take; one that cannot be used is passed over (RFC 7517,
+    §5). Raises OSError, http.client.HTTPException, RecursionError, ValueError (no such document, or no key in it)."""
     if "://" in where:
-        with urllib.request.urlopen(where, timeout=FETCH_TIMEOUT_S) as answer:
+        with _OPENER.open(where, timeout=FETCH_TIMEOUT_S) as answer:
             data = answer.read(MAX_JWKS_BYTES + 1)
     else:
         data = Path(where).read_bytes()
@@ -142,9 +154,13 @@ def read_keys(where: str) -> dict[str, jwt.PyJWK]:
         raise ValueError(f"{where} is larger than {MAX_JWKS_BYTES} bytes")
     document = json.loads(data)
     found: dict[str, jwt.PyJWK] = {}
-    for entry in document.get("keys", []) if isinstance(document, dict) else []:
-        if isinstance(entry, dict) and entry.get("kty") in ALGORITHMS and entry.get("use", "sig") == "sig":
-            found[str(entry.get("kid", ""))] = jwt.PyJWK(_public(entry))
+    entries = document.get("keys") if isinstance(document, dict) else None
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and entry.get("kty") in [*ALGORITHMS] and entry.get("use", "sig") == "sig":
+            try:
+                found[str(entry.get("kid", ""))] = jwt.PyJWK(_public(entry))
+            except (jwt.PyJWTError, ValueError, TypeError) as error:
+                log.info("the issuer's key %.64r is none that signs tokens for us: %s", entry.get("kid"), error)
     if not found:
         raise ValueError(f"{where} has no signing key that is taken here ({', '.join(ALGORITHMS)})")
     return found

@@ -74,7 +74,7 @@ def _claim(claims: Mapping[str, object], path: str) -> object:
 def _key_id(config: OidcConfig, subject: str) -> str:
     """Names a person in logs and accounts without saying who it is."""
     digest = blake2b(
-        f"{config.issuer}\0{subject}".encode(), digest_size=8, person=b"oidc-subject"
+        f"{config.issuer}\0{subject}".encode("utf-8", "surrogatepass"), digest_size=8, person=b"oidc-subject"
     ).hexdigest()
     return f"oidc-{digest}"
 

@@ -64,17 +64,24 @@ def token(*, by: str = "r", key: Any = None, kid: str | None = "", header: Any =
 
 
 class Issuer:
-    """Its keys over HTTP; `document` may change while it runs."""
+    """Its keys over HTTP; `document` may change while it runs. `broken`: what it answers is no HTTP;
+    `elsewhere`: where it sends who asks."""
 
     def __init__(self) -> None:
         self.document = jwks("r", "e", "d")
         self.asked = 0
+        self.broken, self.elsewhere = False, ""
         issuer = self
 
         class Keys(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # the library's name
                 issuer.asked += 1
-                self.send_response(200)
+                if issuer.broken:
+                    self.wfile.write(b"nonsense\r\n\r\n")
+                    return
+                self.send_response(302 if issuer.elsewhere else 200)
+                if issuer.elsewhere:
+                    self.send_header("location", issuer.elsewhere)
                 self.end_headers()
                 self.wfile.write(issuer.document)
 
@@ -263,6 +270,70 @@ def test_a_withdrawn_key_is_known_no_longer_and_a_new_one_soon(
                 await asyncio.sleep(0.01)
 
     asyncio.run(run())
+
+
+def key_of(kind: str, **changes: Any) -> dict[str, Any]:
+    key = MAKERS[kind](KINDS[kind][0].public_key(), as_dict=True) | {"kid": "odd"} | changes
+    return {name: value for name, value in key.items() if value is not None}
+
+
+ODD_KEYS: dict[str, Any] = {
+    "for encryption": key_of("r", alg="RSA-OAEP"),
+    "of a curve for exchange": key_of("d", crv="X25519"),
+    "of an unknown curve": key_of("e", crv="P-1"),
+    "without its number": key_of("r", n=None),
+    "with a number that is none": key_of("r", n=5),
+    "of a kind that is no text": {"kty": ["RSA"]},
+    "none at all": None,
+}
+
+
+@pytest.mark.parametrize("odd", ODD_KEYS.values(), ids=ODD_KEYS.keys())
+def test_a_key_that_cannot_be_used_spoils_no_other(tmp_path: Path, odd: Any) -> None:
+    where = tmp_path / "jwks.json"
+    good = json.loads(jwks("r", "e"))["keys"]
+    where.write_text(json.dumps({"keys": [odd, *good]}))
+    assert set(read_keys(str(where))) == {"r", "e"}
+
+
+def test_whatever_the_issuer_answers_its_keys_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyjwt_tokens, "AGAIN_S", 0.02)
+
+    async def run() -> None:
+        async with meshed(tmp_path) as (mesh, issuer):
+            for answer in (b'{"keys": null}', b'{"keys": 5}', b"[" * 100_000, b"", b"\xff"):
+                issuer.document, asked = answer, issuer.asked
+                while issuer.asked < asked + 2:
+                    assert (await status(mesh, token(kid="x")))[0] == 401
+                    await asyncio.sleep(0.01)
+            issuer.document, issuer.broken, asked = jwks("d"), True, issuer.asked
+            while issuer.asked < asked + 2:
+                await status(mesh, token(kid="x"))
+                await asyncio.sleep(0.01)
+            assert (await status(mesh, token()))[0] == 200, "what was known stays"
+            issuer.broken = False
+            while (await status(mesh, token()))[0] != 401:
+                await status(mesh, token(kid="x"))
+                await asyncio.sleep(0.01)
+            assert (await status(mesh, token(by="d")))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_keys_are_not_followed_to_where_anybody_may_change_them() -> None:
+    issuer = Issuer()
+    try:
+        issuer.elsewhere = "http://idp.example/certs"
+        with pytest.raises(ValueError, match="https"):
+            read_keys(issuer.url)
+    finally:
+        issuer.close()
+
+
+def test_a_person_of_odd_characters_is_a_person(verifier: JwtTokens) -> None:
+    assert verifier.principal(token(sub="a\ud800")).key_id.startswith("oidc-")
 
 
 def test_nobody_is_let_in_before_the_keys_are_known() -> None:
