@@ -76,7 +76,7 @@ class EmbedDesk:
         self._last_ticket = 0
         self.waiting_tokens = 0
         self.tokens_per_s = 0.0
-        """As measured; 0 before the first batch."""
+        """As measured; 0 while it was never full."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -177,9 +177,13 @@ class EmbedDesk:
         aged = max(0, entry.rank - int((now_s - entry.arrived_s) / AGEING_S))
         return aged, self._served.get(entry.tenant, 0.0), entry.ticket
 
-    def done(self, num_tokens: int, took_s: float) -> None:
-        """A batch of so many tokens was computed: how fast it goes."""
-        if took_s > 0:
-            pace = num_tokens / took_s
-            known = self.tokens_per_s
-            self.tokens_per_s = known + PACE_WEIGHT * (pace - known) if known else pace
+    def done(self, num_tokens: int, took_s: float, *, full: bool = True) -> None:
+        """A batch of so many tokens was computed: how fast it goes. One that was not `full` (nothing waited after it
+        was taken) costs what a batch costs by itself, and says at most that it goes faster than was known."""
+        if took_s <= 0:
+            return
+        pace, known = num_tokens / took_s, self.tokens_per_s
+        if full and not known:
+            self.tokens_per_s = pace
+        elif full or pace > known > 0:
+            self.tokens_per_s = known + PACE_WEIGHT * (pace - known)

@@ -116,6 +116,7 @@ class EmbedService:
                 began_s = self._clock.now_s()
                 if not (batch := self._desk.take(began_s)):
                     return
+                full = len(self._desk) > 0
                 try:
                     rows = [row.ids for row in batch]
                     vectors = await loop.run_in_executor(self._thread, self._embedder.embed_ids, rows)
@@ -128,7 +129,7 @@ class EmbedService:
                         self._desk.drop(row.ticket)
                     self._tell([(row.ticket, broken) for row in batch])
                     continue
-                self._desk.done(sum(map(count_ids, rows)), self._clock.now_s() - began_s)
+                self._desk.done(sum(map(count_ids, rows)), self._clock.now_s() - began_s, full=full)
                 for row, vector in zip(batch, vectors, strict=True):
                     self._came(row, vector)
         finally:

@@ -160,7 +160,9 @@ def read_keys(where: str) -> dict[str, jwt.PyJWK]:
             try:
                 found[str(entry.get("kid", ""))] = jwt.PyJWK(_public(entry))
             except (jwt.PyJWTError, ValueError, TypeError) as error:
-                log.info("the issuer's key %.64r is none that signs tokens for us: %s", entry.get("kid"), error)
+                log.info(
+                    "the issuer's key %.64r is none that signs tokens for us: %s", entry.get("kid"), error
+                )
     if not found:
         raise ValueError(f"{where} has no signing key that is taken here ({', '.join(ALGORITHMS)})")
     return found

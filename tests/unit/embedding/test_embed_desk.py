@@ -64,6 +64,23 @@ def test_what_cannot_be_in_time_is_refused_at_once() -> None:
     add(queue, 50, remaining_s=2.6)
 
 
+def test_small_requests_say_nothing_of_how_long_a_large_one_takes() -> None:
+    """A text of three tokens takes 15 ms by itself, 2,000 of them a second and a half: not thirty."""
+    queue = desk(max_waiting_tokens=100_000)
+    for _ in range(10):
+        add(queue, 3)
+        assert len(queue.take(0.0)) == 1
+        queue.done(3, 0.015, full=len(queue) > 0)
+    add(queue, *[3] * 2000, remaining_s=10.0)
+    batch = queue.take(0.0)
+    queue.done(3 * len(batch), 0.012, full=len(queue) > 0)
+    assert queue.tokens_per_s == 3 * len(batch) / 0.012
+    queue.done(3, 0.015, full=False)
+    assert queue.tokens_per_s == 3 * len(batch) / 0.012, "a lone text slows nobody's estimate"
+    queue.done(64, 0.005, full=False)
+    assert queue.tokens_per_s > 3 * len(batch) / 0.012, "but it may go faster than was known"
+
+
 def test_what_is_late_is_never_computed() -> None:
     queue = desk()
     late, fine = add(queue, 5, remaining_s=1.0), add(queue, 5, remaining_s=9.0)

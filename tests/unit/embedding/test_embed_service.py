@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 
 from services.clock import VirtualClock
 from services.config import EmbeddingConfig
 from services.embedding.desk import Refused, Wish
+from services.embedding.embedder import Vectors
 from services.embedding.service import Embedded, EmbedService
 from services.outcome import Reason
 from services.request import pack_ids
@@ -111,6 +113,26 @@ def test_what_waited_too_long_is_told_so() -> None:
         answer = await late
         assert isinstance(answer, Refused) and answer.reason is Reason.DEADLINE_EXCEEDED
         await first
+        service.close()
+
+    asyncio.run(run())
+
+
+def test_texts_that_came_alone_do_not_make_a_long_request_seem_hopeless() -> None:
+    """A batch takes a second, whatever is in it: twenty texts take five, not twenty."""
+
+    async def run() -> None:
+        clock = VirtualClock()
+
+        class ASecondABatch(IdsEmbedder):
+            def embed_ids(self, rows: Sequence[bytes]) -> Vectors:
+                clock.advance(1.0)
+                return super().embed_ids(rows)
+
+        service = EmbedService(ASecondABatch(), CONFIG, clock)
+        for _ in range(3):
+            vectors(await service.embed(Wish(rows([1]))))
+        assert len(vectors(await service.embed(Wish(rows(*[[1]] * 20), remaining_s=10.0)))) == 20
         service.close()
 
     asyncio.run(run())
