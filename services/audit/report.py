@@ -55,11 +55,13 @@ class State(msgspec.Struct, frozen=True):
 
 
 class ChainFiles(msgspec.Struct, frozen=True):
-    """One folder. `read` gives a file's bytes; `state` is None where there is none or it may not be read."""
+    """One folder. `read` gives a file's bytes, `first_line` as much of it (files of months are gigabytes); `state` is
+    None where there is none or it may not be read."""
 
     name: str
     names: tuple[str, ...]
     read: Callable[[str], bytes]
+    first_line: Callable[[str], bytes]
     state: State | None = None
     state_missing: bool = False
 

@@ -61,7 +61,7 @@ def search(chains: Iterable[ChainFiles], query: AuditQuery) -> Iterator[bytes]:
 
 def within(files: ChainFiles, since: str, until: str) -> list[str]:
     """The files of a chain that may have records of a time, the one that was begun before it included."""
-    begins = [(name, began(files.read(name).partition(b"\n")[0])) for name in files.names]
+    begins = [(name, began(files.first_line(name))) for name in files.names]
     found: list[str] = []
     for number, (name, begun) in enumerate(begins):
         ended = begins[number + 1][1] if number + 1 < len(begins) else "9999"

@@ -51,8 +51,7 @@ class Seat:
 
     def first_line(self, name: str) -> bytes:
         """Without its newline."""
-        with open(self.folder / name, "rb") as file:
-            return file.readline().rstrip(b"\n")
+        return first_line(self.folder / name)
 
     def begin(self, name: str) -> None:
         """`append` goes to this new file from now on. One that a failed `append` left empty is taken again."""
@@ -136,6 +135,12 @@ class Seat:
         os.fsync(fd)
 
 
+def first_line(path: Path) -> bytes:
+    """Without its newline; the rest is not read."""
+    with open(path, "rb") as file:
+        return file.readline().rstrip(b"\n")
+
+
 def read_state(folder: Path) -> State | None:
     """The state in a chain's folder. Raises OSError where it may not be read."""
     try:
@@ -159,4 +164,11 @@ def _files_of(folder: Path) -> ChainFiles:
     except PermissionError:  # an auditor who may not sign
         state, missing = None, False
     names = tuple(in_order(os.listdir(folder)))
-    return ChainFiles(folder.name, names, lambda name: (folder / name).read_bytes(), state, missing)
+    return ChainFiles(
+        folder.name,
+        names,
+        read=lambda name: (folder / name).read_bytes(),
+        first_line=lambda name: first_line(folder / name),
+        state=state,
+        state_missing=missing,
+    )

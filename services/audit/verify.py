@@ -35,6 +35,8 @@ def verify_chain(
         walk.run()
     except _Tampered as tampered:
         walk.report.finding = tampered.finding
+    except ValueError as error:  # hexadecimal digits, or a time, that are none
+        walk.report.finding = walk.found(Kind.CHANGED, f"it holds what no gateway writes: {error}")
     return walk.report, walk.hashes, walk.others
 
 
@@ -110,7 +112,11 @@ class _Walk:
         self._check_end()
 
     def _stop(self, kind: Kind, message: str) -> NoReturn:
-        raise _Tampered(Finding(self._files.name, self._segment, self._line, kind, message))
+        raise _Tampered(self.found(kind, message))
+
+    def found(self, kind: Kind, message: str) -> Finding:
+        """At the place that the walk has come to."""
+        return Finding(self._files.name, self._segment, self._line, kind, message)
 
     # one file --------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,8 @@ def verify(
     """Is it the log that was written? Ends with 0, with 1 and a line that says where and what was done, or with 3 where
     only the last line is not whole: its gateway died, and has not come back."""
     witnessed = [mark for path in witness or () for mark in _marks(path)]
-    reports = verify_all(_chains(directory), Ed25519Keys(), witnessed=witnessed, part=part)
+    chains = _chains(directory, may_be_empty=bool(witnessed))
+    reports = verify_all(chains, Ed25519Keys(), witnessed=witnessed, part=part)
     code = 0
     for report in reports:
         if report.finding is not None:
@@ -123,28 +125,55 @@ def digest(
     (EXPERTMESH_SECRET, or the key file that it derives from)."""
     from graphs.profiles import root_secret
 
+    if not (person or prompt or answer):
+        raise typer.BadParameter("say what of: --person, --prompt or --answer")
+    if not (os.environ.get("EXPERTMESH_SECRET") or keys_file.is_file()):
+        raise _refuse(f"no secret: EXPERTMESH_SECRET is not set and {keys_file} does not exist")
     digests = Digests(bytes.fromhex(root_secret(keys_file).get_secret_value()))
     if person:
         typer.echo(f"person\t{digests.person(tenant, person)}")
     if prompt:
-        content = Path(prompt).read_bytes()
-        if content.lstrip().startswith(b"["):
-            content = msgspec.json.encode((msgspec.json.decode(content),), order="deterministic")
-        typer.echo(f"prompt\t{digests.prompt(tenant, content)}")
+        typer.echo(f"prompt\t{digests.prompt(tenant, _asked(_read(Path(prompt))))}")
     if answer:
-        typer.echo(f"answer\t{digests.answer(tenant, Path(answer).read_bytes())}")
+        typer.echo(f"answer\t{digests.answer(tenant, _read(Path(answer)))}")
 
 
-def _chains(directory: Path) -> list[ChainFiles]:
+def _asked(content: bytes) -> bytes:
+    """What is digested of a prompt: its text, also where that begins with a bracket, or the messages."""
     try:
-        return chains_in(directory)
+        messages = msgspec.json.decode(content, type=list[dict[str, object]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return content
+    return msgspec.json.encode((messages,), order="deterministic") if messages else content
+
+
+def _chains(directory: Path, *, may_be_empty: bool = False) -> list[ChainFiles]:
+    try:
+        found = chains_in(directory)
     except OSError as error:
-        typer.echo(f"error: {directory} cannot be read: {error.strerror}", err=True)
-        raise typer.Exit(2) from None
+        raise _refuse(f"{directory} cannot be read: {error.strerror}") from None
+    if not found and not may_be_empty:
+        raise _refuse(f"{directory} holds no audit log (a folder for each gateway, as host.0)")
+    return found
 
 
 def _marks(path: Path) -> list[Seen]:
-    return [msgspec.json.decode(line, type=Seen) for line in path.read_bytes().splitlines() if line.strip()]
+    try:
+        return [msgspec.json.decode(line, type=Seen) for line in _read(path).splitlines() if line.strip()]
+    except msgspec.DecodeError as error:
+        raise _refuse(f"{path} was not written by `audit witness`: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _refuse(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _refuse(why: str) -> typer.Exit:
+    typer.echo(f"error: {why}", err=True)
+    return typer.Exit(2)
 
 
 def _row(record: dict[str, object]) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from services.audit.digest import Digests
+from services.audit.search import AuditQuery, search
+from services.audit.seat import chains_in
 from services.cli.main import app
 from tests.properties.audit.audit_logs import write_log
 
@@ -81,3 +84,67 @@ def test_digest_is_the_gateways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         digests.answer("acme", b"Paris."),
     ]
     assert digests.person("acme", "li") != digests.person("rival", "li")
+
+
+def test_a_prompt_that_begins_with_a_bracket_is_a_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPERTMESH_SECRET", "5a" * 32)
+    digests = Digests(bytes.fromhex("5a" * 32))
+    for text in ("[INST] hello [/INST]", "[1, 2]", "[]"):
+        (tmp_path / "prompt").write_text(text)
+        code, said, _ = run("digest", "acme", "--prompt", tmp_path / "prompt")
+        assert (code, said.split()) == (0, ["prompt", digests.prompt("acme", text.encode())])
+
+
+def test_no_log_is_no_log_that_is_whole(tmp_path: Path) -> None:
+    write_log(tmp_path / "log", 3)
+    for nothing in (tmp_path, tmp_path / "log" / "host.0"):
+        for command in ("verify", "show", "witness"):
+            code, said, why = run(command, nothing)
+            assert (code, said) == (2, "") and "holds no audit log" in why, command
+    code, _, why = run("export", tmp_path, tmp_path / "out")
+    assert code == 2 and "holds no audit log" in why
+    kept = tmp_path / "kept"
+    kept.write_text(run("witness", tmp_path / "log")[1])
+    (tmp_path / "empty").mkdir()
+    code, _, why = run("verify", tmp_path / "empty", "--witness", kept)
+    assert code == 1 and "chain missing" in why
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXPERTMESH_SECRET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_log(tmp_path / "log", 3)
+    (tmp_path / "junk").write_text("junk")
+    gone = tmp_path / "gone"
+    for words, says in (
+        (("verify", "log", "--witness", gone), "cannot be read"),
+        (("verify", "log", "--witness", "junk"), "was not written by"),
+        (("digest", "acme", "--person", "li"), "no secret"),
+    ):
+        code, said, why = run(*words)
+        assert (code, said) == (2, "") and says in why and len(why.splitlines()) == 1, words
+    monkeypatch.setenv("EXPERTMESH_SECRET", "5a" * 32)
+    assert run("digest", "acme", "--prompt", gone)[0] == 2
+    assert run("digest", "acme")[0] == 2
+
+
+def test_a_key_that_is_none_is_a_finding(tmp_path: Path) -> None:
+    write_log(tmp_path, 3)
+    state = tmp_path / "host.0" / "signing-key.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"seed": "zz"}))
+    code, _, why = run("verify", tmp_path)
+    assert code == 1 and "what no gateway writes" in why
+
+
+def test_a_question_reads_no_file_that_it_is_not_about(tmp_path: Path) -> None:
+    """A log of months is gigabytes: who asks for the last hour must not wait for all of it."""
+    write_log(tmp_path, 30)
+    (files,) = chains_in(tmp_path)
+    assert len(files.names) > 2
+    asked: list[str] = []
+    last = msgspec.structs.replace(files, read=lambda name: asked.append(name) or files.read(name))
+    newest = json.loads(files.first_line(files.names[-1]))["time"]
+    assert list(search([last], AuditQuery(since=newest)))
+    assert files.names[0] not in asked and files.names[-1] in asked
