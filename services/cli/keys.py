@@ -14,6 +14,7 @@ from ..config import DEFAULT_BANDS
 from ..errors import ConfigError
 from ..gateway import json_key_store
 from ..gateway.identity import KeyRecord, Permission, apart, new_key
+from ..gateway.tokens import MAX_TENANT_CHARS
 from ..quota.allowance import NOTHING_LIMITED, Allowance
 
 app = typer.Typer(help="API keys: add, list, limit, revoke.", no_args_is_help=True)
@@ -82,6 +83,9 @@ def add(
             "unless a mesh is configured otherwise; it refuses what names another",
             err=True,
         )
+    for what, text in (("tenant", tenant), ("--id", key_id or tenant)):
+        if not 0 < len(text) <= MAX_TENANT_CHARS or not text.isprintable():
+            raise typer.BadParameter(f"{what}: 1 to {MAX_TENANT_CHARS} characters that can be printed")
     if not apart(permission or ()):
         raise typer.BadParameter("an auditor's key may do nothing else: --permission audit alone")
     key = new_key()

@@ -51,6 +51,11 @@ def options_of(graph: str, values: Mapping[str, str]) -> BaseModel:
         raise ConfigError(wrong_options(graph, error, kind)) from None
 
 
+def model_name(graph: str, options: BaseModel) -> str:
+    """What the mesh's first model is called. Raises ConfigError for what the host lacks."""
+    return getattr(import_module("graphs.profiles"), f"{graph}_config")(options).experts.model_name
+
+
 def build(graph: str, options: BaseModel) -> Application:
     """The bound mesh. Raises ConfigError for what the host lacks."""
     return getattr(import_module("graphs"), graph)(options)

@@ -124,6 +124,7 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         )
     if wish.graph == "dev" and (scant := scant_memory(options.shards)):  # type: ignore[attr-defined]  # dev's options
         say(f"note: {scant}: the kernel may end one")
+    _names_apart(ray_session.model_name(wish.graph, options), wish.also)
     app = ray_session.build(wish.graph, options)
     sides = [ray_session.options_of("shards", _beside(wish.graph, *other)) for other in wish.also.items()]
     others = [ray_session.build("shards", side) for side in sides]
@@ -162,6 +163,12 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         Path(ready_file).write_text(base_url)
     while True:
         time.sleep(3600)  # until SIGINT; Serve keeps the deployments alive by itself
+
+
+def _names_apart(own: str, also: Mapping[str, str]) -> None:
+    """Or the engines of one model would answer for the other, with another tokenizer. Raises ConfigError."""
+    if own in also:
+        raise ConfigError(f"--also {own}: the mesh's first model has this name already")
 
 
 def _beside(graph: str, name: str, wanted: str) -> dict[str, str]:

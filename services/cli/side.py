@@ -75,6 +75,8 @@ def pairs(options: list[str] | None) -> dict[str, str]:
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{option!r} is not of the form name=value")
+        if key in found:
+            raise typer.BadParameter(f"{key!r} is given twice")
         found[key] = value
     return found
 

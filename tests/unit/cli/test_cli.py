@@ -22,6 +22,7 @@ from services import ports
 from services.cli import dev_key, doctor, run, screen
 from services.cli.cache import here
 from services.cli.main import app
+from services.cli.ray_session import model_name
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
 from services.quota.allowance import Allowance
@@ -121,6 +122,30 @@ def test_a_key_is_limited_when_it_is_made_and_later(tmp_path: Path) -> None:
 def test_an_option_that_is_no_pair_is_refused() -> None:
     assert CliRunner().invoke(app, ["run", "shards"]).exit_code == 2
     assert CliRunner().invoke(app, ["side", "up", "green", "revision"]).exit_code == 2
+
+
+def test_nothing_is_given_twice() -> None:
+    for words in (
+        ["run", "--graph", "sim", "engines=1", "engines=2"],
+        ["run", "--also", "a=sim", "--also", "a=sim"],
+    ):
+        said = CliRunner().invoke(app, words)
+        assert said.exit_code == 2 and "twice" in said.output
+
+
+def test_a_model_beside_has_a_name_of_its_own() -> None:
+    run._names_apart(model_name("sim", SimOptions()), {"other": "sim"})
+    with pytest.raises(ConfigError, match="--also sim"):
+        run._names_apart(model_name("sim", SimOptions()), {"other": "sim", "sim": "sim"})
+
+
+@pytest.mark.parametrize("tenant", ["", "a\nb", "a\tb", "a" * 257, "\u202eacme"])
+def test_a_tenant_is_a_name_that_can_be_shown(tmp_path: Path, tenant: str) -> None:
+    """As in tokens of an identity provider: lists and logs are lines."""
+    file = ["--file", str(tmp_path / "keys.json")]
+    assert CliRunner().invoke(app, ["keys", "add", tenant, *file]).exit_code == 2
+    assert CliRunner().invoke(app, ["keys", "add", "acme", "--id", tenant or "\n", *file]).exit_code == 2
+    assert not (tmp_path / "keys.json").exists()
 
 
 def test_a_band_that_meshes_do_not_have_is_noted(tmp_path: Path) -> None:
