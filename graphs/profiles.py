@@ -207,7 +207,7 @@ crosses the goodbye is a 502."""
 
 
 DRAIN_HERE_S = 4.0
-"""At Ctrl-C of `expertmesh run`, which gives the whole mesh 8 s: who is not done by then must still be told so."""
+"""At Ctrl-C of `expertmesh run` nobody wants to wait longer for answers to end; who is not done by then is told so."""
 
 
 def _gateway(

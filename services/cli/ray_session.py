@@ -25,13 +25,15 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from ..config import GraphConfig
 from ..errors import ConfigError
 from . import StartFailed
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Tokens and prompts go over links; what crosses handles is small. Ray's minimum is 75 MiB."""
 APP_NAME = "default"
-END_WITHIN_S = 8.0
+END_WITHIN_S = 4.0
+"""Beside what gateways have for their answers; other replicas end after them."""
 LOOK_EVERY_S = 2.0
 """Each look costs the cores that everything else starts on."""
 STARTS = 3
@@ -51,9 +53,9 @@ def options_of(graph: str, values: Mapping[str, str]) -> BaseModel:
         raise ConfigError(wrong_options(graph, error, kind)) from None
 
 
-def model_name(graph: str, options: BaseModel) -> str:
-    """What the mesh's first model is called. Raises ConfigError for what the host lacks."""
-    return getattr(import_module("graphs.profiles"), f"{graph}_config")(options).experts.model_name
+def config_of(graph: str, options: BaseModel) -> GraphConfig:
+    """What the graph is built from. Raises ConfigError for what the host lacks."""
+    return getattr(import_module("graphs.profiles"), f"{graph}_config")(options)
 
 
 def build(graph: str, options: BaseModel) -> Application:
@@ -175,11 +177,12 @@ def plain_words(message: str) -> str:
     return found[-1] if found else message
 
 
-def end(say: Say) -> None:
-    """Take the mesh down: replicas get `END_WITHIN_S` to finish, what is left ends with Ray itself."""
+def end(say: Say, drain_s: float) -> None:
+    """Take the mesh down: gateways let answers finish for `drain_s`, what is left some seconds later ends with Ray
+    itself."""
     say("stopping the mesh")
     with _silence():  # Ray reports the controller's own end as a failure
-        _aside("shutdown", serve.shutdown).join(END_WITHIN_S)
+        _aside("shutdown", serve.shutdown).join(drain_s + END_WITHIN_S)
 
 
 @contextmanager

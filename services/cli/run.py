@@ -124,7 +124,8 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         )
     if wish.graph == "dev" and (scant := scant_memory(options.shards)):  # type: ignore[attr-defined]  # dev's options
         say(f"note: {scant}: the kernel may end one")
-    _names_apart(ray_session.model_name(wish.graph, options), wish.also)
+    config = ray_session.config_of(wish.graph, options)
+    _names_apart(config.experts.model_name, wish.also)
     app = ray_session.build(wish.graph, options)
     sides = [ray_session.options_of("shards", _beside(wish.graph, *other)) for other in wish.also.items()]
     others = [ray_session.build("shards", side) for side in sides]
@@ -137,7 +138,7 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         )
     )
     say("Ray is up (private, with a token); starting the five deployments")
-    stack.callback(ray_session.end, say)
+    stack.callback(ray_session.end, say, config.gateway.drain_s)
     ray_session.deploy(app, say, verbose=wish.verbose)
     for number, beside in enumerate(others):
         ray_session.deploy_beside(beside, f"beside-{number}", say)

@@ -28,6 +28,7 @@ class Credentials:
         self._path = Path(config.gateway.keys_file)
         self._bands = [band.name for band in config.queue.bands]
         self._mtime = 0.0
+        self._wrong = ""
         self._issuer = None
         if config.gateway.oidc is not None:
             from .pyjwt_tokens import JwtTokens
@@ -66,5 +67,8 @@ class Credentials:
                 if mesh.audit is not None:
                     mesh.audit.keys(before, mesh.identity)
                 log.info("API keys were read again")
+            self._wrong = ""
         except (OSError, ConfigError) as error:
-            log.error("API keys stay as they were: %s", error)
+            if self._wrong != (wrong := str(error)):  # once, not once a second
+                self._wrong = wrong
+                log.error("API keys stay as they were: %s", error)

@@ -22,7 +22,7 @@ from services import ports
 from services.cli import dev_key, doctor, run, screen
 from services.cli.cache import here
 from services.cli.main import app
-from services.cli.ray_session import model_name
+from services.cli.ray_session import config_of
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
 from services.quota.allowance import Allowance
@@ -134,9 +134,10 @@ def test_nothing_is_given_twice() -> None:
 
 
 def test_a_model_beside_has_a_name_of_its_own() -> None:
-    run._names_apart(model_name("sim", SimOptions()), {"other": "sim"})
+    own = config_of("sim", SimOptions()).experts.model_name
+    run._names_apart(own, {"other": "sim"})
     with pytest.raises(ConfigError, match="--also sim"):
-        run._names_apart(model_name("sim", SimOptions()), {"other": "sim", "sim": "sim"})
+        run._names_apart(own, {"other": "sim", "sim": "sim"})
 
 
 @pytest.mark.parametrize("tenant", ["", "a\nb", "a\tb", "a" * 257, "\u202eacme"])
