@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = 1.0
 INLINE_CHARS = 2048
-"""Shorter inputs are tokenised at once; for others a thread is asked."""
+"""Shorter inputs are tokenised, and read, at once; for others a thread is asked."""
 SLICE_ROWS, SLICE_CHARS = 64, 65_536
 CHARS_A_TOKEN = 64
 """More characters than this for each token that the model reads are not tokenised to be counted: 4 MB take seconds."""
@@ -52,6 +52,17 @@ class EmbeddingModel:
         if sum(map(len, inputs)) <= INLINE_CHARS:
             return self._rows(inputs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, inputs)
+
+    async def checked(
+        self, request: InferenceRequest, check: Callable[[InferenceRequest, Callable[[bytes], str]], None]
+    ) -> None:
+        """`check` reads the inputs; in this model's thread where there is much to read: half a second of it at most,
+        which tokens of others would wait for. Raises what it raises."""
+        if sum(map(len, request.prompts)) <= INLINE_CHARS:
+            check(request, self.text_of)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, check, request, self.text_of)
 
     def _rows(self, inputs: tuple[str | bytes, ...]) -> tuple[bytes, ...]:
         """In slices: what is too long ends it early, and other threads get the interpreter between two."""

@@ -92,7 +92,8 @@ async def serve(mesh: Mesh, call: EmbedCall) -> None:
             message = f"dimensions: vectors of {card.name} have {card.dimensions}, and cannot be shortened"
             raise RequestError(Reason.UNSUPPORTED_FIELD, message, param="dimensions")
         rows = await tokenized(model, asked, deadline_s - mesh.clock.now_s())
-        mesh.policy.check_input(asked, model.text_of)  # after: what is too long is not decoded to be read
+        if mesh.policy.reads_input:  # after: what is too long is not decoded to be read
+            await model.checked(asked, mesh.policy.check_input)
         trace.step("tokenized")
         tokens, band = sum(map(count_ids, rows)), principal.band_for(asked.band)
         trace.admitted(EmbedWork(principal, asked, band, tokens))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -342,6 +343,30 @@ def test_what_is_too_long_is_not_decoded_for_the_word_filter(tmp_path: Path) -> 
             longer = ids * (model.card.max_tokens + 1)
             status, told = await it.http({"model": NAME, "input": longer})
             assert (status, told["error"]["code"]) == (400, "context_length_exceeded")
+
+    asyncio.run(run())
+
+
+def test_much_is_read_for_the_word_filter_beside_the_event_loop(tmp_path: Path) -> None:
+    """Half a million token ids are half a second: tokens of everybody else would stand still."""
+
+    async def run() -> None:
+        async with rig(tmp_path, postprocess={"blocked_words": ("swear",)}) as it:
+            model = it.mesh.gateways[0].mesh.embeddings
+            assert model is not None
+            decode, by = model.text_of, list[bool]()
+
+            def watched(ids: bytes) -> str:
+                by.append(threading.current_thread() is threading.main_thread())
+                return decode(ids)
+
+            model.text_of = watched  # type: ignore[method-assign]
+            clean, bad = (list(unpack_ids(row)) for row in it.encoder.encode(["a clean one", "a swear word"]))
+            assert (await it.http({"model": NAME, "input": clean}))[0] == 200 and by == [True]
+            by.clear()
+            status, told = await it.http({"model": NAME, "input": [*[clean] * 200, bad]})
+            assert (status, told["error"]["code"]) == (400, "content_filter"), told
+            assert by == [False] * 201
 
     asyncio.run(run())
 
