@@ -10,10 +10,13 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from services.config import AuditConfig, EmbeddingConfig, OidcConfig, PostprocessConfig
+from services.config import AuditConfig, ConversationsConfig, EmbeddingConfig, OidcConfig, PostprocessConfig
+from services.conversations.factory import check as check_conversations
 from services.embedding.factory import served_name
 from services.errors import ConfigError
 from services.postprocess.policy import configured_policy
+
+from .options import Options
 
 
 def cache(redis_url: str, semantic_model: str) -> None:
@@ -93,6 +96,15 @@ def oidc(file: str) -> OidcConfig | None:
 def audit(directory: str, on_failure: Literal["refuse", "serve"], keep_days: int) -> AuditConfig:
     """Whether it can be written is found out on the gateways' hosts, when they start."""
     return AuditConfig(directory=resolved(directory), on_failure=on_failure, keep_days=keep_days)
+
+
+def conversations(options: Options) -> ConversationsConfig:
+    """Which responses are kept, and for how long. Raises ConfigError: several gateways, and no Redis for them."""
+    config = ConversationsConfig(
+        store=options.store_responses, keep_s=options.store_responses_days * 86_400.0
+    )
+    check_conversations(config, options.redis_url, options.gateways)
+    return config
 
 
 def resolved(path: str) -> str:

@@ -83,7 +83,14 @@ class Options(BaseModel):
     max_offences_per_address: int = Field(
         default_factory=lambda: _number("EXPERTMESH_MAX_OFFENCES_PER_ADDRESS", 0, 0), ge=0
     )
-
+    store_responses: Literal["off", "asked", "unless_refused"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_STORE_RESPONSES", "off"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+        description="which responses are kept: none, what says store: true, or all but what says store: false",
+    )
+    store_responses_days: int = Field(
+        default_factory=lambda: _number("EXPERTMESH_STORE_RESPONSES_DAYS", 30, 1, 3650), ge=1, le=3650
+    )
     oidc: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_OIDC", ""),
         description="a JSON file that says whose tokens (OpenID Connect) are taken beside API keys; empty: nobody's",

@@ -87,6 +87,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
             fork_server=os.environ.get("EXPERTMESH_FORK_SERVER", ""),
         ),
         postprocess=checks.words(checks.resolved(options.blocked_words_file)),
+        conversations=checks.conversations(options),
         embedding=checks.embedding(options.embedding_model),
         journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
     )
@@ -111,6 +112,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
             sim_prefill_tokens_per_s=options.prefill_tokens_per_s,
         ),
         postprocess=checks.words(checks.resolved(options.blocked_words_file)),
+        conversations=checks.conversations(options),
         embedding=checks.embedding(options.embedding_model),
         journal=JournalConfig(),
     )
@@ -134,6 +136,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
         experts=experts,
         postprocess=checks.words(checks.resolved(options.blocked_words_file)),
+        conversations=checks.conversations(options),
         embedding=checks.embedding(options.embedding_model),
         journal=JournalConfig(),
         # The queue and the cache listen on this host's address: they stay on the head, where this runs.

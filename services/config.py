@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from .config_audit import AuditConfig as AuditConfig
 from .config_capacity import CapacityConfig as CapacityConfig
+from .config_conversations import ConversationsConfig as ConversationsConfig
 from .config_experts import AllToAll as AllToAll
 from .config_experts import ExpertsConfig as ExpertsConfig
 from .config_experts import Quantization as Quantization
@@ -263,5 +264,6 @@ class GraphConfig(Section):
     experts: ExpertsConfig
     postprocess: PostprocessConfig
     journal: JournalConfig = JournalConfig()
+    conversations: ConversationsConfig = ConversationsConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     placement: PlacementConfig = PlacementConfig()

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     CONTENT_BLOCKED = "content_blocked"
     POISON_REQUEST = "poison_request"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
     RESUME_EXPIRED = "resume_expired"
     RESUME_DIVERGED = "resume_diverged"
     # Who asks.
@@ -54,5 +55,6 @@ class Reason(StrEnum):
     # Us.
     ENGINE_LOST = "engine_lost"
     DRAINING = "draining"
+    STORE_UNAVAILABLE = "store_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     INTERNAL = "internal"

@@ -187,7 +187,7 @@ class ResponsesUnaryEncoder:
     def tail(self, tail: AnswerTail) -> bytes:
         """The body."""
         self._output.close()
-        status = _status(self._output)
+        status = status_of(self._output)
         return dumps(response_fields(self._told, self._head, status, self._output, tail.usage))
 
 
@@ -222,7 +222,7 @@ class ResponsesStreamEncoder:
     def tail(self, tail: AnswerTail) -> bytes:
         """What ends the stream."""
         events = [self._event(*event) for event in self._output.close()]
-        status = _status(self._output)
+        status = status_of(self._output)
         response = response_fields(self._told, self._head, status, self._output, tail.usage)
         return b"".join(events) + self._event(status, {"response": response})
 
@@ -240,5 +240,6 @@ class ResponsesStreamEncoder:
         return b"event: response.%b\ndata: %b\n\n" % (name.encode(), told)
 
 
-def _status(output: Output) -> str:
+def status_of(output: Output) -> str:
+    """Of an answer that is over."""
     return "incomplete" if output.incomplete_details is not None else "completed"

@@ -21,6 +21,7 @@ from .embeddings import EmbeddingBody
 from .headers import HEADERS, MIN_DEADLINE_S
 from .openapi_answers import ANSWERS
 from .openapi_bounds import BAND, INPUT, PROMPT, between, part_bounds
+from .openapi_stored import add_stored, unbind
 from .responses_bodies import AnyItem, ResponsesBody
 from .status import STATUS
 
@@ -44,14 +45,17 @@ _ANSWER_HEADERS = {
 }
 
 
-def openapi_document(limits: LimitsConfig) -> bytes:
-    """The document as JSON."""
+def openapi_document(limits: LimitsConfig, *, stores: bool = False) -> bytes:
+    """The document as JSON. `stores`: responses may be kept."""
     _, found = msgspec.json.schema_components(
         (ChatBody, CompletionBody, GenerateBody, EmbeddingBody, ResponsesBody, *get_args(AnyItem)),
         ref_template=_SCHEMAS + "{name}",
     )
     schemas = cast("dict[str, Json]", found)
-    for name, bounds in part_bounds(limits).items():
+    bounded = part_bounds(limits)
+    if stores:
+        unbind(bounded["ResponsesBody"])
+    for name, bounds in bounded.items():
         for field, bound in bounds.items():
             if field in schemas[name]["properties"]:
                 apply_bound(schemas[name]["properties"][field], bound)
@@ -78,6 +82,8 @@ def openapi_document(limits: LimitsConfig) -> bytes:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+    if stores:
+        add_stored(document, _errors())
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

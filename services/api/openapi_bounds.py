@@ -144,6 +144,7 @@ def part_bounds(limits: LimitsConfig) -> dict[str, Bounds]:
             "max_output_tokens": between(1, fields.MAX_MAX_TOKENS),
             "previous_response_id": {"enum": [None]},
             "conversation": {"enum": [None]},
+            "truncation": {"enum": ["disabled", None]},
             "background": {"enum": [False, None]},
             "top_logprobs": between(0, 0),
         },

@@ -1,13 +1,14 @@
 """OpenAI's Responses API → the chat that it stands for. Bytes in, a checked request out, or a RequestError.
 
 Rules: pure; knows no server. A translation of the wire only: items become messages, and `chat_request` is the one
-validation. What it refuses is renamed to the field that this client sent (`renamed`). Nothing is kept between requests:
-`store: true` and whatever refers to an earlier response are refused by name.
+validation. What it refuses is renamed to the field that this client sent (`renamed`). Where the mesh keeps no
+responses, `store: true` and whatever refers to an earlier one are refused by name (`parse_responses`); where it does,
+whoever knows the earlier turns hands them in (`responses_request`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,43 +17,27 @@ from ..config import LimitsConfig
 from ..errors import MeshError, RequestError
 from ..request import InferenceRequest
 from .bodies import (
-    AssistantMessage,
-    CalledFunction,
     ChatBody,
-    DeveloperMessage,
     FunctionDef,
     Message,
     NamedFunction,
     NamedSchema,
     ResponseFormat,
-    SystemMessage,
     Tool,
-    ToolCall,
     ToolChoice,
-    ToolMessage,
-    UserMessage,
 )
-from .fields import MAX_NAME_CHARS, invalid, unsupported
+from .fields import invalid, unsupported
 from .headers import read_wishes
-from .json_body import BodyDecoder, refuse
-from .messages import MAX_PARTS
+from .json_body import BodyDecoder
 from .openai import chat_request
 from .responses_bodies import (
-    AnyItem,
-    FunctionCallItem,
-    FunctionOutputItem,
-    MessageItem,
     NamedTool,
-    Parts,
-    ReasoningItem,
     ResponsesBody,
     TextFormat,
 )
+from .responses_items import INSTRUCTIONS, Conversation
 
 _BODY = BodyDecoder(ResponsesBody)
-_TURNS: dict[str, type[SystemMessage | UserMessage]] = {
-    "user": UserMessage, "system": SystemMessage, "developer": DeveloperMessage,
-}  # fmt: skip
 
 
 class ResponsesRequest(InferenceRequest, frozen=True):
@@ -62,22 +47,49 @@ class ResponsesRequest(InferenceRequest, frozen=True):
 
 
 def parse_responses(body: bytes, headers: Mapping[str, str], limits: LimitsConfig) -> ResponsesRequest:
-    """POST /v1/responses. `headers` have lower-case names. Raises RequestError only."""
+    """POST /v1/responses where nothing is kept. `headers` have lower-case names. Raises RequestError only."""
+    asked = read_responses(body, limits)
+    _check_stateless(asked)
+    return responses_request(asked, headers, limits)
+
+
+def read_responses(body: bytes, limits: LimitsConfig) -> ResponsesBody:
+    """The body, by its types; what nobody here supports is refused. Raises RequestError."""
     asked = _BODY.decode(body, limits.max_body_bytes)
+    if asked.conversation is not None:
+        raise unsupported("conversation", "is not supported by this server: send the whole of it as input")
+    if asked.background:
+        raise unsupported("background", "true is not supported by this server")
+    if asked.top_logprobs:
+        raise unsupported("top_logprobs", "is not supported here: /v1/chat/completions has it")
+    return asked
+
+
+def responses_request(
+    asked: ResponsesBody,
+    headers: Mapping[str, str],
+    limits: LimitsConfig,
+    earlier: Sequence[dict[str, Any]] = (),
+    *,
+    store: bool = False,
+) -> ResponsesRequest:
+    """The chat that a body stands for, after the items of `earlier` turns. Their instructions are not among them, as
+    OpenAI has it. `store`: it will be kept. Raises RequestError."""
     wishes = read_wishes(headers, limits)
     if wishes.last_event_id:
         raise unsupported("last-event-id", "is not supported here: a stream that was cut is had again whole")
-    _check_stateless(asked)
     conversation = Conversation(limits)
     if asked.instructions is not None:
         conversation.instruct(asked.instructions)
+    conversation.recall(earlier)
     conversation.read(asked.input)
+    conversation.close()
     try:
         chat = chat_request(_chat_body(asked, conversation.messages), wishes, limits)
     except RequestError as error:
         raise renamed(error, conversation.places) from None
     fields = {name: getattr(chat, name) for name in chat.__struct_fields__}
-    return ResponsesRequest(**fields, told=_told(asked, chat))
+    return ResponsesRequest(**fields, told={**_told(asked, chat), "store": store})
 
 
 def renamed(error: MeshError, places: list[int] | None = None) -> MeshError:
@@ -90,94 +102,6 @@ def renamed(error: MeshError, places: list[int] | None = None) -> MeshError:
     )
 
 
-class Conversation:
-    """Items become messages: what the model thought, said and called in one turn is one message of the assistant."""
-
-    def __init__(self, limits: LimitsConfig) -> None:
-        self.messages: list[Message] = []
-        self.places: list[int] = []
-        """Which item each message began with; -1: the instructions."""
-        self._limits = limits
-
-    def instruct(self, text: str) -> None:
-        """`instructions` come before everything."""
-        self._add(SystemMessage(text), -1)
-
-    def read(self, told: str | list[dict[str, Any]]) -> None:
-        """Raises RequestError naming `input.I.field`."""
-        if isinstance(told, str):
-            self._add(UserMessage(told), 0)
-            return
-        if not 1 <= len(told) <= self._limits.max_messages:
-            raise invalid("input", f"must have 1 to {self._limits.max_messages} items, or be a text")
-        for place, raw in enumerate(told):
-            self._item(_item(raw, place), place)
-        for message in self.messages:
-            if isinstance(message, AssistantMessage) and message.content is None and not message.tool_calls:
-                message.content = ""  # cut off in its thoughts
-
-    def _item(self, item: AnyItem, place: int) -> None:
-        if isinstance(item, MessageItem):
-            text = _text(item.content, f"input.{place}.content")
-            if item.role != "assistant":
-                self._add(_TURNS[item.role](text), place)
-            elif (turn := self._turn(place)).content is None and not turn.tool_calls:
-                turn.content = text
-            else:
-                self._add(AssistantMessage(text), place)
-        elif isinstance(item, FunctionCallItem):
-            turn = self._turn(place)
-            name = _short(item.name, f"input.{place}.name")
-            call = ToolCall(
-                _short(item.call_id, f"input.{place}.call_id"), CalledFunction(name, item.arguments)
-            )
-            turn.tool_calls = [*(turn.tool_calls or ()), call]
-        elif isinstance(item, FunctionOutputItem):
-            call_id = _short(item.call_id, f"input.{place}.call_id")
-            self._add(ToolMessage(_text(item.output, f"input.{place}.output"), call_id), place)
-        else:
-            self._thought(item, place)
-
-    def _thought(self, item: ReasoningItem, place: int) -> None:
-        text = "".join(part.text for part in item.content or ())
-        if text:
-            self._add(AssistantMessage(reasoning_content=text), place)
-
-    def _turn(self, place: int) -> AssistantMessage:
-        """The assistant's turn that this item belongs to."""
-        last = self.messages[-1] if self.messages else None
-        if isinstance(last, AssistantMessage):
-            return last
-        turn = AssistantMessage()
-        self._add(turn, place)
-        return turn
-
-    def _add(self, message: Message, place: int) -> None:
-        self.messages.append(message)
-        self.places.append(place)
-
-
-def _item(raw: dict[str, Any], place: int) -> AnyItem:
-    try:
-        return msgspec.convert({"type": "message", **raw}, AnyItem, str_keys=True)
-    except msgspec.ValidationError as error:
-        refuse(str(error), f"input.{place}")
-
-
-def _text(content: Parts, param: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not 1 <= len(content) <= MAX_PARTS:
-        raise invalid(param, f"must have 1 to {MAX_PARTS} parts")
-    return "\n".join(part.text for part in content)
-
-
-def _short(text: str, param: str) -> str:
-    if not 1 <= len(text) <= MAX_NAME_CHARS:
-        raise invalid(param, f"must have 1 to {MAX_NAME_CHARS} characters")
-    return text
-
-
 def _check_stateless(asked: ResponsesBody) -> None:
     if asked.store:
         raise unsupported("store", "true is not supported by this server: responses are not kept")
@@ -186,12 +110,8 @@ def _check_stateless(asked: ResponsesBody) -> None:
             "is not supported by this server: responses are not kept, send the whole conversation as input"
         )
         raise unsupported("previous_response_id", message)
-    if asked.conversation is not None:
-        raise unsupported("conversation", "is not supported by this server: send the whole of it as input")
-    if asked.background:
-        raise unsupported("background", "true is not supported by this server")
-    if asked.top_logprobs:
-        raise unsupported("top_logprobs", "is not supported here: /v1/chat/completions has it")
+    if asked.truncation == "auto":
+        raise unsupported("truncation", "auto is not supported by this server: responses are not kept")
 
 
 def _chat_body(asked: ResponsesBody, messages: list[Message]) -> ChatBody:
@@ -240,16 +160,15 @@ def _told(asked: ResponsesBody, chat: InferenceRequest) -> dict[str, object]:
         "max_output_tokens": asked.max_output_tokens,
         "metadata": asked.metadata or {},
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
-        "previous_response_id": None,
+        "previous_response_id": asked.previous_response_id,
         "reasoning": {"effort": None, "summary": asked.reasoning.summary if asked.reasoning else None},
-        "store": False,
         "background": False,
         "temperature": chat.sampling.temperature,
         "top_p": chat.sampling.top_p,
         "text": {"format": shown},
         "tool_choice": msgspec.to_builtins(asked.tool_choice) if asked.tool_choice is not None else "auto",
         "tools": msgspec.to_builtins(asked.tools or []),
-        "truncation": "disabled",
+        "truncation": asked.truncation or "disabled",
         "user": asked.user,
     }
 
@@ -270,7 +189,9 @@ def _name(param: str, places: list[int] | None) -> str:
         if not number or places is None:
             return "input"
         place = places[int(number)]
-        return "instructions" if place < 0 else f"input.{place}" + (f".{field}" if field else "")
+        if place < 0:
+            return "instructions" if place == INSTRUCTIONS else "previous_response_id"
+        return f"input.{place}" + (f".{field}" if field else "")
     if head == "tools":
         return param.replace(".function", "", 1)
     for old, new in _NAMES:

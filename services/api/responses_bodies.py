@@ -146,14 +146,14 @@ class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
-    # nothing is kept here: who speaks sends the whole conversation
+    # where the mesh keeps responses (services/conversations); else who speaks sends the whole conversation
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
     background: bool | None = None
     prompt: None = None
     max_tool_calls: None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     top_logprobs: int | None = None
     # vLLM's words
     seed: int | None = None

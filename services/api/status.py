@@ -61,6 +61,7 @@ STATUS: dict[Reason, Status] = {
     Reason.CONTENT_BLOCKED: Status(400, _G.INVALID_ARGUMENT, _INVALID, "content_filter"),
     Reason.POISON_REQUEST: Status(422, _G.FAILED_PRECONDITION, _INVALID, "poison_request"),
     Reason.IDEMPOTENCY_CONFLICT: Status(422, _G.ALREADY_EXISTS, _INVALID, "idempotency_conflict"),
+    Reason.PREVIOUS_RESPONSE_NOT_FOUND: Status(400, _G.NOT_FOUND, _INVALID, "previous_response_not_found"),
     Reason.RESUME_EXPIRED: Status(410, _G.FAILED_PRECONDITION, _INVALID, "resume_expired"),
     Reason.RESUME_DIVERGED: Status(410, _G.ABORTED, _SERVER, "resume_diverged"),
     Reason.UNAUTHENTICATED: Status(401, _G.UNAUTHENTICATED, _INVALID, "invalid_api_key"),
@@ -77,6 +78,7 @@ STATUS: dict[Reason, Status] = {
     Reason.REQUEST_TIMEOUT: Status(408, _G.DEADLINE_EXCEEDED, _INVALID, "request_timeout"),
     Reason.ENGINE_LOST: Status(503, _G.UNAVAILABLE, _SERVER, "engine_lost"),
     Reason.DRAINING: Status(503, _G.UNAVAILABLE, _SERVER, "draining"),
+    Reason.STORE_UNAVAILABLE: Status(503, _G.UNAVAILABLE, _SERVER, "store_unavailable"),
     Reason.AUDIT_UNAVAILABLE: Status(503, _G.UNAVAILABLE, _SERVER, "audit_unavailable"),
     Reason.INTERNAL: Status(500, _G.INTERNAL, _SERVER, "internal"),
 }

@@ -108,6 +108,9 @@ class CacheKeys:
         self._salt_root = blake3(root, derive_key_context="expertmesh 2026-11 prefix cache salt").digest()
         self.seal_root = blake3(root, derive_key_context="expertmesh 2026-11 cache sealing").digest()
         self.journal_root = blake3(root, derive_key_context="expertmesh 2026-11 journal sealing").digest()
+        self.turns_root = blake3(
+            root, derive_key_context="expertmesh 2026-11 stored responses sealing"
+        ).digest()
         self._tenants: dict[str, TenantKeys] = {}
         self._models: dict[str, bytes] = {}
         self._max_tenants = max_tenants
@@ -164,6 +167,18 @@ class CacheKeys:
         own = self._of(tenant)
         digest = blake3(b"journal" + _utf8(name), key=own.mac_key).digest()
         return CacheKey(own.tag + bytes(TAG_BYTES) + digest, self.person_tag(tenant, person))
+
+    def turn_key(self, tenant: str, response_id: str, person: str = "") -> CacheKey:
+        """Where a stored response of this tenant is filed (services/conversations). Where a cached answer has its
+        model's tag it has one of its own, so that its scope can be purged alone."""
+        own = self._of(tenant)
+        digest = blake3(b"turn" + _utf8(response_id), key=own.mac_key).digest()
+        tag = blake3(b"turn scope" + _utf8(response_id), key=own.mac_key).digest(TAG_BYTES)
+        return CacheKey(own.tag + tag + digest, self.person_tag(tenant, person))
+
+    def named_turn(self, tenant: str, name: str) -> str:
+        """48 hex digits for the response that this tenant asked for under an idempotency key: always the same."""
+        return blake3(b"named turn" + _utf8(name), key=self._of(tenant).mac_key).digest(24).hex()
 
     def person_tag(self, tenant: str, person: str) -> bytes:
         """The tag of one of the tenant's people; empty for nobody."""

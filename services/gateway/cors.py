@@ -35,7 +35,8 @@ def origins_of(text: str) -> tuple[str, ...]:
 class Cors:
     """What is answered to a browser that calls for a page of another origin."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    def __init__(self, origins: Iterable[str], methods: bytes = b"GET, POST") -> None:
+        self._methods = methods
         self._origins = {origin.encode() for origin in origins}
 
     def allows(self, path: bytes, origin: bytes) -> bool:
@@ -61,6 +62,6 @@ class Cors:
             names = b"authorization, content-type"
         return (
             b"access-control-allow-origin: %b\r\nvary: origin, access-control-request-headers\r\n"
-            b"access-control-allow-methods: GET, POST\r\naccess-control-allow-headers: %b\r\n"
-            b"access-control-max-age: %d\r\n" % (self._named(origin), names, KEPT_S)
+            b"access-control-allow-methods: %b\r\naccess-control-allow-headers: %b\r\n"
+            b"access-control-max-age: %d\r\n" % (self._named(origin), self._methods, names, KEPT_S)
         )

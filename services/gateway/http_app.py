@@ -30,6 +30,7 @@ from .httptools_exchange import Exchange
 from .identity import Permission
 from .mesh import Mesh
 from .operator_routes import needed, operate_queue, read_purge
+from .response_routes import PATTERN, PREFIX, Handle, ResponseRoutes
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class HttpApp:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
+        self._stored = ResponseRoutes(mesh, mesh.shelf) if mesh.shelf is not None else None
+        methods = b"GET, POST" if self._stored is None else b"GET, POST, DELETE"
         origins = mesh.config.cors_origins
-        self._cors = Cors(origins) if origins else None
+        self._cors = Cors(origins, methods) if origins else None
         self.routes: dict[bytes, dict[str, Route]] = {
             b"/v1/chat/completions": {"POST": self._generating(openai.parse_chat)},
             b"/v1/completions": {"POST": self._generating(openai.parse_completion)},
@@ -80,6 +83,9 @@ class HttpApp:
             b"/audit": {"POST": Route(self._audit, Permission.AUDIT, act=True)},
             b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE, act=True)},
         }
+        if self._stored is not None:
+            route = Route(self._stored.create, Permission.GENERATE, checked_here=False)
+            self.routes[b"/v1/responses"] = {"POST": route}
 
     async def __call__(self, wire: Exchange) -> None:
         try:
@@ -105,6 +111,8 @@ class HttpApp:
         """For the audit log: an operator's act, or what was refused before it was a call."""
         if (audit := self._mesh.audit) is not None:
             endpoint = wire.path.decode() if wire.path in self.routes else "unknown"
+            if self._stored is not None and wire.path.startswith(PREFIX):
+                endpoint = PATTERN
             forwarded_for = plain_address(wire.headers.get(b"x-forwarded-for", b"").decode("latin-1"))
             audit.act(
                 self._mesh.identity, credential(wire.headers), endpoint, request_id,
@@ -131,6 +139,8 @@ class HttpApp:
         methods = self.routes.get(raw_path)
         if methods is None and raw_path.startswith(b"/v1/models/"):
             methods = {"GET": Route(self._model, Permission.GENERATE)}
+        if methods is None and self._stored is not None and raw_path.startswith(PREFIX):
+            methods = self._stored_methods(self._stored, raw_path)
         if methods is None:
             raise RequestError(Reason.NOT_FOUND, f"there is no {raw_path[:64].decode('ascii', 'replace')}")
         method = "GET" if wire.method == "HEAD" else wire.method
@@ -142,6 +152,17 @@ class HttpApp:
                 param=allowed,
             )
         return methods[method]
+
+    def _stored_methods(self, stored: ResponseRoutes, path: bytes) -> dict[str, Route]:
+        def route(method: str, answer: Handle) -> Route:
+            async def handle(wire: Exchange) -> None:
+                if method == "DELETE":
+                    self._detail(wire, path.decode("ascii"))
+                self._respond(wire, await answer(wire))
+
+            return Route(handle, Permission.GENERATE, act=method == "DELETE")
+
+        return {method: route(method, answer) for method, answer in stored.methods(path).items()}
 
     def _generating(self, parse: Parse, kind: type[HttpCall] = HttpCall) -> Route:
         serve = audited(self._mesh, pipeline.serve)
@@ -212,6 +233,8 @@ class HttpApp:
             shown = msgspec.structs.replace(wish, person=audit.person(wish.tenant, wish.person))
             self._detail(wire, msgspec.json.encode(shown).decode())
         result = await needed(self._mesh.cache_operations).purge(wish)
+        if self._stored is not None:
+            result["confirmed"] = await self._stored.purge(wish) and bool(result["confirmed"])
         self._respond(wire, msgspec.json.encode(result))
 
     async def _audit(self, wire: Exchange) -> None:

@@ -79,6 +79,11 @@ class HttpCall:
 
     async def read(self) -> InferenceRequest:
         """The body, bounded, parsed and checked."""
+        body, wishes = await self.received()
+        return self._parse(body, wishes, self._mesh.config.limits)
+
+    async def received(self) -> tuple[bytes, Mapping[str, str]]:
+        """The body, bounded, and the headers that are wishes. Raises RequestError, ClientGone."""
         limits = self._mesh.config.limits
         if self._text(b"content-encoding").lower() not in ("", "identity"):
             raise RequestError(
@@ -91,9 +96,8 @@ class HttpCall:
             raise too_large(limits.max_body_bytes)
         body = await whole_body(self._wire, limits.max_body_bytes)
         if _WISHES.isdisjoint(self._headers):
-            return self._parse(body, _NO_WISHES, limits)
-        wishes = {name: self._text(name.encode()) for name in HEADERS if name.encode() in self._headers}
-        return self._parse(body, wishes, limits)
+            return body, _NO_WISHES
+        return body, {name: self._text(name.encode()) for name in HEADERS if name.encode() in self._headers}
 
     def responder(self, request: InferenceRequest) -> Responder:
         self._wire.welcome()

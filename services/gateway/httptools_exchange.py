@@ -47,12 +47,12 @@ _CHUNK_HEADS = _ChunkHeads()
 
 
 class Exchange:
-    """One request and its response. `path` is the raw one, without the query; `headers` have lower-case names, of
+    """One request and its response. `path` and `query` are the raw ones; `headers` have lower-case names, of
     several alike the last one counts. Not the connection itself: a pipelining client has several requests on it."""
 
     __slots__ = (
         "_arrived", "_connection", "_continue", "_max_bytes", "_outbox", "_outlet", "_pieces", "complete", "headers",
-        "keep_alive", "method", "more_body", "more_headers", "num_bytes", "path", "started",
+        "keep_alive", "method", "more_body", "more_headers", "num_bytes", "path", "query", "started",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Exchange:
         self._continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self._pieces: list[bytes] = []
         self._arrived: asyncio.Future[None] | None = None
+        self.query = b""
         self._max_bytes = READ_AHEAD_BYTES
         self.num_bytes = 0
         self.more_headers = b""  # lines of whatever response is given

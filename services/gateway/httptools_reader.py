@@ -156,15 +156,17 @@ class Reader(asyncio.Protocol):
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        parser, url = self._parser, self._url
+        parser, url, query = self._parser, self._url, b""
         assert parser is not None
         if url[:1] != b"/":
             url = httptools.parse_url(url).path or b""
         elif b"?" in url or b"#" in url:
-            url = url.split(b"?", 1)[0].split(b"#", 1)[0]
+            url, _, query = url.partition(b"#")[0].partition(b"?")
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._final
         method = parser.get_method().decode("ascii")
         exchange = Exchange(cast("Connection", self), method, url, self._headers, keep_alive)
+        if query:
+            exchange.query = query
         self._headers = {}  # trailers are not headers (RFC 9110 §6.5.1)
         self.latest = exchange
         self.deadline_s = self.loop.time() + self._limits.body_timeout_s

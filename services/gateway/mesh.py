@@ -17,6 +17,7 @@ from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
 from ..clock import Clock
 from ..config import CacheConfig, GatewayConfig
+from ..conversations.shelf import Shelf
 from ..postprocess.chain import CompiledPolicy
 from ..queue.client import QueueClient
 from ..request import InferenceRequest, count_ids
@@ -76,6 +77,7 @@ class Mesh:
         queue_operate: QueueOperate | None = None,
         journal: JournalPort | None = None,
         quotas: Quotas | None = None,
+        shelf: Shelf | None = None,
         embeds_as: str = "",
     ) -> None:
         self._policies: dict[str, CompiledPolicy] = {}
@@ -85,7 +87,7 @@ class Mesh:
         self.telemetry, self.openapi = telemetry, openapi
         self._band_ranks = band_ranks
         self.cache_operations, self.queue_operate = cache_operations, queue_operate
-        self.journal = journal
+        self.journal, self.shelf = journal, shelf
         self.quotas = quotas or Quotas(clock)
         self.readiness = Readiness()
         self.audit: GatewayAudit | None = None

@@ -20,6 +20,7 @@ from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
 from ..clock import Clock, SystemClock
 from ..config import GatewayConfig, GraphConfig
+from ..conversations.factory import open_shelf
 from ..errors import ConfigError, MeshError
 from ..experts.adapter_files import base_of
 from ..experts.engine import ModelCard
@@ -97,6 +98,10 @@ class GatewayNode:
             journal = Journal(config.journal, self._peers.journal, name)
         secret = config.cache.root_secret.get_secret_value()
         self._quotas = Quotas(self._clock, secret.encode(), await open_quota_store(config.cache, self._clock))
+        keys = CacheKeys(bytes.fromhex(secret))
+        shelf = await open_shelf(
+            config.conversations, config.cache, keys, self._clock, gateways=config.gateway.replicas
+        )
         bands = sorted(config.queue.bands, key=lambda band: band.rank)
         self.mesh = Mesh(
             config=config.gateway,
@@ -106,17 +111,18 @@ class GatewayNode:
             queue=QueueClient(self._peers.queue, name, on_fence=engines.fence, clock=self._clock),
             engines=engines,
             cache=CacheClient(config.cache, self._peers.cache, name, self._clock),
-            keys=CacheKeys(bytes.fromhex(secret)),
+            keys=keys,
             policy=CompiledPolicy(configured_policy(config.postprocess)),
             band_ranks={band.name: rank for rank, band in enumerate(bands)},
             telemetry=GatewayTelemetry(
                 self._clock, config.gateway.request_log, shared_figures(config.gateway)
             ),
-            openapi=openapi_document(config.gateway.limits),
+            openapi=openapi_document(config.gateway.limits, stores=shelf is not None),
             cache_operations=self._peers.cache_operations,
             queue_operate=self._peers.queue_operate,
             journal=journal,
             quotas=self._quotas,
+            shelf=shelf,
             embeds_as=config.embedding.name,
         )
         self.mesh.telemetry.settle = self._quotas.settle
@@ -196,6 +202,8 @@ class GatewayNode:
         self.mesh.engines.stop()
         self.mesh.telemetry.close()
         await self._quotas.close()
+        if self.mesh.shelf is not None:
+            await self.mesh.shelf.close()
         if self.mesh.audit is not None:
             await asyncio.to_thread(self.mesh.audit.log.close)
 

@@ -22,6 +22,7 @@ from services.cache.factory import cache_keys
 from services.cache.memory_store import MemoryStore
 from services.config import (
     CacheConfig,
+    ConversationsConfig,
     EmbeddingConfig,
     ExpertsConfig,
     GatewayConfig,
@@ -73,6 +74,7 @@ def sim_config(keys_file: Path, **parts: Any) -> GraphConfig:
         ),
         cache=CacheConfig(**({"root_secret": "5a" * 32, "store_timeout_s": 5.0} | parts.get("cache", {}))),
         queue=QueueConfig(**parts.get("queue", {})),
+        conversations=ConversationsConfig(**parts.get("conversations", {})),
         embedding=EmbeddingConfig(**parts.get("embedding", {})),
         experts=ExpertsConfig(**(experts | parts.get("experts", {}))),
         postprocess=PostprocessConfig(**parts.get("postprocess", {})),

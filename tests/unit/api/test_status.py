@@ -16,7 +16,7 @@ def test_codes_tell_the_reasons_apart() -> None:
 
 def test_a_wrong_request_is_never_our_fault() -> None:
     ours = {Reason.INTERNAL, Reason.ENGINE_LOST, Reason.DRAINING, Reason.NOT_READY, Reason.SHED}
-    ours |= {Reason.AUDIT_UNAVAILABLE}
+    ours |= {Reason.AUDIT_UNAVAILABLE, Reason.STORE_UNAVAILABLE}
     ours |= {Reason.DEADLINE_UNREACHABLE, Reason.DEADLINE_EXCEEDED}
     for reason, status in STATUS.items():
         assert (status.http >= 500) == (reason in ours), reason
