@@ -29,6 +29,8 @@ from .store import TurnStore
 _ID = re.compile(r"resp_[0-9a-f]{48}")
 NUM_WINDOWS = 8
 """Of `keep_s`; stored bytes are forgotten one window late at most."""
+RECORD_BYTES = 512
+"""What a record costs in Redis beside its words: names, seal, secret."""
 AGAIN_S = 1.0
 """When to come back to a store that is out of reach."""
 
@@ -50,8 +52,8 @@ class Place(msgspec.Struct, frozen=True):
 
     response_id: str
     ticket: Ticket
-    items: tuple[Mapping[str, Any], ...]
-    before: tuple[Earlier, ...]
+    items: tuple[Mapping[str, Any], ...] = ()
+    before: tuple[Earlier, ...] = ()
     known: bool = False
     kept: bool = False
 
@@ -68,30 +70,15 @@ class Shelf:
 
     # a new response --------------------------------------------------------------------------------------
 
-    async def begin(
-        self,
-        tenant: str,
-        person: str,
-        name: str,
-        items: Sequence[Mapping[str, Any]],
-        before: Sequence[Earlier],
-        shown: Mapping[str, object],
-        life_s: float,
-    ) -> Place:
-        """A place for a response, before anything is spent on it. `name` is its idempotency key or empty; until it is
-        finished it is `shown` as being in progress, for `life_s`. Raises RequestError (too large, no room),
-        ServiceError (store away)."""
+    async def reserve(self, tenant: str, person: str, name: str) -> Place:
+        """A place for a response, before anything is read for it: what is purged from now on will not be in it. `name`
+        is its idempotency key or empty. Raises RequestError (no room), ServiceError (store away)."""
         response_id = self._new_id(tenant, name)
         key = self._keys.turn_key(tenant, response_id, person)
-        begun = {**shown, "id": response_id, "status": IN_PROGRESS, "output": []}
-        note = record.encode(begun, items, before)
-        if len(note) > self.config.max_record_bytes:
-            message = f"is for at most {self.config.max_record_bytes} bytes of new input: send store: false"
-            raise RequestError(Reason.INVALID_FIELD, f"store {message}", param="store")
         used, found = await asyncio.gather(self._used(key), self._store.get(key))
         if used is None or found.ticket is None:
             raise away()
-        if used + len(note) > self.config.max_tenant_bytes:
+        if used >= self.config.max_tenant_bytes:
             message = (
                 f"your stored responses have the {self.config.max_tenant_bytes} bytes that they may have: "
                 "delete some, or send store: false"
@@ -99,9 +86,26 @@ class Shelf:
             raise RequestError(Reason.QUOTA_EXCEEDED, message, param="store")
         known = record.decode(found.value) if found.value is not None else None
         kept = known is not None and known.status != IN_PROGRESS
-        if known is None and not await self._store.put(found.ticket, note, life_s):
+        return Place(response_id, found.ticket, known=known is not None, kept=kept)
+
+    async def begin(
+        self,
+        place: Place,
+        items: Sequence[Mapping[str, Any]],
+        before: Sequence[Earlier],
+        shown: Mapping[str, object],
+        life_s: float,
+    ) -> Place:
+        """What it is a response to, before anything is spent on it: until it is finished it is `shown` as being in
+        progress, for `life_s`. Raises RequestError (too large), ServiceError (store away, or purged meanwhile)."""
+        begun = {**shown, "id": place.response_id, "status": IN_PROGRESS, "output": []}
+        note = record.encode(begun, items, before)
+        if len(note) > self.config.max_record_bytes:
+            message = f"is for at most {self.config.max_record_bytes} bytes of new input: send store: false"
+            raise RequestError(Reason.INVALID_FIELD, f"store {message}", param="store")
+        if not place.known and not await self._store.put(place.ticket, note, life_s):
             raise away()
-        return Place(response_id, found.ticket, tuple(items), tuple(before), known is not None, kept)
+        return msgspec.structs.replace(place, items=tuple(items), before=tuple(before))
 
     async def finish(self, place: Place, response: Mapping[str, object]) -> bool:
         """Keep the whole of it. False: it is not kept (too large, deleted meanwhile, store away). Never raises."""
@@ -109,7 +113,7 @@ class Shelf:
         config, ticket = self.config, place.ticket
         if len(value) > config.max_record_bytes or not await self._store.put(ticket, value, config.keep_s):
             return False
-        await self._count(ticket.key, self._clock.wall_s(), len(value))
+        await self._count(ticket.key, self._clock.wall_s(), len(value) + RECORD_BYTES)
         return True
 
     async def abandon(self, place: Place) -> None:
@@ -134,7 +138,8 @@ class Shelf:
         await self._store.get(key)  # what does not open any more is removed
         if turn.status != IN_PROGRESS:
             created_s = turn.response.get("created_at")
-            await self._count(key, float(created_s) if isinstance(created_s, int) else 0.0, -num_bytes)
+            at_s = float(created_s) if isinstance(created_s, int) else 0.0
+            await self._count(key, at_s, -num_bytes - RECORD_BYTES)
 
     async def purge(self, tenant: str, person: str = "") -> bool:
         """Destroy what was kept for a tenant, or for one of its people. False: not confirmed yet."""

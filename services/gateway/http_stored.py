@@ -15,6 +15,7 @@ import msgspec
 
 from ..answer import AnswerHead, AnswerTail, Delta, Responder
 from ..api.encode_responses import Output, response_fields, status_of
+from ..api.headers import read_wishes
 from ..api.responses import ResponsesRequest, parse_responses, read_responses, responses_request
 from ..conversations.record import as_items
 from ..conversations.shelf import Chain, Place, Shelf
@@ -51,23 +52,22 @@ class StoredCall(ResponsesCall):
         keep, cut = shelf.wants(asked.store), asked.truncation == "auto"
         if not keep and not cut and asked.previous_response_id is None:
             return responses_request(asked, wishes, limits)
-        principal, chain = mesh.identity.authenticate(self.credential), Chain()
+        principal, chain, place = mesh.identity.authenticate(self.credential), Chain(), None
+        if keep:
+            person, name = (
+                asked.user or asked.safety_identifier or "",
+                read_wishes(wishes, limits).idempotency_key,
+            )
+            place = await shelf.reserve(principal.tenant, person, name)
         if asked.previous_response_id is not None:
             chain = await shelf.chain(principal.tenant, asked.previous_response_id, cut=cut)
         request = responses_request(asked, wishes, limits, chain.items, store=keep)
         if cut:
             request = await fitted(mesh, principal, request)
-        if keep:
+        if place is not None:
             head = AnswerHead(self.request_id, request.model, int(mesh.clock.wall_s()))
-            self._place = place = await shelf.begin(
-                principal.tenant,
-                request.person,
-                request.idempotency_key,
-                as_items(asked.input),
-                chain.before,
-                response_fields(request.told, head, "", None, None),
-                limits.max_deadline_s,
-            )
+            shown, items = response_fields(request.told, head, "", None, None), as_items(asked.input)
+            self._place = await shelf.begin(place, items, chain.before, shown, limits.max_deadline_s)
             request.told["id"] = place.response_id
         return request
 

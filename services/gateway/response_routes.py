@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from ..api.fields import invalid
+from ..api.fields import invalid, unsupported
 from ..api.responses_items import input_list
 from ..conversations.shelf import Shelf, not_found
 from . import pipeline
@@ -62,7 +62,7 @@ class ResponseRoutes:
         return not wish.tenant or await self._shelf.purge(wish.tenant, wish.person)
 
     async def _get(self, wire: Exchange) -> bytes:
-        tenant, response_id, query = self._asked(wire)
+        tenant, response_id, query = self._asked(wire, "stream")
         if query.get("stream", "false") != "false":
             raise invalid("stream", "true is not supported by this server: a stored response is given whole")
         turn = await self._shelf.get(tenant, response_id)
@@ -74,7 +74,7 @@ class ResponseRoutes:
         return msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
 
     async def _input_items(self, wire: Exchange) -> bytes:
-        tenant, response_id, query = self._asked(wire)
+        tenant, response_id, query = self._asked(wire, "limit", "order", "after")
         limit, order = query.get("limit", "20"), query.get("order", "desc")
         if not _LIMIT.fullmatch(limit):
             raise invalid("limit", "must be a whole number from 1 to 100")
@@ -84,9 +84,14 @@ class ResponseRoutes:
         page = input_list(response_id, turn.items, int(limit), query.get("after", ""), newest=order == "desc")
         return msgspec.json.encode(page)
 
-    def _asked(self, wire: Exchange) -> tuple[str, str, dict[str, str]]:
+    def _asked(self, wire: Exchange, *known: str) -> tuple[str, str, dict[str, str]]:
+        """Tenant, id, and the query, of which only `known` names are. Raises AuthError, RequestError."""
         found = _PATH.fullmatch(wire.path)
         assert found is not None
         principal = self._mesh.identity.authenticate(credential(wire.headers))
         pairs = (pair.partition("=") for pair in wire.query.decode("latin-1").split("&") if pair)
-        return principal.tenant, found[1].decode(), {name: value for name, _, value in pairs}
+        query = {name: value for name, _, value in pairs}
+        for name in query:
+            if name not in known:
+                raise unsupported(name[:64])
+        return principal.tenant, found[1].decode(), query

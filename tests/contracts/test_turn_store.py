@@ -95,14 +95,14 @@ def shelf_on(harness: Harness, **fields: Any) -> Shelf:
 
 
 async def begun(shelf: Shelf, tenant: str = "acme", person: str = "", name: str = "") -> Place:
-    return await shelf.begin(tenant, person, name, ITEMS, (), {"object": "response"}, 60.0)
+    place = await shelf.reserve(tenant, person, name)
+    return await shelf.begin(place, ITEMS, (), {"object": "response"}, 60.0)
 
 
 async def kept(shelf: Shelf, tenant: str = "acme", person: str = "", before: str = "") -> str:
-    chain = await shelf.chain(tenant, before, cut=False) if before else None
-    place = await shelf.begin(
-        tenant, person, "", ITEMS, chain.before if chain else (), {"object": "response"}, 60.0
-    )
+    place = await shelf.reserve(tenant, person, "")
+    earlier = (await shelf.chain(tenant, before, cut=False)).before if before else ()
+    place = await shelf.begin(place, ITEMS, earlier, {"object": "response"}, 60.0)
     assert await shelf.finish(place, answer(place))
     return place.response_id
 
@@ -205,6 +205,23 @@ def test_deleted_for_good_and_while_it_is_made(harness: Harness, runner: asyncio
     runner.run(go())
 
 
+@pytest.mark.parametrize("how", ["person", "tenant"])
+def test_what_was_read_before_a_purge_is_not_kept_after_it(
+    harness: Harness, runner: asyncio.Runner, how: str
+) -> None:
+    async def go() -> None:
+        shelf = shelf_on(harness)
+        one = await kept(shelf, person="ann")
+        place = await shelf.reserve("acme", "ann", "")
+        chain = await shelf.chain("acme", one, cut=False)
+        assert await shelf.purge("acme", "ann" if how == "person" else "")
+        asked = shelf.begin(place, chain.items, chain.before, {}, 60.0)
+        assert await refused(asked) is Reason.STORE_UNAVAILABLE
+        assert await refused(shelf.get("acme", place.response_id)) is Reason.NOT_FOUND
+
+    runner.run(go())
+
+
 def test_what_is_given_up_leaves_nothing(harness: Harness, runner: asyncio.Runner) -> None:
     async def go() -> None:
         shelf = shelf_on(harness)
@@ -235,9 +252,9 @@ def test_one_name_is_one_response(harness: Harness, runner: asyncio.Runner) -> N
 
 def test_bounds(harness: Harness, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        shelf = shelf_on(harness, max_record_bytes=1024, max_tenant_bytes=2048, max_turns=3)
+        shelf = shelf_on(harness, max_record_bytes=1024, max_tenant_bytes=8192, max_turns=3)
         large = [{"type": "message", "role": "user", "content": "x" * 1024}]
-        asked = shelf.begin("acme", "", "", large, (), {}, 60.0)
+        asked = shelf.begin(await shelf.reserve("acme", "", ""), large, (), {}, 60.0)
         assert await refused(asked) is Reason.INVALID_FIELD
         place = await begun(shelf)
         assert not await shelf.finish(place, answer(place) | {"text": "x" * 1024})

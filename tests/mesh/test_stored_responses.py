@@ -90,6 +90,8 @@ def test_what_nobody_asked_for_is_not_kept(tmp_path: Path) -> None:
         one = await client.responses.create(**ASKED | {"store": False}, input="One")
         two = await client.responses.create(model="sim", input="One", max_output_tokens=8)
         assert one.to_dict()["store"] is two.to_dict()["store"] is False
+        shelf = mesh.gateways[0].mesh.shelf
+        assert shelf is not None and shelf._store.stats().gets == 0
         for response in (one, two):
             with pytest.raises(openai.NotFoundError):
                 await client.responses.retrieve(response.id)
@@ -99,8 +101,6 @@ def test_what_nobody_asked_for_is_not_kept(tmp_path: Path) -> None:
                 "previous_response_not_found",
                 "previous_response_id",
             )
-        shelf = mesh.gateways[0].mesh.shelf
-        assert shelf is not None and shelf._store.stats().gets == 0
 
     run(tmp_path, body)
 
@@ -388,12 +388,12 @@ def test_what_another_version_wrote_is_told(tmp_path: Path) -> None:
         shelf = mesh.gateways[0].mesh.shelf
         assert shelf is not None
         unknown = [{"type": "hologram", "data": "x"}]
-        place = await shelf.begin("acme", "", "", unknown, (), {}, 60.0)
+        place = await shelf.begin(await shelf.reserve("acme", "", ""), unknown, (), {}, 60.0)
         assert await shelf.finish(place, {"id": place.response_id, "status": "completed", "output": []})
         with pytest.raises(openai.BadRequestError) as caught:
             await client.responses.create(**ASKED, input="Hi", previous_response_id=place.response_id)
         assert caught.value.param == "previous_response_id"
-        again = await shelf.begin("acme", "", "", unknown, (), {}, 60.0)
+        again = await shelf.reserve("acme", "", "")
         assert await shelf._store.put(again.ticket, b'{"version":9,"response":{},"items":[]}', 60.0)
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(again.response_id)
@@ -472,6 +472,12 @@ def test_absurd_ids(tmp_path: Path) -> None:
             "/v1/responses", ASKED | {"input": "x", "previous_response_id": "r" * 10_000_000}
         )
         assert larger.status == 413
+        surrogate = await mesh.post("/v1/responses", b'{"model": "sim", "input": "\\ud800", "store": true}')
+        assert surrogate.status == 400
+        part = b'{"type": "output_text", "text": "x", "annotations": [1%b]}' % (b"0" * 400)
+        item = b'{"role": "assistant", "content": [%b]}' % part
+        huge_number = b'{"model": "sim", "store": true, "input": [%b]}' % item
+        assert (await mesh.post("/v1/responses", huge_number)).status in (200, 400)
         for wrong in (7, ["resp_1"], {"id": NOBODY}):
             response = await mesh.post("/v1/responses", ASKED | {"input": "x", "previous_response_id": wrong})
             assert response.status == 400
@@ -503,7 +509,15 @@ def test_pages_of_the_input(tmp_path: Path) -> None:
         page = await client.responses.input_items.list(one.id, limit=3)
         assert [item.to_dict()["content"][0]["text"] for item in page.data] == ["44", "43", "42"]  # type: ignore[index]
         assert page.has_more
-        for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=in_none", "limit=%00"):
+        for query in (
+            "limit=0",
+            "limit=101",
+            "limit=x",
+            "include=x",
+            "order=up",
+            "after=in_none",
+            "limit=%00",
+        ):
             assert (await status_of(mesh, "GET", f"/v1/responses/{one.id}/input_items?{query}"))[0] == 400, (
                 query
             )
