@@ -247,6 +247,18 @@ def test_what_does_not_fit_is_told_or_left_out(tmp_path: Path) -> None:
         assert small.output_text == says(long, two.output_text, "Hi", system="Be kind."), (
             "the first turn is gone"
         )
+        said = "y" * 60
+        lengths: list[tuple[dict[str, Any], str, bool]] = [
+            ({"max_output_tokens": 8}, said, True), ({}, said, False), ({}, "Hi", True),
+        ]  # fmt: skip
+        for fields, asked, kept in lengths:
+            answer = await client.responses.create(
+                model="sim", input=asked, previous_response_id=two.id, truncation="auto", **fields
+            )
+            assert answer.usage is not None
+            earlier = (long, two.output_text) if kept else ()
+            wanted = says(*earlier, asked, num_tokens=answer.usage.output_tokens)
+            assert answer.output_text == wanted, "room for an answer of a length that nobody said"
 
     run(tmp_path, body, experts={"max_model_len": 100})
 
