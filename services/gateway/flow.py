@@ -242,6 +242,7 @@ class ChoiceFlow:
                 avoid=self._losses.avoid,
                 emitted_tokens=len(self.emitted),
                 registered=self.num_migrations > 0,
+                charged=self.num_migrations > 0,
                 revision=self.revision if self.emitted else self._template.revision,
             )
         )

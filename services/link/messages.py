@@ -78,7 +78,8 @@ class Acquire(Message, frozen=True, tag=20):
     `prefix` are cumulative hashes of the prompt's leading blocks, for routing; `avoid` are engines that this
     request already lost; `emitted_tokens` > 0 marks a resumption (never refused for capacity, only for
     deadline or poison); so does `registered`: the queue took this request before its restart. `revision` of the model
-    is a wish; where tokens were emitted, or it is `pinned`, the answer is of that revision and no other.
+    is a wish; where tokens were emitted, or it is `pinned`, the answer is of that revision and no other. `charged`: it
+    held a lease before, which paid for its prompt.
     """
 
     ticket: int
@@ -98,6 +99,7 @@ class Acquire(Message, frozen=True, tag=20):
     registered: bool = False
     revision: str = ""
     pinned: bool = False
+    charged: bool = False
 
 
 class CancelTicket(Message, frozen=True, tag=21):

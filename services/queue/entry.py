@@ -23,7 +23,7 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     no more. `*_slot` are its places in the timer wheels.
     `asked_s` is when it began to wait this time (again, after a pause). `wanted_tokens` is the KV it will need, `cost`
     its expected price in the fairness bill, `counts` where its tenant is counted. `pinned`: no other revision of the
-    model will do.
+    model will do. `charged`: its prompt is on the bill already.
     """
 
     gateway: str
@@ -46,6 +46,7 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     prefix: tuple[int, ...] = ()
     avoid: tuple[str, ...] = ()
     pinned: bool = False
+    charged: bool = False
     state: int = WAITING
     deadline_slot: int = 0
     ageing_slot: int = 0

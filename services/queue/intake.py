@@ -31,7 +31,7 @@ def new_entry(state: QueueState, gateway: str, message: Acquire, band: int, now_
         arrived_s, now_s + message.remaining_s, state.last_seq, state.prices.expected(context, expected),
         context + (left if left < likely else likely), message.preemptible and settings.preemptible,
         resumes or message.registered, message.prefix, message.avoid, resumes or message.pinned,
-        counts=state.tenants.of(tenant, band), asked_s=now_s,
+        resumes or message.charged, counts=state.tenants.of(tenant, band), asked_s=now_s,
     )  # fmt: skip
     if arrived_s + settings.ageing_s <= now_s:
         entry.level = state.bands.level_at(entry, now_s)

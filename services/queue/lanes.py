@@ -227,4 +227,5 @@ def _as_acquire(entry: Entry, scheduler: Scheduler, model: str, now_s: float) ->
         entry.ticket, entry.request_id, model, entry.tenant, scheduler.state.configs[entry.band].name,
         entry.prompt_tokens, entry.max_tokens, now_s - entry.arrived_s, entry.deadline_s - now_s, entry.weight,
         entry.prefix, entry.avoid, entry.emitted_tokens, entry.preemptible, registered=True,
+        charged=entry.charged,
     )  # fmt: skip

@@ -145,9 +145,9 @@ class QueueState:
         engine.pending_prompt_tokens += prompt + emitted
         if entry.prefix:
             self.prefixes.learn(entry.prefix, engine.bit)
-        if emitted:  # the prompt was paid for before the preemption or loss
+        if emitted:
             band_counts.resumed += 1
-        else:
+        if not entry.charged:  # the prompt was not paid for before a preemption or loss
             self.charge(entry, self.prices.input_token * prompt)
         if entry.protected:
             self.outlook.pauses.seen(now_s - entry.asked_s, now_s)

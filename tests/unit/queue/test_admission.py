@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.clock import VirtualClock
 from services.config import BandConfig, QueueConfig
 from services.errors import ConfigError
-from services.link.messages import Acquire, EngineLoad, Refuse
+from services.link.messages import Acquire, EngineLoad, Grant, Refuse
 from services.outcome import Reason
 from services.queue.admission import Backlog, check_bounds, over_total
 from services.queue.client import QueueClient
@@ -237,3 +237,17 @@ def test_limits_change_at_run_time_but_bands_do_not() -> None:
     with pytest.raises(ConfigError):
         scheduler.decide(SetLimits(QueueConfig(bands=(BandConfig(name="other", rank=0),))), 100.0)
     assert scheduler.state.config.max_tenant_queued == 1
+
+
+def test_a_prompt_is_on_the_bill_once_however_often_it_is_read() -> None:
+    scheduler = queue(slots=32)
+    state = scheduler.state
+    assert isinstance(answer(scheduler, asking(1)), Grant)
+    once = state.rate.cost
+    assert once == state.prices.input_token * 10
+    lost = asking(2, registered=True, charged=True)  # its engine died before the first token
+    assert isinstance(answer(scheduler, lost), Grant)
+    assert isinstance(answer(scheduler, asking(3, emitted_tokens=4, registered=True)), Grant)
+    assert state.rate.cost == once
+    assert isinstance(answer(scheduler, asking(4, registered=True)), Grant)
+    assert state.rate.cost == 2 * once, "it only waited when the queue was started anew"
