@@ -68,7 +68,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
     folder = "" if variant else checks.model_folder(options.model)
     return GraphConfig(
         name="dev",
-        gateway=_gateway(options, drain_s=DRAIN_HERE_S),
+        gateway=_gateway(options, end_s=END_HERE_S),
         # Two engines keep both cores busy here: the cache is given longer to be scheduled at all.
         cache=_cache(options, store_timeout_s=0.05),
         queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
@@ -97,7 +97,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
     """Simulated engines, every other part real."""
     return GraphConfig(
         name="sim",
-        gateway=_gateway(options, drain_s=DRAIN_HERE_S),
+        gateway=_gateway(options, end_s=END_HERE_S),
         cache=_cache(options),
         queue=QueueConfig(ordering=options.ordering),
         experts=ExpertsConfig(
@@ -209,12 +209,12 @@ LOAD_BALANCER_IDLE_S = 300.0
 crosses the goodbye is a 502."""
 
 
-DRAIN_HERE_S = 4.0
+END_HERE_S = 4.0
 """At Ctrl-C of `expertmesh run` nobody wants to wait longer for answers to end; who is not done by then is told so."""
 
 
 def _gateway(
-    options: Options, *, behind_load_balancer: bool = False, drain_s: float | None = None
+    options: Options, *, behind_load_balancer: bool = False, end_s: float | None = None
 ) -> GatewayConfig:
     tls = TlsConfig(
         certificate_file=checks.resolved(options.tls_certificate),
@@ -230,7 +230,6 @@ def _gateway(
         limits = limits.model_copy(update={"idle_timeout_s": LOAD_BALANCER_IDLE_S + 10.0})
     elif tls.enabled:
         TlsFiles(tls)  # gateways run here: what does not fit is said now, by name
-    more = {} if drain_s is None else {"drain_s": drain_s}
     return GatewayConfig(
         host=options.host,
         http_port=options.http_port,
@@ -246,5 +245,5 @@ def _gateway(
         tls=tls,
         oidc=checks.oidc(options.oidc),
         audit=checks.audit(options.audit_dir, options.audit_on_failure, options.audit_keep_days),
-        **more,
+        end_s=end_s,
     )

@@ -223,11 +223,21 @@ class GatewayConfig(Section):
     tool_format: Literal["auto", "hermes", "deepseek", "mistral", "llama"] = "auto"
     """How the model writes tool calls of free choice (services/text/tool_formats.py): only this is listened for, and it
     is told to models whose chat template knows no tools. auto: any with marks; Hermes' is told."""
-    drain_s: float = Field(default=20.0, ge=0)
+    drain_s: float = Field(default=20.0, ge=0, description="one that goes lets answers finish for so long")
+    end_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="as drain_s, where Serve ends it, with the whole mesh perhaps; None: as long",
+    )
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
     audit: AuditConfig = AuditConfig()
     oidc: OidcConfig | None = None
+
+    @property
+    def ends_within_s(self) -> float:
+        """What `end_s` means."""
+        return self.drain_s if self.end_s is None else self.end_s
 
 
 class PlacementConfig(Section):

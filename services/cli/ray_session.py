@@ -177,12 +177,12 @@ def plain_words(message: str) -> str:
     return found[-1] if found else message
 
 
-def end(say: Say, drain_s: float) -> None:
-    """Take the mesh down: gateways let answers finish for `drain_s`, what is left some seconds later ends with Ray
+def end(say: Say, answers_s: float) -> None:
+    """Take the mesh down: gateways let answers finish for `answers_s`, what is left some seconds later ends with Ray
     itself."""
     say("stopping the mesh")
     with _silence():  # Ray reports the controller's own end as a failure
-        _aside("shutdown", serve.shutdown).join(drain_s + END_WITHIN_S)
+        _aside("shutdown", serve.shutdown).join(answers_s + END_WITHIN_S)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:
         )
     )
     say("Ray is up (private, with a token); starting the five deployments")
-    stack.callback(ray_session.end, say, config.gateway.drain_s)
+    stack.callback(ray_session.end, say, config.gateway.ends_within_s)
     ray_session.deploy(app, say, verbose=wish.verbose)
     for number, beside in enumerate(others):
         ray_session.deploy_beside(beside, f"beside-{number}", say)

@@ -76,7 +76,7 @@ class Gateway:
         self._handles_loop = asyncio.get_running_loop()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
-        self._grace_s = config.gateway.drain_s
+        self._drain_s, self._end_s = config.gateway.drain_s, config.gateway.ends_within_s
 
         async def card() -> ModelCard:
             return await self._ask(experts.card.remote)
@@ -132,8 +132,11 @@ class Gateway:
 
     async def __del__(self) -> None:
         """Serve awaits this before it ends the replica: streams may finish."""
+        await self._end(self._end_s)
+
+    async def _end(self, grace_s: float) -> None:
         if self._thread.is_alive():
-            await self._on_data_plane(self._node.stop(self._grace_s))
+            await self._on_data_plane(self._node.stop(grace_s))
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _told_to_go(self) -> None:
@@ -145,8 +148,8 @@ class Gateway:
 
     async def _drain_and_end(self) -> None:
         try:
-            async with asyncio.timeout(self._grace_s + SHUTDOWN_MARGIN_S):
-                await self.__del__()
+            async with asyncio.timeout(self._drain_s + SHUTDOWN_MARGIN_S):
+                await self._end(self._drain_s)
         finally:
             os._exit(1)
 
@@ -182,6 +185,6 @@ def gateway_deployment(config: GraphConfig) -> serve.Deployment:
         max_ongoing_requests=1000,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=config.gateway.drain_s + SHUTDOWN_MARGIN_S,
+        graceful_shutdown_timeout_s=config.gateway.ends_within_s + SHUTDOWN_MARGIN_S,
         ray_actor_options=options,
     )(Gateway)

@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 
 from graphs.options import SimOptions
 from services import ports
-from services.cli import dev_key, doctor, run, screen
+from services.cli import dev_key, doctor, guard, ray_session, run, screen
 from services.cli.cache import here
 from services.cli.main import app
 from services.cli.ray_session import config_of
+from services.config import GatewayConfig
 from services.errors import AuthError, ConfigError
 from services.gateway import json_key_store
+from services.gateway.node import LAST_WORDS_S
 from services.quota.allowance import Allowance
 
 
@@ -122,6 +124,15 @@ def test_a_key_is_limited_when_it_is_made_and_later(tmp_path: Path) -> None:
 def test_an_option_that_is_no_pair_is_refused() -> None:
     assert CliRunner().invoke(app, ["run", "shards"]).exit_code == 2
     assert CliRunner().invoke(app, ["side", "up", "green", "revision"]).exit_code == 2
+
+
+def test_ctrl_c_waits_for_what_gateways_are_given() -> None:
+    """A gateway says its last words before Ray ends it, and Ray ends before the guard's patience does."""
+    here, longest = config_of("sim", SimOptions()).gateway, GatewayConfig()
+    assert here.ends_within_s < here.drain_s == longest.ends_within_s
+    for gateway in (here, longest):
+        within_s = gateway.ends_within_s + ray_session.END_WITHIN_S
+        assert gateway.ends_within_s + LAST_WORDS_S < within_s < guard.PATIENCE_S
 
 
 def test_nothing_is_given_twice() -> None:
