@@ -89,7 +89,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
         postprocess=checks.words(checks.resolved(options.blocked_words_file)),
         conversations=checks.conversations(options),
         embedding=checks.embedding(options.embedding_model),
-        journal=JournalConfig(open_timeout_s=0.5),  # as the cache: it is longer until it is scheduled here
+        journal=PATIENT_JOURNAL,
     )
 
 
@@ -114,7 +114,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
         postprocess=checks.words(checks.resolved(options.blocked_words_file)),
         conversations=checks.conversations(options),
         embedding=checks.embedding(options.embedding_model),
-        journal=JournalConfig(),
+        journal=PATIENT_JOURNAL,
     )
 
 
@@ -209,6 +209,8 @@ LOAD_BALANCER_IDLE_S = 300.0
 crosses the goodbye is a 502."""
 
 
+PATIENT_JOURNAL = JournalConfig(open_timeout_s=1.0, store_timeout_s=0.4)
+"""Where everything shares one machine's cores, the journal and its store wait longer until they are scheduled."""
 END_HERE_S = 4.0
 """At Ctrl-C of `expertmesh run` nobody wants to wait longer for answers to end; who is not done by then is told so."""
 

@@ -187,6 +187,11 @@ class JournalConfig(Section):
     open_timeout_s: float = Field(
         default=0.5, gt=0, description="then a request is served without its journal"
     )
+    store_timeout_s: float = Field(
+        default=0.05,
+        gt=0,
+        description="a look into the store; what it does not say in time is not journalled",
+    )
     linger_s: float = Field(default=10.0, ge=0, description="goes on for a client that left, then pauses")
     keep_s: float = Field(default=600.0, gt=0, description="a finished or paused answer can be asked for")
     max_tokens: int = Field(default=32_768, ge=1, description="of one answer, all choices together")

@@ -55,7 +55,7 @@ class Cache:
     async def _journal_started(self) -> JournalAuthority:
         async with self._starting:
             if self._journal is None:
-                store = await open_journal_store(self._config, self._keys)
+                store = await open_journal_store(self._config, self._keys, self._journal_config)
                 journal = JournalAuthority(self._journal_config, store)
                 self._journal_address = await journal.start(self._config.listen_host)
                 self._journal = journal

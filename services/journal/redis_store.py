@@ -31,7 +31,6 @@ from .store import Kept, Place, StoreDown, Write
 log = logging.getLogger(__name__)
 
 RECORDS = b"em:j1:"
-LOAD_TIMEOUT_S = 0.05
 WRITE_TIMEOUT_S = 0.5
 CONNECT_TIMEOUT_S = 0.5
 MAX_SECRETS = 100_000
@@ -41,7 +40,7 @@ class RedisJournalStore(KeptWire):
     """A JournalStore in Redis. `start` connects; from then on a task keeps the connection."""
 
     def __init__(
-        self, url: str, root: bytes, *, load_timeout_s: float = LOAD_TIMEOUT_S, clock: Clock | None = None
+        self, url: str, root: bytes, *, load_timeout_s: float = 0.05, clock: Clock | None = None
     ) -> None:
         super().__init__(url)
         self._root, self._load_timeout_s = root, load_timeout_s
