@@ -65,7 +65,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_runs_no_text() -> None:
 
 
 def test_the_page_shows_figures_that_exist() -> None:
-    used = set(re.findall(r'"((?:queue|engine|ttft|requests|response)_\w+)"', console.PAGE.decode()))
+    used = set(re.findall(r'"((?:queue|engine|ttft|itl|requests|response)_\w+)"', console.PAGE.decode()))
     known = {metric.name.removeprefix(names.PREFIX) for metric in names.ALL_METRICS}
     known |= {f"{name}_{part}" for name in known for part in ("count", "sum")}
     assert used and used <= known

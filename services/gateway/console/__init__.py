@@ -1,4 +1,5 @@
-"""The page at `/`: a chat to try, and the live figures of the queue. One file that asks for nothing from elsewhere.
+"""The page at `/`: a chat to try, a live graph of the mesh, and its figures. One answer, made
+of the files beside this one; it asks for nothing from elsewhere.
 
 Rules: static, the same for everybody, so that it may be public: what it shows it fetches with the visitor's own key.
 Its one script and style are named in the policy by their hashes; a browser runs nothing else in it.
@@ -11,7 +12,18 @@ import hashlib
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parent / "page.html").read_bytes()
+_HERE = Path(__file__).parent
+_SCRIPTS = ("words.js", "page.js", "chat.js", "figures.js", "graph.js", "live.js")
+
+
+def _assembled() -> bytes:
+    script = b"\n".join([(_HERE / name).read_bytes() for name in _SCRIPTS])
+    page = (_HERE / "page.html").read_bytes()
+    page = page.replace(b"<style></style>", b"<style>\n" + (_HERE / "page.css").read_bytes() + b"</style>")
+    return page.replace(b"<script></script>", b"<script>\n" + script + b"</script>")
+
+
+PAGE = _assembled()
 
 
 def _hash_of(tag: bytes) -> str:
