@@ -15,7 +15,7 @@ import pytest
 
 from load_tests.survival.attached import Attached
 from load_tests.survival.streams import KINDS, Stream
-from tests.cluster.fleet.test_gateway_kill import both_ready
+from tests.cluster.fleet.test_gateway_kill import both_keep
 from tests.cluster.stack import Stack
 
 pytestmark = pytest.mark.cluster
@@ -72,7 +72,7 @@ def test_a_gateway_finishes_what_it_has_and_goes(fleet: Stack) -> None:
         headers = {"authorization": f"Bearer {fleet.key}"}
         async with httpx.AsyncClient(base_url=fleet.base_url, headers=headers, limits=limits) as client:
             async with asyncio.timeout(BACK_WITHIN_S):
-                await both_ready(client)
+                await both_keep(client)
         return streams
 
     assert [stream.error for stream in asyncio.run(main())] == [""] * STREAMS
