@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from .errors import MeshError
-from .request import FinishReason, Usage
+from .request import FinishReason, Passage, Usage
 
 
 class TokenText(msgspec.Struct, frozen=True, gc=False):
@@ -81,7 +81,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass, and `cache_kind`
     of a hit exact or semantic ("": as the pipeline did not say). `resumable`: the
     answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
-    it. `allowance` of a key with limits."""
+    it. `allowance` of a key with limits. `passages` of the request's documents that the model was given."""
 
     request_id: str
     model: str
@@ -91,6 +91,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     replayed: bool = False
     cache_kind: str = ""
     allowance: AllowanceLeft | None = None
+    passages: tuple[Passage, ...] = ()
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

@@ -131,6 +131,23 @@ class Usage(msgspec.Struct, frozen=True):
         return self.prompt_tokens + self.completion_tokens
 
 
+class Document(msgspec.Struct, frozen=True):
+    """A text that a chat brings along, of which the model gets the passages that matter."""
+
+    text: str
+    title: str = ""
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """Characters `start` to `end` of the request's document number `document`; `score` is their likeness to the
+    question (-1 to 1)."""
+
+    document: int
+    start: int
+    end: int
+    score: float = 1.0
+
+
 class InferenceRequest(msgspec.Struct, frozen=True):
     """What a client asked, valid and free of any wire format, before a token was counted.
 
@@ -139,7 +156,8 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     identity and limits decide. `person` is the OpenAI `user` field, for deletion on request.
     `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`. `idempotency_key` names the answer
     in the journal; `last_event_id` is the last event that the client has of it ("": it begins anew).
-    `template_kwargs` are what the client tells a chat's template, as `{"thinking": true}`.
+    `template_kwargs` are what the client tells a chat's template, as `{"thinking": true}`. Of `documents` at most
+    `max_passages` segments are put before the question.
     """
 
     kind: Literal["chat", "completion", "generate", "embedding"]
@@ -162,6 +180,8 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     max_tokens_given: bool = True
     last_event_id: str = ""
     template_kwargs: dict[str, bool | int | float | str] | None = None
+    documents: tuple[Document, ...] = ()
+    max_passages: int = 0
 
     @property
     def num_choices(self) -> int:

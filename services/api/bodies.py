@@ -177,6 +177,13 @@ class SamplingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     service_tier: str | None = None
 
 
+class DocumentBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A text to answer from."""
+
+    text: str
+    title: str | None = None
+
+
 class ChatBody(SamplingBody, forbid_unknown_fields=True, kw_only=True):
     """POST /v1/chat/completions."""
 
@@ -189,6 +196,8 @@ class ChatBody(SamplingBody, forbid_unknown_fields=True, kw_only=True):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[DocumentBody] | None = None
+    max_passages: int | None = None
     store: bool | None = None
     modalities: list[str] | None = None
     audio: None = None

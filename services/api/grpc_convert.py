@@ -85,6 +85,8 @@ def chat_from_bytes(
         response_format=response_format,
         stream=stream,
         chat_template_kwargs=_template_kwargs(request, limits),
+        documents=[bodies.DocumentBody(one.text, one.title or None) for one in request.documents] or None,
+        max_passages=request.max_passages if request.HasField("max_passages") else None,
         **fields,
     )
     return chat_request(body, wishes_of(request.options, metadata, left_s, limits), limits)

@@ -41,6 +41,7 @@ def event_begin(head: AnswerHead) -> bytes:
         cache=head.cache,
         resumable=bool(head.resumable),
         replayed=head.replayed,
+        passages=_passages(head),
     )
     return pb.StreamEvent(begin=begin).SerializeToString()
 
@@ -93,7 +94,8 @@ class WholeAnswer(Collector):
         scores = tail.confidence or (None,) * len(self.choices)
         scored = list(zip(self.choices, scores, strict=True))
         if self._chat:
-            response = pb.ChatResponse(choices=[_chat_choice(i, *each) for i, each in enumerate(scored)])
+            choices = [_chat_choice(i, *each) for i, each in enumerate(scored)]
+            response = pb.ChatResponse(choices=choices, passages=_passages(head))
         else:
             response = pb.TextResponse(choices=[_text_choice(i, *each) for i, each in enumerate(scored)])
         response.request_id, response.model = head.request_id, head.model
@@ -101,6 +103,13 @@ class WholeAnswer(Collector):
         response.resumable, response.replayed = bool(head.resumable), head.replayed
         response.usage.CopyFrom(_usage(tail.usage))
         return response.SerializeToString()
+
+
+def _passages(head: AnswerHead) -> list[pb.Passage]:
+    return [
+        pb.Passage(document=one.document, start=one.start, end=one.end, score=one.score)
+        for one in head.passages
+    ]
 
 
 def status_of(error: MeshError) -> tuple[GrpcCode, str, bytes]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from ..config import LimitsConfig
 from ..request import InferenceRequest, pack_ids
 from .bodies import ChatBody, CompletionBody, GenerateBody, ResponseFormat, SamplingBody
+from .documents import plain_documents
 from .fields import (
     band_wish,
     check_annotations,
@@ -84,13 +85,15 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
         raise unsupported("tools", "together with a bound answer form are not supported by this server")
     if body.parallel_tool_calls is False and tools and choice == "auto":  # a forced choice is one call
         raise unsupported("parallel_tool_calls", "false is not supported where tool_choice is auto")
+    messages = plain_messages(body.messages, limits)
+    documents, max_passages = plain_documents(body.documents, body.max_passages, messages)
     return InferenceRequest(
         kind="chat",
         model=check_model(body.model),
         sampling=sampling_params(
             body, limits, max_tokens=check_max_tokens(wanted, param, limits), logprobs=logprobs, guided=guided
         ),
-        messages=plain_messages(body.messages, limits),
+        messages=messages,
         n=1 if body.n is None else check_int(body.n, "n", 1, limits.max_n, 1),
         stream=stream,
         include_usage=include_usage,
@@ -105,6 +108,8 @@ def chat_request(body: ChatBody, wishes: Wishes, limits: LimitsConfig) -> Infere
         last_event_id=resume_point(wishes, stream=stream) if wishes.last_event_id else "",
         max_tokens_given=wanted is not None,
         template_kwargs=template_kwargs(body.chat_template_kwargs),
+        documents=documents,
+        max_passages=max_passages,
     )
 
 

@@ -40,6 +40,7 @@ _HEADER_TEXTS = {
 
 
 _ANSWER_HEADERS = {
+    "x-passages": "With documents: what the model was given of them, as `document:start-end` in characters.",
     "x-resumable": "With an idempotency key: whether the answer can be asked for again.",
     "idempotent-replayed": "Another call began this answer, and it is billed there.",
 }

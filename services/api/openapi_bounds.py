@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import LimitsConfig
 from . import fields, guided, messages, tools
+from .documents import MAX_DOCUMENTS, MAX_PASSAGES
 from .embeddings import MAX_INPUTS
 from .openai import MAX_CHOICES
 from .regex_bound import MAX_PATTERN_CHARS
@@ -96,6 +97,8 @@ def sampling_bounds(limits: LimitsConfig) -> Bounds:
                 ]
             },
         },
+        "documents": {"maxItems": MAX_DOCUMENTS},
+        "max_passages": between(1, MAX_PASSAGES),
         "guided_json": {"maxLength": limits.max_schema_bytes},
         "guided_regex": {"minLength": 1, "maxLength": MAX_PATTERN_CHARS, "format": "regex"},
         "guided_grammar": {"minLength": 1, "maxLength": limits.max_schema_bytes},

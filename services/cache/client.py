@@ -58,8 +58,8 @@ class CacheClient:
     def __init__(self, config: CacheConfig, resolve: Resolve, name: str, clock: Clock | None = None) -> None:
         self._config = config
         self._clock = clock or SystemClock()
-        self._local = LocalTier(config.local_bytes)
-        self._flights = GatewayFlights()
+        self._local, self._flights = LocalTier(config.local_bytes), GatewayFlights()
+        self.vectors = self._local.vectors
         self.semantic = SemanticClient(lambda answer: self._local.count(answer, "semantic"))
         self._calls: dict[int, Call] = {}
         self._by_wire: dict[bytes, Call] = {}

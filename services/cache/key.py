@@ -46,6 +46,8 @@ NOT_IN_KEY = frozenset(
         "deadline_s",  # when, not what
         "cache",  # policy.py
         "idempotency_key",  # the journal's
+        "documents",  # by the prompt ids, which hold the passages
+        "max_passages",  # likewise
         "last_event_id",  # where the client is, not what it asked
     }
 )
@@ -175,6 +177,12 @@ class CacheKeys:
         digest = blake3(b"turn" + _utf8(response_id), key=own.mac_key).digest()
         tag = blake3(b"turn scope" + _utf8(response_id), key=own.mac_key).digest(TAG_BYTES)
         return CacheKey(own.tag + tag + digest, self.person_tag(tenant, person))
+
+    def passage_key(self, tenant: str, model: str, ids: bytes, person: str) -> CacheKey:
+        """Where a gateway remembers the vector that embedding `model` made of these packed token ids."""
+        own = self._of(tenant)
+        digest = blake3(b"passage" + ids, key=own.mac_key).digest()
+        return CacheKey(own.tag + self._model_tag(model) + digest, self.person_tag(tenant, person))
 
     def named_turn(self, tenant: str, name: str) -> str:
         """48 hex digits for the response that this tenant asked for under an idempotency key: always the same."""

@@ -1,4 +1,5 @@
-"""The answers that a gateway keeps in its own memory, and what every kind of hit has saved. Pure: times come in.
+"""What a gateway keeps in its own memory, answers and vectors of passages, and what every kind of hit has saved. Pure:
+times come in.
 
 Rules: knows answers, keys and purges; no link, no flight. What was kept while this process could not hear of purges may
 have been purged: it goes when the Cache says hello and is not the one, or not at the point, that was known before.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from .key import CacheKey
+from .local_vectors import LocalVectors
 from .scoped_lru import ScopedLru
 from .value import CachedAnswer
 
@@ -23,6 +25,7 @@ class LocalTier:
 
     def __init__(self, max_bytes: int) -> None:
         self._kept: ScopedLru[CachedAnswer] = ScopedLru(max_bytes)
+        self.vectors = LocalVectors(max_bytes // 4)
         self._known = ("", -1)
         self.hits: dict[HitKind, int] = {"local": 0, "shared": 0, "semantic": 0}
         self.saved_tokens, self.saved_s = 0, 0.0
@@ -61,9 +64,11 @@ class LocalTier:
         """The Cache that answers now, and how many purges it has run."""
         if self._known != (boot, purges):
             self._kept.clear()
+            self.vectors.clear()
             self._known = (boot, purges)
 
     def purge(self, scope: bytes) -> None:
         """One more purge, heard as it happened."""
         self._known = (self._known[0], self._known[1] + 1)
         self._kept.purge(scope)
+        self.vectors.purge(scope)

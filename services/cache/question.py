@@ -4,8 +4,8 @@ Rules: decides which requests the semantic cache is for at all; knows no embeddi
 last thing that a person said; everything said before it (system prompt, earlier turns, names, roles) is `context`,
 which goes into the namespace (CacheKeys.namespace) and is compared exactly.
 
-Not for: several choices or prompts; tools (an answer that acts); log-probabilities and echo (they belong to the very
-words of the prompt); texts that are so long that an embedding model might not see their end.
+Not for: several choices or prompts; tools (an answer that acts); documents; log-probabilities and echo (they belong to
+the very words of the prompt); texts that are so long that an embedding model might not see their end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ class Question(NamedTuple):
 
 def question_of(request: InferenceRequest) -> Question | None:
     """The question that a request asks, or None when its answer is only its own. A few µs."""
-    if request.n != 1 or request.echo or request.tools or request.sampling.logprobs is not None:
+    if (
+        request.n != 1
+        or request.echo
+        or request.tools
+        or request.documents
+        or request.sampling.logprobs is not None
+    ):
         return None
     if request.kind == "chat":
         if not request.messages or has_attachments(request):

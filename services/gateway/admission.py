@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..experts.adapters import SEPARATOR
 from ..link.messages import Acquire
 from ..outcome import Reason
-from ..request import InferenceRequest, SamplingParams, count_ids
+from ..request import InferenceRequest, Passage, SamplingParams, count_ids
 from .identity import Principal
 from .model import Model
 
@@ -28,7 +28,8 @@ MAX_PREFIX_BLOCKS = 16
 class Work(msgspec.Struct, frozen=True):
     """An admitted request. `prompts` are packed ids; `deadline_s` is on the process's clock; `revision` is that of the
     model which its session gets ("": not known yet, any); `pinned`: it must be that one. `adapter` is name@revision of
-    a LoRA adapter ("": none)."""
+    a LoRA adapter ("": none). `passages` of the request's documents stand in the prompt; `read_tokens` were read to
+    choose them."""
 
     principal: Principal
     model: Model
@@ -41,6 +42,8 @@ class Work(msgspec.Struct, frozen=True):
     revision: str = ""
     pinned: bool = False
     adapter: str = ""
+    passages: tuple[Passage, ...] = ()
+    read_tokens: int = 0
 
     @property
     def session(self) -> str:
@@ -69,6 +72,12 @@ def no_model(name: str) -> RequestError:
     return RequestError(
         Reason.MODEL_NOT_FOUND, f"the model '{shown}' does not exist or is not yours", param="model"
     )
+
+
+def deadline_of(request: InferenceRequest, limits: LimitsConfig, arrived_s: float) -> float:
+    """What the client wants, within the limits; on the process's clock."""
+    wanted_s = request.deadline_s if request.deadline_s is not None else limits.default_deadline_s
+    return arrived_s + min(wanted_s, limits.max_deadline_s)
 
 
 def admit(
@@ -100,7 +109,6 @@ def admit(
         sampling = msgspec.structs.replace(sampling, max_tokens=room)
     if request.confidence and sampling.logprobs is None:
         sampling = msgspec.structs.replace(sampling, logprobs=0)
-    wanted_s = request.deadline_s if request.deadline_s is not None else limits.default_deadline_s
     return Work(
         principal=principal,
         model=model,
@@ -109,7 +117,7 @@ def admit(
         sampling=sampling,
         band=principal.band_for(request.band),
         arrived_s=arrived_s,
-        deadline_s=arrived_s + min(wanted_s, limits.max_deadline_s),
+        deadline_s=deadline_of(request, limits, arrived_s),
     )
 
 

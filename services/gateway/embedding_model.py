@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from ..embedding.service import EmbedCard
 from ..errors import ConfigError, MeshError, RequestError
 from ..outcome import Reason
-from ..request import InferenceRequest, count_ids, unpack_ids
+from ..request import Document, InferenceRequest, count_ids, unpack_ids
 from ..text.hf_encoder import HfEncoder
+from ..text.passages import SEGMENT_TOKENS, Segment, cut
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,11 @@ AGAIN_S = 1.0
 INLINE_CHARS = 2048
 """Shorter inputs are tokenised, and read, at once; for others a thread is asked."""
 SLICE_ROWS, SLICE_CHARS = 64, 65_536
+SPACE_WITHIN_CHARS = 1024
+MAX_SEGMENTS = 1024
+"""Of all documents of a request: half a million tokens."""
+SLACK_TOKENS = 16
+"""For the tokenizer's own marks, and for what is read otherwise where a text is cut."""
 CHARS_A_TOKEN = 64
 """More characters than this for each token that the model reads are not tokenised to be counted: 4 MB take seconds."""
 
@@ -63,6 +69,55 @@ class EmbeddingModel:
         else:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, check, request, self.text_of)
+
+    async def segments(
+        self, documents: Sequence[Document], question: str
+    ) -> tuple[list[Segment], tuple[bytes, ...], list[int]]:
+        """The documents' segments; packed ids of the question and of each different segment; and which of these is
+        whose. Raises RequestError: too many, or no text."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._cut, documents, question)
+
+    def _cut(
+        self, documents: Sequence[Document], question: str
+    ) -> tuple[list[Segment], tuple[bytes, ...], list[int]]:
+        size = min(SEGMENT_TOKENS, self.card.max_tokens - SLACK_TOKENS)
+        segments: list[Segment] = []
+        for number, document in enumerate(documents):
+            segments += cut(number, len(document.text), self._offsets(document.text), size)
+            if len(segments) > MAX_SEGMENTS:
+                message = f"documents have more than {MAX_SEGMENTS} segments of {size} tokens"
+                raise RequestError(Reason.CONTEXT_TOO_LONG, message, param="documents")
+        if not segments:
+            message = "documents have no text that the embedding model reads"
+            raise RequestError(Reason.INVALID_FIELD, message, param="documents")
+        *_, asked = cut(0, len(question), self._offsets(question), size) or [Segment(0, 0, len(question))]
+        texts, places = {question[asked.start : asked.end]: 0}, list[int]()
+        for segment in segments:
+            text = documents[segment.document].text[segment.start : segment.end]
+            places.append(texts.setdefault(text, len(texts)))
+        wanted = list(texts)
+        rows: list[bytes] = []
+        for at in range(0, len(wanted), SLICE_ROWS):
+            rows += [self._fitted(row) for row in self._encoder.encode(wanted[at : at + SLICE_ROWS])]
+        return segments, tuple(rows), places
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        """In slices, as `_rows`; a slice ends at a space where one is near."""
+        offsets, begin = list[tuple[int, int]](), 0
+        while begin < len(text):
+            end = min(len(text), begin + SLICE_CHARS)
+            if end < len(text) and (space := text.rfind(" ", end - SPACE_WITHIN_CHARS, end)) > begin:
+                end = space
+            for first, behind in self._encoder.offsets(text[begin:end]):
+                offsets.append((begin + first, begin + behind))
+            begin = end
+        return offsets
+
+    def _fitted(self, row: bytes) -> bytes:
+        """A segment may have a few tokens more where it stands alone; those beyond the slack are cut, the end mark is
+        not."""
+        most = 4 * self.card.max_tokens
+        return row if len(row) <= most else row[: most - 4] + row[-4:]
 
     def _rows(self, inputs: tuple[str | bytes, ...]) -> tuple[bytes, ...]:
         """In slices: what is too long ends it early, and other threads get the interpreter between two."""

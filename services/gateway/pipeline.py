@@ -36,6 +36,7 @@ from .calls import cancels
 from .choice import Choice, Leases
 from .flow import ChoiceFlow
 from .generation import Generation, MakeChoice
+from .grounding import grounded
 from .identity import Permission, Principal
 from .mesh import Mesh
 from .model import Model
@@ -91,11 +92,11 @@ async def serve(mesh: Mesh, call: Call) -> None:
                 return
         flight = CachedFlight.begin(mesh, work)
         trace.looked_up(flight.verdict)
-        created = int(mesh.clock.wall_s())
-        head = AnswerHead(call.request_id, shown_model(work), created, flight.verdict, resumable)
+        head = AnswerHead(
+            call.request_id, shown_model(work), int(mesh.clock.wall_s()), flight.verdict, resumable,
+            allowance=allowance, passages=work.passages,
+        )  # fmt: skip
         head = head if flight.answer is None else flight.headed(head)
-        if allowance is not None:
-            head = msgspec.structs.replace(head, allowance=allowance)
         with flight:
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder, stream=request.stream)
@@ -149,10 +150,15 @@ async def admitted(
     arrived_s = mesh.clock.now_s()
     model, name = mesh.models.find(request.model, principal)
     adapter = await adapter_of(model, principal, request, name) if name else ""
+    grounds = None
+    if request.documents:
+        request, grounds = await grounded(mesh, principal, request, arrived_s)
     prompts = await mesh.tokenize(model, request)
     trace.step("tokenized")
     work = admit(principal, model, request, prompts, mesh.config.limits, arrived_s)
     await mesh.check_input(model, request)  # after: what is too long is not decoded to be read
+    if grounds is not None:
+        work = msgspec.structs.replace(work, passages=grounds.passages, read_tokens=grounds.tokens)
     revision = mesh.queue.revision_of(model.name, work.session or request_id) or ""
     return msgspec.structs.replace(work, revision=revision, adapter=adapter) if revision or adapter else work
 

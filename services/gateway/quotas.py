@@ -33,7 +33,7 @@ MAX_CLOSED = 10_000
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What a request took, and from whom."""
+    """What a request took and may give back, and from whom."""
 
     store: QuotaStore
     account: bytes
@@ -71,8 +71,9 @@ class Quotas:
         allowance = principal.allowance
         if allowance is None or request.last_event_id:
             return None
-        tokens = work.prompt_tokens + work.sampling.max_tokens * request.num_choices
-        return await self.take(principal, allowance, tokens, trace)
+        spent = work.read_tokens
+        tokens = spent + work.prompt_tokens + work.sampling.max_tokens * request.num_choices
+        return await self.take(principal, allowance, tokens, trace, spent=spent)
 
     async def take(
         self,
@@ -81,8 +82,10 @@ class Quotas:
         tokens: int,
         trace: RequestTrace,
         param: str = "max_tokens",
+        spent: int = 0,
     ) -> AllowanceLeft:
-        """As `reserve`, for so many tokens; `param` is what would make them fewer."""
+        """As `reserve`, for so many tokens, `spent` of which are not given back; `param` is what would make them
+        fewer."""
         if allowance.most_tokens and tokens > allowance.most_tokens:
             raise _never(tokens, allowance, param)
         account = self._account(principal)
@@ -94,7 +97,7 @@ class Quotas:
             verdict = await store.take(account, allowance, tokens)
         if verdict.refused:
             raise self._refused(principal, allowance, verdict)
-        trace.reserved = Reservation(store, account, allowance, tokens, verdict.day)
+        trace.reserved = Reservation(store, account, allowance, tokens - spent, verdict.day)
         return AllowanceLeft(
             allowance.requests_per_minute, verdict.requests, allowance.tokens_per_minute, verdict.tokens
         )

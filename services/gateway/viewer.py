@@ -15,15 +15,23 @@ from ..answer import AnswerHead, AnswerTail, Delta, Responder
 from ..api import event_ids
 from ..errors import ClientGone, MeshError
 from ..outcome import Reason
+from ..request import Passage
 
 
 class Viewer:
     """`done` ends with the answer's tail, or with the error that ended the view. `replayed`: another call began the
     answer."""
 
-    def __init__(self, responder: Responder, seen: event_ids.Cursor | None, max_buffered_bytes: int) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        seen: event_ids.Cursor | None,
+        max_buffered_bytes: int,
+        passages: tuple[Passage, ...] = (),
+    ) -> None:
         self._responder, self._max_buffered_bytes = responder, max_buffered_bytes
         self.replayed = False
+        self._passages = passages
         self._had: Callable[[Delta], None] | None = getattr(
             responder, "had", None
         )  # those that count what they said
@@ -80,4 +88,6 @@ class Viewer:
     def _begin(self, head: AnswerHead) -> None:
         if not self._begun:
             self._begun = True
-            self._responder.begin(msgspec.structs.replace(head, resumable=True, replayed=self.replayed))
+            self._responder.begin(
+                msgspec.structs.replace(head, resumable=True, replayed=self.replayed, passages=self._passages)
+            )

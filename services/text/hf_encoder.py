@@ -32,6 +32,10 @@ class HfEncoder:
         """The text of token ids."""
         return self._library.decode(ids)
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each token, without the tokenizer's own marks."""
+        return self._library.encode(text, add_special_tokens=False).offsets
+
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Packed ids of each text, the tokenizer's own marks included."""
         return [pack_ids(row.ids) for row in self._library.encode_batch(list(texts))]

@@ -13,48 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import msgspec
 import numpy as np
 import openai
 import pytest
 
 from services.client.grpc_client import CallFailed, MeshClient, pb
-from services.config import EmbeddingConfig
-from services.embedding.desk import Wish
-from services.embedding.service import EmbedCard, EmbedService
-from services.errors import ServiceError
 from services.gateway import json_key_store
 from services.gateway.identity import Permission
-from services.outcome import Reason
 from services.quota.allowance import Allowance
 from services.request import unpack_ids
 from services.text.hf_encoder import HfEncoder
+from tests.mesh.local_embeddings import NAME, LocalEmbeddings, embedding_mesh
 from tests.mesh.local_mesh import KEYS, LocalMesh, local_mesh
-from tests.unit.embedding.ids_embedder import DIMENSIONS, IdsEmbedder, vector_of
-from tests.unit.text.small_tokenizers import byte_level, save
-
-NAME = "words-v1"
-
-
-class LocalEmbeddings:
-    """The service without Ray (embedding_model.EmbeddingPeer)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.embedder = IdsEmbedder()
-        self.deaths = 0
-        self.service = EmbedService(self.embedder, EmbeddingConfig(model="ids"))
-        self._card = EmbedCard(
-            NAME, str(folder), DIMENSIONS, self.embedder.max_tokens, self.embedder.vocab_size
-        )
-
-    async def card(self) -> EmbedCard:
-        return self._card
-
-    async def embed(self, wish: bytes) -> bytes:
-        if self.deaths:
-            self.deaths -= 1
-            raise ServiceError(Reason.NOT_READY, "a deployment is out of reach: The actor died")
-        return msgspec.msgpack.encode(await self.service.embed(msgspec.msgpack.decode(wish, type=Wish)))
+from tests.unit.embedding.ids_embedder import DIMENSIONS, vector_of
 
 
 class Rig:
@@ -75,18 +46,8 @@ class Rig:
 
 @asynccontextmanager
 async def rig(tmp_path: Path, **parts: Any) -> AsyncIterator[Rig]:
-    folder = tmp_path / "embeds"
-    folder.mkdir()
-    save(folder, byte_level())
-    peer = LocalEmbeddings(folder)
-    async with local_mesh(tmp_path, embeddings=peer, embedding={"name": NAME}, **parts) as mesh:
-        while mesh.gateways[0].mesh.embeddings is None:
-            await asyncio.sleep(0.01)
-        try:
-            yield Rig(mesh, peer, HfEncoder.load(folder))
-        finally:
-            peer.embedder.gate.set()
-            peer.service.close()
+    async with embedding_mesh(tmp_path, **parts) as (mesh, peer):
+        yield Rig(mesh, peer, HfEncoder.load(peer.folder))
 
 
 def test_both_wires_give_the_same_vectors_and_the_same_bill(tmp_path: Path) -> None:

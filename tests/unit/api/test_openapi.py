@@ -31,7 +31,7 @@ BODIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "GenerateBody": (parse_generate, {"prompt": "x"}),
     "ResponsesBody": (parse_responses, {"model": "m", "input": "x"}),
 }
-TIED = {"best_of", "min_tokens", "top_logprobs"}
+TIED = {"best_of", "max_passages", "min_tokens", "top_logprobs"}
 """Fields whose value must also fit another field."""
 
 

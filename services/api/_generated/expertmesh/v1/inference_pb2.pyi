@@ -58,7 +58,7 @@ FINISH_REASON_TOOL_CALLS: FinishReason
 FINISH_REASON_CONTENT_FILTER: FinishReason
 
 class ChatRequest(_message.Message):
-    __slots__ = ("model", "messages", "sampling", "form", "tools", "tool_choice", "options", "chat_template_kwargs_json")
+    __slots__ = ("model", "messages", "sampling", "form", "tools", "tool_choice", "options", "chat_template_kwargs_json", "documents", "max_passages")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,8 @@ class ChatRequest(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CHAT_TEMPLATE_KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PASSAGES_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     sampling: Sampling
@@ -75,7 +77,17 @@ class ChatRequest(_message.Message):
     tool_choice: ToolChoice
     options: Options
     chat_template_kwargs_json: str
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., form: _Optional[_Union[AnswerForm, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., chat_template_kwargs_json: _Optional[str] = ...) -> None: ...
+    documents: _containers.RepeatedCompositeFieldContainer[Document]
+    max_passages: int
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., form: _Optional[_Union[AnswerForm, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., chat_template_kwargs_json: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., max_passages: _Optional[int] = ...) -> None: ...
+
+class Document(_message.Message):
+    __slots__ = ("text", "title")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    title: str
+    def __init__(self, text: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
 
 class TextRequest(_message.Message):
     __slots__ = ("model", "prompts", "sampling", "form", "echo", "options")
@@ -265,8 +277,20 @@ class Usage(_message.Message):
     reasoning_tokens: int
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ...) -> None: ...
 
+class Passage(_message.Message):
+    __slots__ = ("document", "start", "end", "score")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    document: int
+    start: int
+    end: int
+    score: float
+    def __init__(self, document: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
 class ChatResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "passages")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +299,7 @@ class ChatResponse(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -283,7 +308,8 @@ class ChatResponse(_message.Message):
     cache: str
     resumable: bool
     replayed: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
+    passages: _containers.RepeatedCompositeFieldContainer[Passage]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
 
 class ChatChoice(_message.Message):
     __slots__ = ("index", "content", "tool_calls", "finish_reason", "logprobs", "confidence", "reasoning_content")
@@ -350,20 +376,22 @@ class StreamEvent(_message.Message):
     def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., delta: _Optional[_Union[StreamDelta, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
 
 class StreamBegin(_message.Message):
-    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed")
+    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed", "passages")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
     cache: str
     resumable: bool
     replayed: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
+    passages: _containers.RepeatedCompositeFieldContainer[Passage]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
 
 class StreamDelta(_message.Message):
     __slots__ = ("choice", "text", "finish_reason", "tool_calls", "logprobs", "reasoning_content")
