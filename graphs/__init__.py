@@ -4,7 +4,12 @@ Ray resolves `graphs.prod` to the attribute `prod` of this package and converts 
 to the parameter's type, which must be a class at run time: hence no `from __future__ import annotations` here.
 """
 
+import os
+import sys
+
 from ray.serve import Application
+
+from services.environment import unknown
 
 from .plain_errors import said_in_one_line
 from .profiles import (
@@ -36,6 +41,8 @@ def sim(options: SimOptions) -> Application:
 
 def prod(options: ProdOptions) -> Application:
     """A GPU cluster. What is missing on the host is one clear error."""
+    for line in unknown(os.environ):
+        print(f"note: {line}", file=sys.stderr)
     return mesh(prod_config(options))
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.config import AllToAll, Quantization
+from services.environment import switch
 from services.errors import ConfigError
 
 
@@ -53,7 +54,7 @@ class Options(BaseModel):
         description="folder of LoRA adapters, one folder each; empty: none are served",
     )
     console: bool = Field(
-        default_factory=lambda: os.environ.get("EXPERTMESH_CONSOLE", "1") != "0", description="the page at /"
+        default_factory=lambda: switch(os.environ, "EXPERTMESH_CONSOLE"), description="the page at /"
     )
     cors_origins: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_CORS_ORIGINS", ""),

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -45,18 +48,24 @@ class AuditQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def search(chains: Iterable[ChainFiles], query: AuditQuery) -> Iterator[bytes]:
-    """At most `limit` lines, chain by chain, in order. Lines that are no records are passed over: verify tells."""
-    num = 0
-    for files in chains:
-        for name in within(files, query.since, query.until):
-            for text in files.read(name).split(b"\n"):
-                line = parse(text)
-                if line is None or not query.wants(msgspec.json.decode(line.body)):
-                    continue
-                if num >= query.limit:
-                    return
-                num += 1
-                yield text
+    """At most `limit` lines, in order of their times, and of the chains where these are the same; each chain in its own
+    order. Lines that are no records are passed over: verify tells."""
+    found = merge(*(_wanted(files, query) for files in chains), key=itemgetter(0))
+    return (text for _, text in islice(found, max(0, query.limit)))
+
+
+def _wanted(files: ChainFiles, query: AuditQuery) -> Iterator[tuple[str, bytes]]:
+    """A chain's records that fit, by the latest time so far: where its clock was set back its order stays."""
+    latest = ""
+    for name in within(files, query.since, query.until):
+        for text in files.read(name).split(b"\n"):
+            line = parse(text)
+            if line is None:
+                continue
+            record = msgspec.json.decode(line.body)
+            latest = max(latest, str(record.get("time", "")))
+            if query.wants(record):
+                yield latest, text
 
 
 def within(files: ChainFiles, since: str, until: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from .report import ChainFiles, State
 from .segments import LOCK_FILE, STATE_FILE, chain_name, in_order
 
 MAX_SEATS = 1024
+
+
+def try_folder(directory: Path) -> None:
+    """Make it, and a file in it that is gone again. Raises OSError where a gateway's Seat would not get that far."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    descriptor, name = tempfile.mkstemp(prefix=".", dir=directory)
+    os.close(descriptor)
+    os.unlink(name)
 
 
 class Seat:

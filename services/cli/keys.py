@@ -163,12 +163,7 @@ def shown_limits(allowance: Allowance) -> str:
 def _change(keys_file: Path, key_id: str, change: Callable[[KeyRecord], KeyRecord | None]) -> None:
     """Every record of that name as `change` makes it; None: none of it is left."""
     try:
-        content = json_key_store.load(keys_file)
-        if all(record.key_id != key_id for record in content.keys):
-            raise ConfigError(f"{keys_file} has no key named {key_id!r}")
-        changed = (change(record) if record.key_id == key_id else record for record in content.keys)
-        kept = tuple(record for record in changed if record is not None)
-        json_key_store.save(keys_file, json_key_store.KeyFile(pepper=content.pepper, keys=kept))
+        json_key_store.change(keys_file, key_id, change)
     except ConfigError as error:
         raise _refuse(error) from None
 

@@ -155,7 +155,8 @@ def delete(name: str) -> None:
     """Take one application down, and return when it is gone. Raises ConfigError where it is not."""
     if name == APP_NAME or name not in serve.status().applications:
         raise ConfigError(f"there is no side called {name}")
-    serve.delete(name)
+    with _silence():  # Ray warns of replicas that wait for their streams, over and over
+        serve.delete(name)
 
 
 def failure(name: str = APP_NAME) -> str:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .. import ports
+from .. import environment, ports
+from ..audit.seat import try_folder
 from ..errors import ConfigError
 from . import StartFailed, dev_key, guard, screen
 from .doctor import scant_memory
@@ -78,6 +79,10 @@ def _guarded(wish: Wish, folder: Path) -> int:
 
 
 def _mesh(wish: Wish, folder: Path) -> None:
+    if wish.graph != "prod":  # graphs.prod says so itself, also to `serve run`
+        for line in environment.unknown(os.environ):
+            say(f"note: {line}")
+    _look_first(wish)
     host = wish.options.get("host") or os.environ.get("EXPERTMESH_HOST", "127.0.0.1")
     for option, setting, default in (
         ("http_port", "EXPERTMESH_HTTP_PORT", "8000"),
@@ -103,6 +108,19 @@ def _mesh(wish: Wish, folder: Path) -> None:
         except BaseException:
             guard.heard()
             raise
+
+
+def _look_first(wish: Wish) -> None:
+    """What can be known to be wrong before anything is loaded: the gateways are on this machine. Raises ConfigError."""
+    environment.check_switches(os.environ)
+    audit_dir = wish.options.get("audit_dir", os.environ.get("EXPERTMESH_AUDIT_DIR", ""))
+    if audit_dir:
+        try:
+            try_folder(Path(audit_dir))
+        except OSError as error:
+            raise ConfigError(
+                f"EXPERTMESH_AUDIT_DIR (audit_dir): no log can be written in {audit_dir}: {error.strerror}"
+            ) from None
 
 
 def _serve(wish: Wish, folder: Path, key: str, stack: ExitStack) -> None:

@@ -14,6 +14,7 @@ import logging
 import os
 from typing import Any
 
+from ..environment import switch
 from . import vllm_cpu_fork
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ SWITCH = "EXPERTMESH_FORK_ENGINE"
 
 def install() -> None:
     """Engine core and coordinator of this process are forks from now on, where that can be."""
-    if os.environ.get(SWITCH) == "0":
+    if not switch(os.environ, SWITCH):
         return
     from vllm.utils.system_utils import get_mp_context
     from vllm.v1.engine import coordinator, utils

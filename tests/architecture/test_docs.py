@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services import environment
 from services.telemetry import names
 from tests.architecture.sources import ROOT, sources
 
@@ -28,6 +29,9 @@ def test_every_variable_of_the_environment_is_documented() -> None:
     text += (ROOT / "Makefile").read_text()
     used = set(re.findall(r"\bEXPERTMESH_[A-Z_]*[A-Z]\b", text)) - NOT_FOR_OPERATORS
     assert [name for name in sorted(used) if f"`{name}`" not in page] == []
+    assert set(re.findall(r"^\| `(EXPERTMESH_\w+)`", page, re.MULTILINE)) <= environment.NAMES
+    assert {name for name in environment.NAMES if f"`{name}`" not in page} == set()
+    assert used - {"EXPERTMESH_"} <= environment.NAMES
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -16,10 +16,10 @@ from services.config_audit import AuditConfig
 KEYS = Ed25519Keys()
 
 
-def body(number: int) -> Make:
+def body(number: int, time: str = "2026-11-23T00:00:00.000Z") -> Make:
     """A record of a call."""
     said = {
-        "time": "2026-11-23T00:00:00.000Z",
+        "time": time,
         "event": "call",
         "request_id": f"r{number}",
         "outcome": "completed",

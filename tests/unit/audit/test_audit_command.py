@@ -13,7 +13,8 @@ from services.audit.digest import Digests
 from services.audit.search import AuditQuery, search
 from services.audit.seat import chains_in
 from services.cli.main import app
-from tests.properties.audit.audit_logs import write_log
+from services.clock import VirtualClock
+from tests.properties.audit.audit_logs import body, open_log, write_log
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -148,3 +149,20 @@ def test_a_question_reads_no_file_that_it_is_not_about(tmp_path: Path) -> None:
     newest = json.loads(files.first_line(files.names[-1]))["time"]
     assert list(search([last], AuditQuery(since=newest)))
     assert files.names[0] not in asked and files.names[-1] in asked
+
+
+def test_records_of_several_gateways_are_shown_in_order_of_time(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    gateways = [open_log(tmp_path, clock, checkpoint_s=3.0) for _ in range(2)]
+    for number in range(10):
+        gateways[number % 2].write(body(number, f"2026-11-23T00:00:0{number}.000Z"))
+        clock.advance(1.0)
+        gateways[number % 2].flush()
+    for gateway in gateways:
+        gateway.close()
+    assert len(chains_in(tmp_path)) == 2
+    shown = [json.loads(line) for line in run("show", tmp_path, "--event", "call")[1].splitlines()]
+    times = [record["time"] for record in shown]
+    assert len(times) == 10 and times == sorted(times)
+    first = run("show", tmp_path, "--event", "call", "--limit", 4)[1].splitlines()
+    assert [json.loads(line)["time"] for line in first] == times[:4]

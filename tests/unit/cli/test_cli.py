@@ -18,14 +18,14 @@ import pytest
 from typer.testing import CliRunner
 
 from graphs.options import SimOptions
-from services import ports
+from services import environment, ports
 from services.cli import dev_key, doctor, guard, ray_session, run, screen
 from services.cli.cache import here
 from services.cli.main import app
 from services.cli.ray_session import config_of
 from services.config import GatewayConfig
 from services.errors import AuthError, ConfigError
-from services.gateway import json_key_store
+from services.gateway import identity, json_key_store
 from services.gateway.node import LAST_WORDS_S
 from services.quota.allowance import Allowance
 
@@ -102,6 +102,49 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path) -> None:
     assert runner.invoke(app, ["keys", "revoke", "one", *file]).exit_code == 0
     assert runner.invoke(app, ["keys", "list", *file]).output == ""
     assert runner.invoke(app, ["keys", "revoke", "one", *file]).exit_code == 2
+
+
+def test_commands_at_once_lose_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    json_key_store.add(path, "em-first", key_id="gone", tenant="acme")
+    script = "import sys\nfrom services.cli.main import app\nsys.stdin.readline()\napp(sys.argv[1:])"
+    commands = [["keys", "add", "acme", "--id", f"key-{number}"] for number in range(6)]
+    commands.append(["keys", "revoke", "gone"])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *words, "--file", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for words in commands
+    ]
+    for process in started:  # all at once, when every one of them has been imported or waits to be
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    for process in started:
+        assert process.wait(60) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+    assert {record.key_id for record in json_key_store.load(path).keys} == {f"key-{n}" for n in range(6)}
+
+
+def test_who_changes_the_key_file_does_it_alone(tmp_path: Path) -> None:
+    """Another's key that comes while one is being changed is there afterwards."""
+    path = tmp_path / "keys.json"
+    json_key_store.add(path, "em-first", key_id="first", tenant="acme")
+    other = threading.Thread(
+        target=json_key_store.add, args=(path, "em-other"), kwargs={"key_id": "other", "tenant": "acme"}
+    )
+
+    def slowly(record: identity.KeyRecord) -> identity.KeyRecord:
+        other.start()
+        other.join(0.2)  # it either waits, or has written by now
+        return record
+
+    json_key_store.change(path, "first", slowly)
+    other.join(60)
+    assert [record.key_id for record in json_key_store.load(path).keys] == ["first", "other"]
 
 
 def test_a_key_is_limited_when_it_is_made_and_later(tmp_path: Path) -> None:
@@ -221,6 +264,52 @@ def test_a_number_in_the_environment_that_is_none_is_named(
         ConfigError, match=f"EXPERTMESH_GATEWAYS must be a whole number.*{re.escape(repr(text))}"
     ):
         SimOptions()
+
+
+@pytest.mark.parametrize("name", sorted(environment.SWITCHES))
+def test_a_switch_is_on_or_off_and_nothing_else(name: str) -> None:
+    assert environment.switch({}, name) and environment.switch({name: ""}, name)
+    assert environment.switch({name: "1"}, name) and not environment.switch({name: "0"}, name)
+    for text in ("maybe", "yes", "false", "2"):
+        with pytest.raises(ConfigError, match=f"^{name} must be 0 or 1, not '{text}'$"):
+            environment.check_switches({name: text})
+
+
+def test_the_page_is_not_on_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPERTMESH_CONSOLE", "maybe")
+    with pytest.raises(ConfigError, match="EXPERTMESH_CONSOLE must be 0 or 1, not 'maybe'"):
+        SimOptions()
+
+
+def test_a_misspelt_variable_is_noted_with_the_near_one() -> None:
+    of_kubernetes = {"EXPERTMESH_SERVICE_HOST": "10.0.0.1", "EXPERTMESH_PORT": "tcp://10.0.0.1:80"}
+    assert environment.unknown({"EXPERTMESH_GATEWAYS": "2", "PATH": "/bin", **of_kubernetes}) == []
+    assert environment.unknown({"EXPERTMESH_GATEWAY": "2", "EXPERTMESH_WORKERS": "1"}) == [
+        "EXPERTMESH_GATEWAY is no setting, did you mean EXPERTMESH_GATEWAYS?",
+        "EXPERTMESH_WORKERS is no setting (docs/settings.md)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("EXPERTMESH_CONSOLE", "maybe", "EXPERTMESH_CONSOLE must be 0 or 1, not 'maybe'"),
+        (
+            "EXPERTMESH_AUDIT_DIR", "/dev/null/audit",
+            "EXPERTMESH_AUDIT_DIR (audit_dir): no log can be written in /dev/null/audit: Not a directory",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_starts(
+    variable: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv(
+        "EXPERTMESH_HTTP_PORT", "no port"
+    )  # what is looked at next, should the first be let through
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        run._mesh(run.Wish("sim", {}), tmp_path)
 
 
 def test_scant_memory_is_said_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
