@@ -98,6 +98,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                (f"max (increase({n.CACHE_POISONED.name}[$__rate_interval]))", "poisoned"),
                (f"max (increase({n.CACHE_PURGES_OWED.name}[$__rate_interval]))", "purges owed"),
                (f"max ({n.SEMANTIC_ENTRIES.name})", "questions kept"))),
+        Panel("Kept responses", "ops", ((rate(n.KEPT, "operation, outcome", only=""), "{{operation}} {{outcome}}"),)),
+        Panel("Kept responses, p95", "s",
+              ((f"histogram_quantile(0.95, {rate(n.KEPT_SECONDS, 'operation, le', suffix='_bucket', only='')})",
+                "{{operation}}"),)),
+        Panel("Kept responses, bytes", "Bps", ((rate(n.KEPT_BYTES, "change", only=""), "{{change}}"),)),
     ),
     "Latency": (
         Panel("Time to first token", "s", quantiles(n.TTFT)),

@@ -6,19 +6,19 @@ from ..cache.key import CacheKeys
 from ..clock import Clock
 from ..config import CacheConfig, ConversationsConfig
 from ..errors import ConfigError
+from .counted import CountedShelf
 from .memory_store import MemoryTurnStore
-from .shelf import Shelf
 from .store import TurnStore
 
 
 async def open_shelf(
     config: ConversationsConfig, cache: CacheConfig, keys: CacheKeys, clock: Clock, *, gateways: int
-) -> Shelf | None:
+) -> CountedShelf | None:
     """None where nothing is kept. A Redis that is down is no error. Raises ConfigError for a URL that is none, and for
     several gateways without one: they could not continue one another's conversations."""
     if config.store == "off":
         return None
-    return Shelf(config, keys, await _open_store(config, cache, keys, clock, gateways), clock)
+    return CountedShelf(config, keys, await _open_store(config, cache, keys, clock, gateways), clock)
 
 
 async def _open_store(

@@ -31,6 +31,7 @@ from ..queue.client import QueueClient
 from ..quota.factory import open_quota_store
 from ..telemetry.cache_metrics import cache_families, fill_cache_figures
 from ..telemetry.gateway import GatewayTelemetry
+from ..telemetry.kept_metrics import KeptFigures
 from ..telemetry.queue_watch import Fetch, QueueWatch
 from ..telemetry.siblings import shared_folder
 from .adapter_shelf import AdapterShelf
@@ -126,6 +127,9 @@ class GatewayNode:
             embeds_as=config.embedding.name,
         )
         self.mesh.telemetry.settle = self._quotas.settle
+        if shelf is not None:
+            kept = KeptFigures(self.mesh.telemetry.metrics)
+            shelf.on_done, shelf.on_bytes = kept.done, kept.bytes
         self.mesh.audit = open_audit(config.gateway.audit, bytes.fromhex(secret), self._clock)
         self._journal = journal
         self._door = Doorman(config.gateway.limits.max_offences_per_address, self._clock)

@@ -208,7 +208,7 @@ class _Times:
         if trace.first_s:
             self._ttft.observe(trace.ttft_s)
         if trace.itl_counts is not None:
-            self._itl.merge(trace.itl_counts, trace.itl_total_s)
+            self._itl.total += trace.itl_total_s  # the gaps themselves were counted as they came
         if trace.queue_wait_s:
             self._wait.observe(trace.queue_wait_s)
         if completed:

@@ -16,23 +16,9 @@ PREFIX = "expertmesh_"
 
 TTFT_BOUNDS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 ITL_BOUNDS_S = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.015,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    10.0,
-)
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,
+    0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
 E2E_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 STEP_BOUNDS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -106,6 +92,17 @@ JOURNAL = Metric(
 MIGRATIONS = Metric(
     PREFIX + "migrations_total", "counter", "Choices that went on with another lease: lost or preempted.", ("why",)
 )
+KEPT = Metric(
+    PREFIX + "kept_responses_total", "counter",
+    "Work on kept responses, and what became of it: done, refused (the client's to mend), unavailable (the store did "
+    "not answer), lost (answered, but not kept).", ("operation", "outcome"),
+)
+KEPT_BYTES = Metric(
+    PREFIX + "kept_responses_bytes_total", "counter", "Bytes of responses: kept, deleted one by one.", ("change",)
+)
+KEPT_SECONDS = Metric(
+    PREFIX + "kept_responses_seconds", "histogram", "Time in each kind of that work.", ("operation",), STEP_BOUNDS_S
+)
 # fmt: on
 CONFIDENCE = Metric(
     PREFIX + "confidence_ratio", "histogram", "Confidence, of answers that asked.", ("model",), SCORE_BOUNDS
@@ -117,7 +114,7 @@ LOG_DROPPED = Metric(
 GATEWAY_METRICS = (
     REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, CACHE_HITS,
     CACHE_JOINED, CACHE_SAVED_TOKENS, CACHE_SAVED, SEMANTIC_ASKED, SEMANTIC_LATE, JOURNAL, MIGRATIONS,
-    CONFIDENCE, LOG_DROPPED,
+    CONFIDENCE, LOG_DROPPED, KEPT, KEPT_BYTES, KEPT_SECONDS,
 )  # fmt: skip
 
 # The queue's, from its snapshot (queue_metrics.py) ---------------------------------------------------------

@@ -136,7 +136,7 @@ class RequestTrace:
         self.num_tokens += num_tokens
         counts = self.itl_counts
         if counts is None:
-            self.itl_counts = counts = [0] * _NUM_GAPS
+            self.itl_counts = counts = self.gaps()
             self.first_s = now_s
         if choice:
             others = self._others = self._others if self._others is not None else {}

@@ -12,7 +12,9 @@ async function loadModels() {
     at("model").replaceChildren(...names.map(name => make("option", name)));
     if (names.includes(chosen)) at("model").value = chosen;
   }
-  if (names.length) sessionStorage.setItem("key", key);
+  if (!names.length) return;
+  sessionStorage.setItem("key", key);
+  at("talk").querySelectorAll(".locked").forEach(each => each.remove());
 }
 
 // Events of a stream as {id, data}; ends when the connection does.
@@ -131,7 +133,7 @@ at("ask").addEventListener("submit", async event => {
   if (!text || running) return;
   if (!at("model").value) await loadModels();
   if (!at("model").value) {
-    at("talk").append(make("article", at("key").value.trim() ? say.badKey : say.needKey, "error"));
+    at("talk").append(make("article", at("key").value.trim() ? say.badKey : say.needKey, "error locked"));
     return;
   }
   at("text").value = "";

@@ -93,11 +93,12 @@ function drawGraph(samples) {
   let y = 66;
   boxes.push(box(0, y, 92, 40, hits ? "up lit" : "up", say.cache, `${short(hits)} ${say.hitsEach}`));
   lines.push(shape("path", { d: `M46 36 V${y}`, class: "ask" }));
-  let above = 36;
+  let first = true;
   for (const model of values("queue_capacity_slots", "model")) {
     const bands = values("queue_waiting_requests", "band", { model }), engines = values("engine_up", "engine", { model }).sort();
     boxes.push(drawQueue(y, model, bands, of, growing));
-    lines.push(shape("path", { d: `M220 ${above} V${y}`, class: "ask" }));
+    lines.push(shape("path", { d: first ? `M220 36 V${y}` : `M100 36 V${y + 14} H108`, class: "ask" }));
+    first = false;
     const below = y + 24 + 17 * bands.length, row = below + 26;
     const columns = Math.min(4, engines.length), step = (WIDTH - 34 - 3 * 8) / 4 + 8;
     for (let number = 0; number < columns; number++)
@@ -107,7 +108,6 @@ function drawGraph(samples) {
     const way = shape("path", { d: `M${Math.min(WIDTH - 34, columns * step - 8)} ${row + 23} H${WIDTH - 16} V18 H${WIDTH - 30}`, class: tokens ? "way lit" : "way" });
     if (tokens) way.style.animationDuration = Math.max(0.15, Math.min(3, 60 / tokens)) + "s";
     lines.push(way);
-    above = end;
     y = end + 34;
   }
   const words = `${short(tokens)} ${say.rate}`;

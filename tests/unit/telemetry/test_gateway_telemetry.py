@@ -72,6 +72,23 @@ def test_an_answer_shows_in_every_family() -> None:
     assert page["expertmesh_confidence_ratio_count"] == 1
 
 
+def test_gaps_are_counted_while_the_stream_goes_on() -> None:
+    """Or a page that looks every two seconds says "0 tokens/s" until a long answer is over."""
+    clock = VirtualClock(10.0)
+    telemetry = GatewayTelemetry(clock)
+    trace = telemetry.begin("req-1", "http")
+    trace.admitted(work())
+    for _ in range(3):
+        trace.tokens(1, clock.advance(0.04))
+    assert read(telemetry)["expertmesh_itl_seconds_count"] == 2
+    trace.tokens(1, clock.advance(0.04))
+    assert read(telemetry)["expertmesh_itl_seconds_count"] == 3
+    trace.end()
+    page = read(telemetry)
+    assert page["expertmesh_itl_seconds_count"] == 3
+    assert page["expertmesh_itl_seconds_sum"] == pytest.approx(0.12)
+
+
 def test_a_refused_request_counts_and_nothing_else_does() -> None:
     telemetry = GatewayTelemetry(VirtualClock(1.0))
     trace = telemetry.begin("req-1", "grpc")
