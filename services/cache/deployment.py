@@ -102,4 +102,5 @@ def cache_deployment(config: GraphConfig) -> serve.Deployment:
         health_check_period_s=1.0,
         health_check_timeout_s=5.0,
         graceful_shutdown_timeout_s=1.0,
+        graceful_shutdown_wait_loop_s=config.gateway.look_s,
     )

@@ -152,6 +152,7 @@ def experts_deployment(config: GraphConfig) -> serve.Deployment:
         "health_check_period_s": 1.0,
         "health_check_timeout_s": 30.0,
         "graceful_shutdown_timeout_s": drain_rule.graceful_shutdown_timeout_s(experts),
+        "graceful_shutdown_wait_loop_s": config.gateway.look_s,
         "ray_actor_options": {**_actor_options(experts), "label_selector": config.placement.experts or None},
     }
     if experts.engine == "vllm" and experts.shards > 1:

@@ -186,5 +186,6 @@ def gateway_deployment(config: GraphConfig) -> serve.Deployment:
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=config.gateway.ends_within_s + SHUTDOWN_MARGIN_S,
+        graceful_shutdown_wait_loop_s=config.gateway.look_s,
         ray_actor_options=options,
     )(Gateway)

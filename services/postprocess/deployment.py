@@ -41,6 +41,7 @@ def postprocess_deployment(config: GraphConfig) -> Deployment:
         name="Postprocess",
         num_replicas=1,
         max_ongoing_requests=1_000,  # one waiting call per gateway
+        graceful_shutdown_wait_loop_s=config.gateway.look_s,
         graceful_shutdown_timeout_s=1.0,  # a waiting call is never worth waiting for
         ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None},
     )(Postprocess)

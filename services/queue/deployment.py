@@ -83,5 +83,6 @@ def queue_deployment(config: GraphConfig) -> serve.Deployment:
     unknown ordering: here, before anything starts, and not in a replica that would never be ready."""
     make_ordering(config.queue.ordering, None)
     return PriorityQueue.options(
-        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None}
+        graceful_shutdown_wait_loop_s=config.gateway.look_s,
+        ray_actor_options={"num_cpus": 0, "label_selector": config.placement.control or None},
     )

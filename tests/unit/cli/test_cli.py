@@ -19,14 +19,19 @@ from typer.testing import CliRunner
 
 from graphs.options import SimOptions
 from services import environment, ports
+from services.cache.deployment import cache_deployment
 from services.cli import dev_key, doctor, guard, ray_session, run, screen
 from services.cli.cache import here
 from services.cli.main import app
 from services.cli.ray_session import config_of
 from services.config import GatewayConfig
 from services.errors import AuthError, ConfigError
+from services.experts.deployment import experts_deployment
 from services.gateway import identity, json_key_store
+from services.gateway.deployment import gateway_deployment
 from services.gateway.node import LAST_WORDS_S
+from services.postprocess.deployment import postprocess_deployment
+from services.queue.deployment import queue_deployment
 from services.quota.allowance import Allowance
 
 
@@ -176,6 +181,22 @@ def test_ctrl_c_waits_for_what_gateways_are_given() -> None:
     for gateway in (here, longest):
         within_s = gateway.ends_within_s + ray_session.END_WITHIN_S
         assert gateway.ends_within_s + LAST_WORDS_S < within_s < guard.PATIENCE_S
+
+
+def test_an_idle_mesh_on_one_machine_is_not_waited_for() -> None:
+    options = SimOptions(redis_url="redis://127.0.0.1:1")
+    here = config_of("sim", options)
+    stays = here.model_copy(update={"gateway": here.gateway.model_copy(update={"end_s": None})})
+    for config, looks_s in ((here, 0.2), (stays, 2.0)):
+        for make in (
+            cache_deployment,
+            queue_deployment,
+            experts_deployment,
+            postprocess_deployment,
+            gateway_deployment,
+        ):
+            made = make(config)
+            assert made._deployment_config.graceful_shutdown_wait_loop_s == looks_s, made.name
 
 
 def test_nothing_is_given_twice() -> None:
