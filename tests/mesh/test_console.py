@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
 
 from services.gateway import console
 from services.telemetry import names
@@ -103,3 +108,39 @@ def test_a_page_of_another_origin_may_call_where_it_is_named(tmp_path: Path) -> 
             assert refused.status == 405
 
     asyncio.run(call())
+
+
+PICTURE = """
+const made = {}, node = tag => ({
+  tag, kept: {}, parts: [], style: {},
+  setAttribute(name, value) { this.kept[name] = value; },
+  append(...more) { this.parts.push(...more); },
+  replaceChildren(...more) { this.parts = more; },
+});
+const at = id => made[id] ??= node(id), document = { createElementNS: (_, tag) => node(tag) };
+const say = new Proxy({}, { get: (_, name) => name });
+SCRIPT
+const sample = (name, value, labels) => ({ name, value, labels });
+const page = tokens => ["a", "b"].flatMap(model => [
+  sample("queue_capacity_slots", 4, { model }),
+  sample("queue_waiting_requests", 0, { model, band: "vip" }),
+  sample("engine_up", 1, { model, engine: model + 1 }),
+  sample("itl_seconds_count", model === "b" ? tokens : 0, { model }),
+]).concat(sample("requests_in_progress", 1, { gateway: "g" }));
+drawGraph(page(0));
+drawGraph(page(100));
+const parts = at("graph").parts, kinds = parts.map(each => each.kept.class || "");
+const starts = parts.filter(each => each.kept.class === "ask").map(each => each.kept.d.slice(1).split(" ").map(parseFloat));
+const gateway = parts.find(each => each.kept.class === "box up").parts[0].kept;
+const begun = starts.filter(([x, y]) => y === 36).map(([x]) => x <= gateway.width);
+console.log(JSON.stringify([kinds.filter(kind => kind.startsWith("way")), begun]));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script with")
+def test_the_picture_shows_whose_tokens_move_and_lines_begin_at_gateways() -> None:
+    script = (Path(console.__file__).parent / "graph.js").read_text()
+    told = subprocess.run(
+        ["node", "-e", PICTURE.replace("SCRIPT", script)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(told.stdout) == [["way", "way lit"], [True, True, True]]

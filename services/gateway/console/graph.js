@@ -46,7 +46,7 @@ function bar(x, y, width, share, kind, mark) {
 }
 
 function drawGateways(list, of, growing) {
-  const width = Math.min(180, (WIDTH - 34 + 8) / Math.max(1, list.length) - 8);
+  const width = (WIDTH - 34 + 8) / Math.max(1, list.length) - 8;
   return list.map((gateway, number) => box(number * (width + 8), 0, width, 36, "up",
     say.door + (list.length > 1 ? " " + (number + 1) : ""),
     `${short(of("requests_in_progress", { gateway }))} ${say.inProgress} · ${short(growing("requests_total", { gateway }))}/s`, gateway));
@@ -88,7 +88,8 @@ function drawGraph(samples) {
   const of = sumOf(samples), growing = sumOf(rates.grown);
   const values = (name, label, wanted = {}) => [...new Set(samples.filter(each => each.name === name
     && Object.entries(wanted).every(([key, value]) => each.labels[key] === value)).map(each => each.labels[label]))];
-  const tokens = growing("itl_seconds_count") + growing("ttft_seconds_count"), hits = growing("response_cache_hits_total");
+  const tokensOf = wanted => growing("itl_seconds_count", wanted) + growing("ttft_seconds_count", wanted);
+  const tokens = tokensOf({}), hits = growing("response_cache_hits_total");
   const lines = [], boxes = [...drawGateways(values("requests_in_progress", "gateway"), of, growing)];
   let y = 66;
   boxes.push(box(0, y, 92, 40, hits ? "up lit" : "up", say.cache, `${short(hits)} ${say.hitsEach}`));
@@ -105,8 +106,8 @@ function drawGraph(samples) {
       lines.push(shape("path", { d: `M220 ${below} C220 ${below + 16} ${number * step + 42} ${below + 10} ${number * step + 42} ${row}`, class: "ask" }));
     boxes.push(...drawEngines(row, engines, of));
     const rows = Math.ceil(Math.min(engines.length, MAX_ENGINES) / 4), end = row + 54 * Math.max(1, rows) - 8 + (engines.length > MAX_ENGINES ? 20 : 0);
-    const way = shape("path", { d: `M${Math.min(WIDTH - 34, columns * step - 8)} ${row + 23} H${WIDTH - 16} V18 H${WIDTH - 30}`, class: tokens ? "way lit" : "way" });
-    if (tokens) way.style.animationDuration = Math.max(0.15, Math.min(3, 60 / tokens)) + "s";
+    const way = shape("path", { d: `M${Math.min(WIDTH - 34, columns * step - 8)} ${row + 23} H${WIDTH - 16} V18 H${WIDTH - 30}`, class: tokensOf({ model }) ? "way lit" : "way" });
+    if (tokensOf({ model })) way.style.animationDuration = Math.max(0.15, Math.min(3, 60 / tokensOf({ model }))) + "s";
     lines.push(way);
     y = end + 34;
   }
