@@ -130,7 +130,8 @@ const page = tokens => ["a", "b"].flatMap(model => [
 drawGraph(page(0));
 drawGraph(page(100));
 const parts = at("graph").parts, kinds = parts.map(each => each.kept.class || "");
-const starts = parts.filter(each => each.kept.class === "ask").map(each => each.kept.d.slice(1).split(" ").map(parseFloat));
+const asks = parts.filter(each => each.kept.class === "ask");
+const starts = asks.map(each => each.kept.d.slice(1).split(" ").map(parseFloat));
 const gateway = parts.find(each => each.kept.class === "box up").parts[0].kept;
 const begun = starts.filter(([x, y]) => y === 36).map(([x]) => x <= gateway.width);
 console.log(JSON.stringify([kinds.filter(kind => kind.startsWith("way")), begun]));
