@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import shlex
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -197,6 +199,24 @@ def test_an_idle_mesh_on_one_machine_is_not_waited_for() -> None:
         ):
             made = make(config)
             assert made._deployment_config.graceful_shutdown_wait_loop_s == looks_s, made.name
+
+
+def test_taking_a_side_down_shows_nothing_of_rays(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deleted: list[str] = []
+
+    def delete(name: str) -> None:
+        deleted.append(name)
+        os.write(2, b"WARNING serve 42 -- still waiting\n")
+
+    monkeypatch.setattr(ray_session.serve, "status", lambda: SimpleNamespace(applications={"green": None}))
+    monkeypatch.setattr(ray_session.serve, "delete", delete)
+    ray_session.delete("green")
+    assert deleted == ["green"] and capfd.readouterr() == ("", "")
+    for name in ("blue", ray_session.APP_NAME):
+        with pytest.raises(ConfigError, match=f"there is no side called {name}"):
+            ray_session.delete(name)
 
 
 def test_nothing_is_given_twice() -> None:
