@@ -81,17 +81,15 @@ class Digests:
         own = blake3(root, derive_key_context=CONTEXT).digest()
         self._own = own
         self._key = lru_cache(maxsize=4096)(self._make_key)
-        self._person = lru_cache(maxsize=4096)(self._make_person)
 
     def person(self, tenant: str, person: str) -> str:
-        """32 hexadecimal digits; "" of nobody."""
-        return self._person(tenant, person) if person else ""
+        """32 hexadecimal digits; "" of nobody. Made anew each time: a name is not to be kept for 4 µs."""
+        if not person:
+            return ""
+        return self._mac("person", tenant, person.encode("utf-8", "surrogatepass"))[:32]
 
     def _make_key(self, purpose: str, tenant: str) -> bytes:
         return hmac.digest(self._own, f"{purpose}\0{tenant}".encode(), "sha256")
-
-    def _make_person(self, tenant: str, person: str) -> str:
-        return self._mac("person", tenant, person.encode("utf-8", "surrogatepass"))[:32]
 
     def prompt(self, tenant: str, content: bytes) -> str:
         """64 hexadecimal digits."""
