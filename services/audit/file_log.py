@@ -58,8 +58,7 @@ class FileLog:
         self._bodies: list[bytes] = []
         self._lost = self._refused = self._lost_told = self._refused_told = 0
         self._gap_since = self._why = ""
-        self._failing = False
-        self._unsaved = False
+        self._failing = self._unsaved = self._sign_now = False
         self._begin_why = ""
         self._number = self._since_signed = 0
         self._begun_s = 0.0
@@ -99,6 +98,13 @@ class FileLog:
         """A call was refused because this is not `able`."""
         self._refused += 1
         self._gap_since = self._gap_since or iso_time(self._clock.wall_s())
+
+    def signed(self) -> bool:
+        """Write and sign what waits, now. To be called from a thread. False: the disk does not take it."""
+        self._sign_now = True
+        while self.flush():
+            pass
+        return not self._failing and not self._sign_now
 
     @property
     def lost(self) -> int:
@@ -182,7 +188,11 @@ class FileLog:
 
     def _due(self, num_unsigned: int) -> bool:
         waited_s = self._clock.now_s() - self._signed_s
-        return waited_s >= IDLE_CHECKPOINT_S or (num_unsigned > 0 and waited_s >= self._config.checkpoint_s)
+        return (
+            self._sign_now
+            or waited_s >= IDLE_CHECKPOINT_S
+            or (num_unsigned > 0 and waited_s >= self._config.checkpoint_s)
+        )
 
     def _gap(self, lost: int, refused: int) -> bytes:
         now = iso_time(self._clock.wall_s())
@@ -208,7 +218,7 @@ class FileLog:
         self._seat.append(b"".join((*lines, line)))
         self._head, self._since_signed, self._signed_s = head, 0, self._clock.now_s()
         self._state = State(state.index + 1, after.hex(), head.seq, head.hash)
-        self._unsaved = True
+        self._unsaved, self._sign_now = True, False
         # Whoever keeps the process's log elsewhere has witnesses (`expertmesh audit verify --witness`).
         log.info('audit checkpoint {"chain":"%s","seq":%d,"hash":"%s"}', self.chain, head.seq, head.hash)
 

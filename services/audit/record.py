@@ -24,6 +24,7 @@ class Event(StrEnum):
     END = "end"
     RETIRED = "retired"
     UNMADE = "unmade"
+    ERASE = "erase"
 
 
 SIGNED = frozenset((Event.CHECKPOINT, Event.END))
@@ -79,6 +80,32 @@ class ActRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     protocol: str = ""
     endpoint: str = ""
     detail: str = ""
+
+
+class ErasedPlace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One place of an erasure. `state`: erased (looked again, nothing left), kept (`why`, `until`), pending (not done,
+    or not shown to be). `found` before and `left` after; -1: it cannot be counted there."""
+
+    place: str
+    state: str
+    found: int = 0
+    left: int = 0
+    why: str = ""
+    until: str = ""
+
+
+class EraseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an erasure of a person's data did (services/erasure). `key` is whose ran it; `person` a digest; `outcome` is
+    complete (no place is pending) or incomplete."""
+
+    time: str
+    event: str
+    request_id: str
+    outcome: str
+    tenant: str
+    person: str
+    key: str = ""
+    places: tuple[ErasedPlace, ...] = ()
 
 
 class KeysRecord(msgspec.Struct, frozen=True, omit_defaults=True):

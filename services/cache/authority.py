@@ -17,6 +17,7 @@ import msgspec
 from ..clock import Clock, SystemClock
 from ..config import CacheConfig
 from ..link.asyncio_link import Link
+from ..link.cache_messages import CacheHeld
 from ..link.desk import Desk, Member
 from ..link.messages import (
     AnyMessage,
@@ -35,6 +36,7 @@ from .flight import Alone, Deliver, Effect, Flight, Flights, Follow, Lead, Want
 from .index import ExactIndex, Index
 from .key import WIRE_BYTES, CacheKey
 from .meanings import Meanings
+from .roll_call import RollCall
 from .semantic_authority import SemanticAuthority, SemanticStats
 from .store import Found, ResponseStore, StoreDown, StoreStats, Ticket
 
@@ -73,19 +75,15 @@ class Authority:
         embeds: EmbedQueue | None = None,
         make_index: Callable[[int], Index] = ExactIndex,
     ) -> None:
-        self._store = store
-        self._config = config
-        self._clock = clock or SystemClock()
+        self.store, self._config, self._clock = store, config, clock or SystemClock()
         self._flights: Flights[Member] = Flights()
         self._tickets: dict[bytes, Ticket] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._boot = secrets.token_hex(8)
-        self._purges = 0
+        self._boot, self._purges, self._owed = secrets.token_hex(8), 0, 0
         self._purged: OrderedDict[bytes, int] = OrderedDict()
-        self._owed = 0
         self._counts = dict.fromkeys(("hits", "generations", "followed", "promoted", "stored", "refused"), 0)
         self._desk: Desk[CacheKey] = Desk(self)
-        self.key = self._desk.key
+        self.key, self.gateways = self._desk.key, RollCall(self._desk)
         self._semantic: SemanticAuthority | None = None
         if embeds is not None:
             meanings = Meanings(make_index, config.semantic_max_entries)
@@ -103,13 +101,12 @@ class Authority:
         self._desk.close("the cache stops")
         if self._semantic is not None:
             self._semantic.close()
-        await self._store.close()
+        await self.store.close()
 
     async def purge(self, scope: bytes) -> bool:
-        """Destroy everything under `scope`: in the store, in every gateway's memory, and in flights under
-        way, whose answers will not be kept. In force at once here and in every gateway that is linked (one
-        that is not serves nothing from memory). False: the store cannot confirm yet; it will, before it
-        answers again."""
+        """Destroy everything under `scope`: in the store, in every gateway's memory, and in flights under way, whose
+        answers will not be kept. In force at once here and in every gateway that is linked (one that is not serves
+        nothing from memory). False: the store cannot confirm yet; it will, before it answers again."""
         self._purges += 1
         self._purged[scope] = self._purges
         while len(self._purged) > MAX_PURGES_KNOWN:
@@ -120,17 +117,21 @@ class Authority:
         for link in self._desk:
             link.send(CachePurge(scope.hex()))
         try:
-            await self._store.purge(scope)
+            await self.store.purge(scope)
         except StoreDown as error:
             self._owed += 1
             log.warning("purge not confirmed: %s", error)
             return False
         return True
 
+    def held(self, scope: bytes) -> tuple[int, int]:
+        """Under a purge scope: answers under way that may still be stored, and questions that are known by meaning."""
+        return self._flights.held(scope), self._semantic.held(scope) if self._semantic is not None else 0
+
     def stats(self) -> AuthorityStats:
         """Counters and sizes now."""
         return AuthorityStats(
-            store=self._store.stats(),
+            store=self.store.stats(),
             gateways=len(self._desk),
             flights=len(self._flights),
             purges=self._purges,
@@ -148,6 +149,7 @@ class Authority:
     def link_down(self, link: Link, why: str) -> None:
         for call_id, key in self._desk.down(link).items():
             self._run(self._flights.leave(key.wire, (link, call_id), self._clock.now_s()), key.wire)
+        self.gateways.down(link)
         if self._semantic is not None:
             self._semantic.link_down(link)
 
@@ -164,15 +166,16 @@ class Authority:
             case CacheLeave(call_id=call_id):
                 if (key := self._desk.end((link, call_id))) is not None:
                     self._leave((link, call_id), key, message)
-            case SemanticAsk() if self._semantic is not None:
-                self._semantic.ask(link, message)
+            case SemanticAsk():
+                if self._semantic is not None:
+                    self._semantic.ask(link, message)
             case SemanticDone():
                 if self._semantic is not None:
                     self._semantic.done(link, message)
             case CachePurge(scope=scope):
                 self._desk.spawn(self._purge_asked(scope))
-            case SemanticAsk():
-                pass
+            case CacheHeld():
+                self.gateways.told(link, message)
             case _:
                 log.warning("%s sent a %s to the cache", link.name, type(message).__name__)
 
@@ -198,7 +201,7 @@ class Authority:
             def told(found: Found) -> None:
                 self._looked_up(flight, seat, found, purges, refresh=asked.refresh)
 
-            self._store.look(key, told)
+            self.store.look(key, told)
         else:
             self._run(effects, key.wire)
 
@@ -252,7 +255,7 @@ class Authority:
             self._counts["refused"] += 1
 
     async def _store_it(self, ticket: Ticket, value: bytes, ttl_s: float) -> None:
-        stored = await self._store.put(ticket, value, ttl_s)
+        stored = await self.store.put(ticket, value, ttl_s)
         self._counts["stored" if stored else "refused"] += 1
 
     def _leave(self, seat: Member, key: CacheKey, left: CacheLeave) -> None:

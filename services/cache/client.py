@@ -10,7 +10,6 @@ How the pipeline uses it, or `begin` instead of `lookup` (nothing raises; a slow
         case Following(seat):        seat.attach(follower): somebody else generates the same answer
 
 A leader must end with `store`, `fail` or `abandon`, a follower with `leave`; all are idempotent.
-
 In-process answers are served only while the link to the Cache is up: a purge that this gateway could not hear of must
 not find an answer here (a partition is noticed within DEAD_AFTER_S + 0.2 s; a purge is promised within 1 s).
 """
@@ -27,6 +26,7 @@ from ..clock import Clock, SystemClock
 from ..config import CacheConfig
 from ..errors import MeshError
 from ..link.asyncio_link import Link, Redial, Resolve
+from ..link.cache_messages import CacheHeld, CacheLook
 from ..link.messages import (
     AnyMessage,
     CacheAnswer,
@@ -83,8 +83,7 @@ class CacheClient:
 
     def stats(self) -> ClientStats:
         """Counters and sizes now."""
-        parts = (self._local, self._flights, self.semantic)
-        counts = {name: value for part in parts for name, value in part.counts().items()}
+        counts = self._local.counts() | self._flights.counts() | self.semantic.counts()
         return msgspec.convert({"linked": self.linked, **counts}, ClientStats)
 
     def lookup_local(self, key: CacheKey) -> CachedAnswer | None:
@@ -92,8 +91,8 @@ class CacheClient:
         return None if self._link is None else self._local.get(key, self._clock.now_s())
 
     async def lookup(self, key: CacheKey, *, rank: int = 0, refresh: bool = False) -> LookedUp:
-        """Ask the Cache, and join or open the key's flight. Ends within `store_timeout_s` (2 ms): who gets no
-        answer leads. `rank` is the band's; `refresh` asks to generate anew (Cache-Control: no-cache)."""
+        """Ask the Cache, and join or open the key's flight. Ends within `store_timeout_s` (2 ms): who gets no answer
+        leads. `rank` is the band's; `refresh` asks to generate anew (Cache-Control: no-cache)."""
         answer: asyncio.Future[LookedUp] = asyncio.get_running_loop().create_future()
         asked = self.begin(key, into(answer), rank=rank, refresh=refresh)
         if not isinstance(asked, Asking):
@@ -116,8 +115,7 @@ class CacheClient:
         shared = self._flights.join(seat, self._clock.now_s(), rank)
         if shared is not None:
             return shared
-        loop = asyncio.get_running_loop()
-        if self._link is None or loop.time() < self._asks_again_s:
+        if self._link is None or asyncio.get_running_loop().time() < self._asks_again_s:
             return self._flights.lead(seat, bypass=True)
         call = Call(next(self._ids), key, seat)
         self._calls[call.call_id] = self._by_wire[key.wire] = call
@@ -130,13 +128,11 @@ class CacheClient:
 
     def publish(self, seat: Seat, parts: tuple[FeedPart, ...]) -> None:
         self._flights.feed(seat, parts)
-        call = self._by_wire.get(seat.key.wire)
-        if call is not None and call.wanted:
+        if (call := self._by_wire.get(seat.key.wire)) is not None and call.wanted:
             self._send(CacheFeed(call.call_id, parts))
 
     def finish(self, seat: Seat, answer: CachedAnswer, ttl_s: float) -> bool:
-        flight = self._flights.finish(seat.key.wire, seat)
-        if flight is None:
+        if (flight := self._flights.finish(seat.key.wire, seat)) is None:
             return False
         keep = False
         if (call := self._by_wire.get(seat.key.wire)) is not None:
@@ -152,8 +148,7 @@ class CacheClient:
         return keep
 
     def fail(self, seat: Seat, error: MeshError) -> None:
-        flight = self._flights.finish(seat.key.wire, seat)
-        if flight is None:
+        if (flight := self._flights.finish(seat.key.wire, seat)) is None:
             return
         if (call := self._by_wire.get(seat.key.wire)) is not None:
             self._send(CacheLeave(call.call_id, error.reason.value, error.message))
@@ -190,6 +185,9 @@ class CacheClient:
             case CachePurge(scope=scope):
                 self._local.purge(bytes.fromhex(scope))
                 self._flights.purge(bytes.fromhex(scope))
+            case CacheLook(ask_id=ask_id, scope=scope):
+                held = [part.held(bytes.fromhex(scope)) for part in (self._local, self._flights)]
+                link.send(CacheHeld(ask_id, sum(held)))
             case SemanticFound():
                 self.semantic.found(message)
             case CacheAnswer() | CacheWant() | CacheFeed() | CacheLeave():

@@ -14,7 +14,9 @@ import msgspec
 from ray import serve
 
 from .. import memory
+from ..audit.record import ErasedPlace
 from ..config import GraphConfig
+from ..erasure.at_cache import erase_person
 from ..errors import RequestError
 from ..journal.authority import JournalAuthority
 from ..journal.factory import open_journal_store
@@ -86,6 +88,13 @@ class Cache:
         if self._journal is not None:
             self._journal.purge(scope)
         return {"scope": scope.hex(), "confirmed": await authority.purge(scope)}
+
+    async def erase(self, tenant: str, person: str) -> list[ErasedPlace]:
+        """What this process, the stores and all gateways hold of a person, gone, and looked for again. Never raises for
+        a store that is away: the place is pending."""
+        authority = await self._started()
+        journal = await self._journal_started() if self._journal_config.enabled else None
+        return await erase_person(authority, journal, self._keys, tenant, person)
 
     async def check_health(self) -> None:
         """A standing event loop does not answer this; Serve then replaces the replica."""

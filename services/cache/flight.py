@@ -171,6 +171,10 @@ class Flights(Generic[M]):
             flight.tainted = True
         return len(tainted)
 
+    def held(self, scope: bytes) -> int:
+        """Flights under `scope` whose answer may still be stored."""
+        return sum(scope in flight.scopes and not flight.tainted for flight in self._flights.values())
+
     def expire(self, now_s: float) -> list[tuple[bytes, list[Effect[M]]]]:
         """Replace leaders that were silent for too long. Call now and then."""
         silent = [each for each in self._flights.values() if now_s - each.seen_s >= self._silent_s]

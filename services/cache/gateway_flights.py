@@ -82,6 +82,10 @@ class GatewayFlights:
         """Answers under way under this scope are not kept."""
         self._flights.purge(scope)
 
+    def held(self, scope: bytes) -> int:
+        """Answers under way under this scope that may be kept."""
+        return self._flights.held(scope)
+
     # another gateway generates -------------------------------------------------------------------------
 
     def delegate(self, seat: Seat) -> bool:

@@ -67,6 +67,10 @@ class LocalTier:
             self.vectors.clear()
             self._known = (boot, purges)
 
+    def held(self, scope: bytes) -> int:
+        """Answers under a purge scope."""
+        return self._kept.held(scope)
+
     def purge(self, scope: bytes) -> None:
         """One more purge, heard as it happened."""
         self._known = (self._known[0], self._known[1] + 1)

@@ -151,6 +151,10 @@ class Meanings:
             if not ids:
                 del self._by_scope[scope]
 
+    def held(self, scope: bytes) -> int:
+        """Entries under a purge scope."""
+        return len(self._by_scope.get(scope, ()))
+
     def purge(self, scope: bytes) -> int:
         """Forget everything under a purge scope; of a tenant, what its outcomes taught too. Returns how many."""
         ids = list(self._by_scope.get(scope, ()))

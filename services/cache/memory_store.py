@@ -69,6 +69,10 @@ class MemoryStore:
         while next(iter(self._purged.values()))[1] < now_s - MARK_TTL_S:
             self._purged.popitem(last=False)
 
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        scope = b"p" + person
+        return self._entries.purge(scope) if remove else self._entries.held(scope)
+
     def stats(self) -> StoreStats:
         return StoreStats("memory", entries=len(self._entries), bytes=self._entries.num_bytes, **self._counts)
 

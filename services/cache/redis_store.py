@@ -25,6 +25,7 @@ from ..clock import Clock, SystemClock
 from .breaker import Breaker
 from .key import CacheKey
 from .redis_kept import KeptWire
+from .redis_sweep import sweep
 from .redis_wire import Command, Refused, Replies, WireError, open_wire
 from .seal import Broken, person_of, seal, unseal
 from .store import Found, StoreDown, StoreStats, Ticket
@@ -132,6 +133,12 @@ class RedisStore(KeptWire):
         except WireError as error:
             self._failed()
             raise StoreDown(f"the purge is kept and confirmed later: {error}") from error
+
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        try:
+            return await sweep(self._url, ENTRY, tenant, person, remove=remove)
+        except WireError as error:
+            raise StoreDown(f"the store could not be looked through: {error}") from error
 
     def stats(self) -> StoreStats:
         return StoreStats("redis", up=self._wire is not None, **self._counts)

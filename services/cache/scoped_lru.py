@@ -90,6 +90,10 @@ class ScopedLru(Generic[V]):
             self.drop(wire)
         return len(wires)
 
+    def held(self, scope: bytes) -> int:
+        """Entries under `scope`."""
+        return len(self._by_scope.get(scope, ()))
+
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()

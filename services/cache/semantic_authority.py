@@ -122,6 +122,10 @@ class SemanticAuthority:
             if scope in call.key.scopes:
                 self._forget(member[0], call)
 
+    def held(self, scope: bytes) -> int:
+        """Questions under a purge scope that are kept or under way."""
+        return self.meanings.held(scope) + sum(scope in call.key.scopes for call in self._calls.values())
+
     def stats(self) -> SemanticStats:
         """Counters and sizes now."""
         return SemanticStats(

@@ -12,6 +12,7 @@ Invariants (tests/contracts/test_response_store.py runs them over every adapter,
    began before a person was forgotten cannot bring that person's answers back.
 4. `get` and `put` end within the adapter's time bound and never raise; a store that cannot answer is a miss
    without a ticket.
+5. After `sweep(…, remove=True)` no bytes of a person's values are left, readable or not, and nobody else's are gone.
 """
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ class ResponseStore(Protocol):
     async def purge(self, scope: bytes) -> None:
         """Destroy everything under a scope (CacheKey.scopes). Raises StoreDown when that is not confirmed
         yet; it is in force in this process all the same."""
+        ...
+
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        """How many values lie there for a person (tags as in CacheKey), also such as a purge made unreadable; `remove`
+        takes them away. Looks at what is stored, not at what this process knows of it. Raises StoreDown."""
         ...
 
     def stats(self) -> StoreStats:

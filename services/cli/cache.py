@@ -53,13 +53,15 @@ def purge(
     _show(call(url, key, "POST", f"{ROUTE}/purge", wish))
 
 
-def call(url: str, key: str, method: str, path: str, body: object = None) -> object:
+def call(
+    url: str, key: str, method: str, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S
+) -> object:
     """An operator's request; what is wrong is said and ends the command with status 2."""
     data = json.dumps(body).encode() if body is not None else None
     headers = {"authorization": f"Bearer {key or _dev_key()}", "content-type": "application/json"}
     request = urllib.request.Request(url.rstrip("/") + path, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         typer.echo(f"error: {error.code}: {error.read().decode(errors='replace')}", err=True)

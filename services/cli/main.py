@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import audit, cache, doctor, keys, model, plan, queue, rollout, side, twin
+from . import audit, cache, doctor, erase, keys, model, plan, queue, rollout, side, twin
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,7 @@ app.add_typer(twin.app, name="twin")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(side.app, name="side")
 app.command("drain")(rollout.drain)
+app.command("erase")(erase.erase)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
 app.command("queue")(queue.queue)

@@ -148,6 +148,11 @@ class Shelf:
         await self._forget_count(self._keys.turn_key(tenant, ""))
         return await self._purge(self._keys.tenant_scope(tenant))
 
+    async def sweep(self, tenant: str, person: str, *, remove: bool) -> int:
+        """As TurnStore.sweep; in Redis the response cache's values lie beside and are counted too. Raises StoreDown."""
+        key = self._keys.turn_key(tenant, "", person)
+        return await self._store.sweep(key.wire[:TAG_BYTES], key.person, remove=remove)
+
     async def chain(self, tenant: str, response_id: str, *, cut: bool) -> Chain:
         """A stored response and the turns before it. `cut`: leave out the oldest that are gone, or too much. Raises
         RequestError (PREVIOUS_RESPONSE_NOT_FOUND, CONTEXT_TOO_LONG, INVALID_FIELD), ServiceError."""

@@ -7,6 +7,7 @@ cached, journalled, embedded, refused. Off, there is no wrapper; on, a token cos
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 from ..audit.digest import Digests, answer_bytes, prompt_bytes
 from ..audit.ed25519_keys import Ed25519Keys
 from ..audit.file_log import FileLog
-from ..audit.record import ActRecord, CallRecord, Event, KeysRecord, encode
+from ..audit.record import ActRecord, CallRecord, EraseRecord, Event, KeysRecord, encode
 from ..audit.seat import Seat
 from ..clock import Clock
 from ..config_audit import AuditConfig
@@ -111,6 +112,11 @@ class GatewayAudit:
     def detail(self, wire: object, text: str) -> None:
         """What the act of that exchange asks for."""
         self._details[id(wire)] = text[:MAX_DETAIL]
+
+    async def erased(self, record: EraseRecord) -> bool:
+        """A record of an erasure, signed. False: it is not on the disk."""
+        self.log.write(partial(encode, record))
+        return await asyncio.to_thread(self.log.signed)
 
     def person(self, tenant: str, person: str) -> str:
         """As it stands in the log."""

@@ -26,6 +26,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
 from .. import memory, ray_sigterm
+from ..audit.record import ErasedPlace
 from ..config import GraphConfig
 from ..embedding.service import EmbedCard
 from ..errors import ConfigError, MeshError, ServiceError
@@ -105,7 +106,10 @@ class Gateway:
         async def queue_operate(wish: Wish) -> Figures:
             return await self._ask(lambda: queue.operate.remote(msgspec.msgpack.encode(wish)))
 
-        operations = CacheOperations(cache_stats, cache_purge)
+        async def cache_erase(wish: PurgeWish) -> list[ErasedPlace]:
+            return await self._ask(lambda: cache.erase.remote(wish.tenant, wish.person))
+
+        operations = CacheOperations(cache_stats, cache_purge, cache_erase)
         peers = Peers(
             queue_endpoint, cache_endpoint, card, policy, queue_view, operations, journal=journal_endpoint,
             queue_operate=queue_operate, embeddings=Embeddings(self._ask, embeddings) if embeddings else None,

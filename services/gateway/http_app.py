@@ -23,6 +23,7 @@ from . import console, embeddings, pipeline
 from .audit import audited, plain_address
 from .audit_reader import records
 from .cors import Cors
+from .erasure import erase, read_erase
 from .http_call import HttpCall, Parse, ResponsesCall, credential, whole_body
 from .http_embedding import HttpEmbedCall
 from .http_responders import JSON, head_lines, respond_error
@@ -80,6 +81,7 @@ class HttpApp:
             b"/openapi.json": {"GET": Route(self._openapi, PUBLIC)},
             b"/admin/cache": {"GET": Route(self._cache_stats, Permission.OPERATE)},
             b"/admin/cache/purge": {"POST": Route(self._cache_purge, Permission.OPERATE, act=True)},
+            b"/admin/erase": {"POST": Route(self._erase, Permission.OPERATE, act=True)},
             b"/audit": {"POST": Route(self._audit, Permission.AUDIT, act=True)},
             b"/admin/queue": {"POST": Route(self._queue, Permission.OPERATE, act=True)},
         }
@@ -236,6 +238,16 @@ class HttpApp:
         if self._stored is not None:
             result["confirmed"] = await self._stored.purge(wish) and bool(result["confirmed"])
         self._respond(wire, msgspec.json.encode(result))
+
+    async def _erase(self, wire: Exchange) -> None:
+        """A person's data, everywhere (erasure.py)."""
+        body = await whole_body(wire, MAX_OPERATOR_BODY_BYTES)
+        wish = read_erase(body)
+        principal = self._mesh.identity.authenticate(credential(wire.headers))
+        if (audit := self._mesh.audit) is not None:
+            shown = msgspec.structs.replace(wish, person=audit.person(wish.tenant, wish.person))
+            self._detail(wire, msgspec.json.encode(shown).decode())
+        self._respond(wire, msgspec.json.encode(await erase(self._mesh, wish, principal.key_id)))
 
     async def _audit(self, wire: Exchange) -> None:
         """Records of this gateway's host, for auditors."""

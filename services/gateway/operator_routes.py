@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from ..audit.record import ErasedPlace
 from ..errors import ConfigError, RequestError, ServiceError
 from ..outcome import Reason
 from ..queue.rollout.operations import Wish
@@ -30,6 +31,7 @@ class CacheOperations(msgspec.Struct, frozen=True):
 
     stats: Callable[[], Awaitable[Figures]]
     purge: Callable[[PurgeWish], Awaitable[Figures]]
+    erase: Callable[[PurgeWish], Awaitable[list[ErasedPlace]]] | None = None
 
 
 QueueOperate = Callable[[Wish], Awaitable[Figures]]

@@ -36,6 +36,7 @@ from ..link.messages import AnyMessage
 from .book import Book
 from .effects import Deliver, Done, Effect, Follow, Have, Keep, Own, Tell, Watch
 from .entry import Entry
+from .forgotten import Forgotten
 from .patience import Patience
 from .records import encode, rebuild
 from .store import JournalStore, StoreDown
@@ -67,10 +68,10 @@ class JournalAuthority:
     def __init__(
         self, config: JournalConfig, store: JournalStore | None = None, clock: Clock | None = None
     ) -> None:
-        self._config, self._store = config, store
-        self._clock = clock or SystemClock()
+        self._config, self.store, self._clock = config, store, clock or SystemClock()
         self.book: Book[Member] = Book(config)
         self._asking: set[Member] = set()
+        self._forgotten = Forgotten()
         self._keys: dict[bytes, CacheKey] = {}
         self._lives: dict[bytes, tuple[bytes, bytes]] = {}
         self._writer: Writer | None = None
@@ -88,8 +89,8 @@ class JournalAuthority:
     def begin(self) -> None:
         """What `start` does apart from listening."""
         self._patience = Patience(self._config, self._clock.now_s())
-        if self._store is not None:
-            self._writer = Writer(self._store, self._usurped)
+        if self.store is not None:
+            self._writer = Writer(self.store, self._usurped)
         self._tick()
 
     async def stop(self) -> None:
@@ -101,8 +102,14 @@ class JournalAuthority:
             await self._writer.close()
 
     def purge(self, scope: bytes) -> None:
-        """Forget every answer under a purge scope (cache/key.py), now. The store forgets by the cache's purge."""
+        """Forget every answer under a scope, also when an owner brings it back. The store forgets by the cache's."""
+        self._forgotten.add(scope)
         self._run(self.book.purge(scope))
+
+    async def written(self) -> None:
+        """What was to be kept or dropped is, or is given up."""
+        if self._writer is not None:
+            await self._writer.settled()
 
     def stats(self) -> JournalStats:
         """Counters and sizes now."""
@@ -162,7 +169,7 @@ class JournalAuthority:
         self._desk.open((link, asked.call_id), key)
         self._asking.add((link, asked.call_id))
         known = self.book.get(key.wire) is not None
-        if known or (self._store is None and self._patience.until_s(asked) <= self._clock.now_s()):
+        if known or (self.store is None and self._patience.until_s(asked) <= self._clock.now_s()):
             self._opened(link, asked, key)
         else:
             self._desk.spawn(self._look_up(link, asked, key))
@@ -190,10 +197,10 @@ class JournalAuthority:
 
     async def _load(self, key: CacheKey) -> bool:
         """Put into the book what the store has of a key. False: the store did not say."""
-        if self._store is None or self.book.get(key.wire) is not None:
+        if self.store is None or self.book.get(key.wire) is not None:
             return True
         try:
-            kept = await self._store.load(key)
+            kept = await self.store.load(key)
         except StoreDown as error:
             log.debug("the journal's store does not answer: %s", error)
             return False
@@ -216,6 +223,9 @@ class JournalAuthority:
         member, now_s, wire = (link, asked.call_id), self._clock.now_s(), key.wire
         self._asking.discard(member)
         if self.book.get(wire) is None:
+            if asked.epoch and self._forgotten.covers(key.scopes):
+                self._tell(member, Tell(member, "gone"))
+                return
             self._keys[wire], self._lives[wire] = key, (asked.fingerprint, asked.head)
         if asked.epoch:
             print_, head = asked.fingerprint, asked.head

@@ -204,6 +204,10 @@ class Book(Generic[M]):
         found = [entry for entry in self._entries.values() if scope in entry.scopes]
         return [effect for entry in found for effect in self._drop(entry, "gone")]
 
+    def held(self, scope: bytes) -> int:
+        """Answers under a purge scope."""
+        return sum(scope in entry.scopes for entry in self._entries.values())
+
     def usurped(self, key: bytes) -> list[Effect[M]]:
         """Somebody else owns this answer, in a book that we cannot see."""
         if (entry := self._entries.get(key)) is None:

@@ -38,6 +38,13 @@ class MemoryJournalStore:
     async def close(self) -> None:
         """Nothing to let go of."""
 
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        self._check()
+        found = sum(b"p" + person in records.scopes for records in self._records.values())
+        if remove:
+            self.purge(b"p" + person)
+        return found
+
     def purge(self, scope: bytes) -> None:
         """Forget everything under a scope, as RedisStore.purge does for both stores in Redis."""
         self._records = {

@@ -23,6 +23,7 @@ from ..cache.breaker import Breaker
 from ..cache.key import CacheKey
 from ..cache.redis_kept import KeptWire
 from ..cache.redis_store import SECRET, SECRET_MS
+from ..cache.redis_sweep import sweep
 from ..cache.redis_wire import Command, WireError, open_wire
 from ..cache.seal import seal, unseal
 from ..clock import Clock, SystemClock
@@ -93,6 +94,12 @@ class RedisJournalStore(KeptWire):
             commands += [(*add, place, b"r", sealed), (b"PEXPIRE", name, int(write.ttl_s * 1000))]
         replies = await self._call(commands, WRITE_TIMEOUT_S)
         return [_accepted(reply) for reply in replies[::2]]
+
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        try:
+            return await sweep(self._url, RECORDS, tenant, person, remove=remove)
+        except WireError as error:
+            raise StoreDown(f"the store could not be looked through: {error}") from error
 
     # ---------------------------------------------------------------------------------------------------
 

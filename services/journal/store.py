@@ -58,6 +58,11 @@ class JournalStore(Protocol):
         """In order. False: the record is refused (invariants 2, 3). Raises StoreDown: any of them may be kept."""
         ...
 
+    async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
+        """How many answers lie there for a person (tags as in CacheKey), readable or not; `remove` takes them away.
+        Raises StoreDown."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections. Idempotent."""
         ...

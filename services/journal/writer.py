@@ -57,6 +57,13 @@ class Writer:
         self._waiting.append(_Item(write, then))
         self._wakeup.set()
 
+    async def settled(self) -> None:
+        """All that is queued now is kept, dropped, or given up."""
+        done = asyncio.Event()
+        self._waiting.append(_Item(None, done.set))
+        self._wakeup.set()
+        await done.wait()
+
     async def close(self) -> None:
         self._task.cancel()
         await self._store.close()

@@ -53,6 +53,21 @@ class CachePurge(Message, frozen=True, tag=63):
     scope: str
 
 
+class CacheLook(Message, frozen=True, tag=68):
+    """Cache → gateway: how many answers under this purge scope (hex) do you hold that you would still give or keep?
+    Links are in order, so that the answer counts what the purges before it left."""
+
+    ask_id: int
+    scope: str
+
+
+class CacheHeld(Message, frozen=True, tag=69):
+    """Gateway → cache: so many."""
+
+    ask_id: int
+    num: int
+
+
 class FeedPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What one engine step produced for one choice of a flight's answer: a TokenFrame without its stream."""
 

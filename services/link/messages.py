@@ -20,10 +20,16 @@ from .cache_messages import (
     CacheGet as CacheGet,
 )
 from .cache_messages import (
+    CacheHeld as CacheHeld,
+)
+from .cache_messages import (
     CacheHello as CacheHello,
 )
 from .cache_messages import (
     CacheLeave as CacheLeave,
+)
+from .cache_messages import (
+    CacheLook as CacheLook,
 )
 from .cache_messages import (
     CachePurge as CachePurge,
@@ -275,7 +281,7 @@ class Ping(Message, frozen=True, tag=90):
 type_union = (
     TokenFrame | Submit | Abort | StreamFailed | Acquire | CancelTicket | Release | Progress | Holding | Grant
     | Refuse | Preempt | Fence | Revisions | QueueLimits | Retire | EngineUp | EngineLoad | EngineDrain | EngineAccepted
-    | CacheGet | CacheAnswer
+    | CacheGet | CacheAnswer | CacheLook | CacheHeld
     | CachePut | CachePurge | CacheFeed | CacheWant | CacheLeave | CacheHello
     | JournalMessage | SemanticMessage | Ping
 )  # fmt: skip

@@ -159,6 +159,23 @@ def test_nothing_begins_in_the_middle(harness: Harness, runner: asyncio.Runner) 
     runner.run(after())
 
 
+def test_a_sweep_takes_a_persons_answers_and_nobody_elses(harness: Harness, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        store, key, beside = harness.store, key_of(person=3), [key_of(2, 2), key_of(3)]
+        for each in (key, *beside):
+            await store.load(each)
+            assert await store.write([opening(each), Write(each, (1, 2), b"more", 100.0)]) == [True, True]
+        tags = key.wire[:8], key.person
+        assert await store.sweep(*tags, remove=False) == 1
+        await store.sweep(*tags, remove=True)
+        assert await store.sweep(*tags, remove=False) == 0
+        assert await store.write([Write(key, (1, 3), b"late", 100.0)]) == [False]
+        assert await store.load(key) == []
+        assert [len(await store.load(each)) for each in beside] == [2, 2]
+
+    runner.run(go())
+
+
 @pytest.mark.parametrize("scope", ["tenant", "person"])
 def test_a_purge_reaches_the_journal(harness: Harness, runner: asyncio.Runner, scope: str) -> None:
     key = key_of(person=3)

@@ -1,6 +1,6 @@
 """One suite over every adapter of the response store, and one stateful machine that holds them to each other.
 
-Invariants 1–4 stand in services/cache/store.py. Time passes by the virtual clock in memory and by shortening
+Invariants 1–5 stand in services/cache/store.py. Time passes by the virtual clock in memory and by shortening
 every TTL in Redis and Valkey, so nothing sleeps.
 """
 
@@ -23,7 +23,7 @@ from services.cache.key import CacheKey
 from services.cache.memory_store import MemoryStore
 from services.cache.redis_store import ENTRY, RedisStore
 from services.cache.redis_wire import WireError, open_wire
-from services.cache.store import Found, ResponseStore, Ticket
+from services.cache.store import Found, ResponseStore, StoreDown, Ticket
 from services.clock import VirtualClock
 
 ROOT = bytes(range(32))
@@ -188,6 +188,62 @@ def test_a_purge_takes_what_is_kept_and_what_is_under_way(
         assert fresh is not None
         assert await store.put(fresh, b"again", 100)
         assert (await store.get(key)).value == b"again"
+
+    runner.run(go())
+
+
+def test_a_sweep_takes_a_persons_bytes_readable_or_not_and_nobody_elses(
+    harness: Harness, runner: asyncio.Runner
+) -> None:
+    async def go() -> None:
+        store, key = harness.store, key_of(tenant=1, person=1)
+        beside = [key_of(1, 2, 2, 2), key_of(2, 1, 3, 1), key_of(1, 1, 4)]
+        tags = key.wire[:8], key.person
+        for purged_first in (True, False):
+            for each in (key, *beside):
+                ticket = (await store.get(each)).ticket
+                assert ticket is not None and await store.put(ticket, b"value", 100)
+            assert await store.sweep(*tags, remove=False) == 1
+            if purged_first:
+                await store.purge(b"p" + key.person)
+            await store.sweep(*tags, remove=True)
+            assert await store.sweep(*tags, remove=False) == 0
+            if isinstance(harness, RedisHarness):
+                (left,) = await harness.wire.call([(b"EXISTS", ENTRY + key.wire)], 5.0)
+                assert left == 0
+            assert (await store.get(key)).value is None
+            assert [(await store.get(each)).value for each in beside] == [b"value"] * 3
+
+    runner.run(go())
+
+
+def test_a_sweep_finds_all_of_many_and_takes_tags_as_they_are(
+    harness: Harness, runner: asyncio.Runner
+) -> None:
+    """More than a step of a pass, and a tenant's tag that would be a pattern."""
+
+    async def go() -> None:
+        store, tenant, person = harness.store, b"*?[a]\\^-", b"p" * 8
+        for number in range(2500):
+            whose = person if number % 5 else b"q" * 8
+            ticket = (await store.get(CacheKey(tenant + b"%08d%032d" % (1, number), whose))).ticket
+            assert ticket is not None and await store.put(ticket, b"value", 100)
+        other = CacheKey(b"tenant-2" + b"%08d%032d" % (1, 1), b"r" * 8)
+        ticket = (await store.get(other)).ticket
+        assert ticket is not None and await store.put(ticket, b"value", 100)
+        assert await store.sweep(tenant, person, remove=False) == 2000
+        await store.sweep(tenant, person, remove=True)
+        assert await store.sweep(tenant, person, remove=False) == 0
+        assert await store.sweep(tenant, b"q" * 8, remove=False) == 500
+
+    runner.run(go())
+
+
+def test_a_sweep_of_a_store_that_is_not_there_says_so(runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        store = RedisStore("unix:///nowhere/redis.sock", ROOT)
+        with pytest.raises(StoreDown):
+            await store.sweep(b"t" * 8, b"p" * 8, remove=True)
 
     runner.run(go())
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from services.audit.record import ErasedPlace
 from services.cache.authority import Authority
 from services.cache.factory import cache_keys
 from services.cache.memory_store import MemoryStore
@@ -33,6 +34,7 @@ from services.config import (
     QueueConfig,
     TlsConfig,
 )
+from services.erasure.at_cache import erase_person
 from services.experts.engine import ModelCard
 from services.experts.rank import Rank
 from services.experts.sim_answers import expected_ids
@@ -115,7 +117,7 @@ class LocalMesh:
         for _ in range(engines):
             await self.add_engine()
         for _ in range(gateways):
-            operations = CacheOperations(self._cache_stats, self._cache_purge)
+            operations = CacheOperations(self._cache_stats, self._cache_purge, self._cache_erase)
             peers = Peers(
                 self._queue, self._cache, self._card, self._policy,
                 cache_operations=operations, journal=self._find_journal, embeddings=self._embeddings,
@@ -192,6 +194,11 @@ class LocalMesh:
             scope = keys.tenant_scope(wish.tenant) if wish.tenant else keys.model_scope(wish.model)
         self.journal.purge(scope)
         return {"scope": scope.hex(), "confirmed": await self.cache.purge(scope)}
+
+    async def _cache_erase(self, wish: PurgeWish) -> list[ErasedPlace]:
+        return await erase_person(
+            self.cache, self.journal, cache_keys(self.config.cache), wish.tenant, wish.person
+        )
 
     async def _card(self) -> ModelCard:
         info = self.ranks[0].info
