@@ -68,8 +68,8 @@ class LocalTier:
             self._known = (boot, purges)
 
     def held(self, scope: bytes) -> int:
-        """Answers under a purge scope."""
-        return self._kept.held(scope)
+        """Answers and vectors under a purge scope."""
+        return self._kept.held(scope) + self.vectors.held(scope)
 
     def purge(self, scope: bytes) -> None:
         """One more purge, heard as it happened."""

@@ -33,6 +33,10 @@ class LocalVectors:
         if age == self.age:
             self._kept.put(key.wire, vector, len(vector), now_s + TTL_S, key.person, key.scopes)
 
+    def held(self, scope: bytes) -> int:
+        """Vectors under `scope`."""
+        return self._kept.held(scope)
+
     def clear(self) -> None:
         """Forget everything: purges may have gone unheard."""
         self.age += 1

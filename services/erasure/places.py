@@ -87,13 +87,13 @@ PLACES = (
     ),
     Place(
         Name.GATEWAYS,
-        "answers",
+        "answers; vectors of passages of documents",
         "each gateway's memory",
         "not to ask for the same answer twice",
         "5 minutes at most",
         NOT,
         "`cache.local_bytes`",
-        ("cache/local_tier.py", "cache/scoped_lru.py", "cache/client.py"),
+        ("cache/local_tier.py", "cache/local_vectors.py", "cache/scoped_lru.py", "cache/client.py"),
     ),
     Place(
         Name.JOURNAL,

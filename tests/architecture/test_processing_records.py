@@ -9,7 +9,7 @@ from services.erasure.places import NOTHING_OF_PERSONS, PLACES, Name, table
 from tests.architecture.sources import ROOT
 
 KEEPS = re.compile(
-    r"(^|_)(store|log|logs|shelf|tier|lru|book|writer|index|meanings|flight|flights|penalty|doorman|quotas|prefix|lengths)$"
+    r"(^|_)(store|log|logs|shelf|tier|lru|book|writer|index|meanings|vectors|flight|flights|penalty|doorman|quotas|prefix|lengths)$"
 )
 
 
