@@ -52,9 +52,12 @@ def _texts(pieces: Sequence[Piece]) -> list[str]:
 
 
 def prompt_bytes(request: InferenceRequest) -> bytes:
-    """What was asked: the text of a single prompt; else messages with tools, or prompts, as JSON with sorted keys.
+    """What was asked: the text of a single prompt; else messages with tools and documents, or prompts, as JSON with
+    sorted keys.
     Packed token ids stand as their hexadecimal digits."""
     if request.kind == "chat":
+        if request.documents:
+            return _sorted_json((request.messages, request.tools, request.documents))
         return _sorted_json((request.messages, request.tools) if request.tools else (request.messages,))
     prompts = [prompt if isinstance(prompt, str) else prompt.hex() for prompt in request.prompts]
     return prompts[0].encode() if len(prompts) == 1 else _sorted_json(prompts)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import weakref
 
-from services.audit.digest import Digests
+import msgspec
+
+from services.audit.digest import Digests, prompt_bytes
+from services.request import Document, InferenceRequest, SamplingParams
 
 
 def test_a_person_is_not_remembered() -> None:
@@ -18,3 +21,13 @@ def test_a_person_is_not_remembered() -> None:
     del name
     gc.collect()
     assert alive() is None
+
+
+def test_what_was_asked_is_all_of_it() -> None:
+    chat = InferenceRequest(
+        kind="chat", model="m", sampling=SamplingParams(1), messages=({"role": "user", "content": "who?"},)
+    )
+    tools = msgspec.structs.replace(chat, tools=({"type": "function"},))
+    documents = [msgspec.structs.replace(chat, documents=(Document(text),)) for text in ("a", "b")]
+    assert prompt_bytes(chat) == b'[[{"content":"who?","role":"user"}]]'
+    assert len({prompt_bytes(one) for one in (chat, tools, *documents)}) == 4
