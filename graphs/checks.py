@@ -42,9 +42,13 @@ def embedding(model: str) -> EmbeddingConfig:
     return EmbeddingConfig(model=model if model == "minilm" else resolved(model), name=served_name(model))
 
 
-def words(file: str) -> PostprocessConfig:
+def postprocess(options: Options) -> PostprocessConfig:
     """The chain's settings, with a list of words that can be read, or none."""
-    config = PostprocessConfig(blocked_words_file=file)
+    config = PostprocessConfig(
+        blocked_words_file=resolved(options.blocked_words_file),
+        label_text=options.label_text,
+        label_producer=options.label_producer,
+    )
     configured_policy(config)
     return config
 

@@ -49,6 +49,12 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_REQUEST_LOG", ".expertmesh/requests.jsonl")
     )
     blocked_words_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_BLOCKED_WORDS", ""))
+    label_text: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_LABEL_TEXT", ""), max_length=200
+    )
+    label_producer: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_LABEL_PRODUCER", ""), max_length=200
+    )
     adapters: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_ADAPTERS", ""),
         description="folder of LoRA adapters, one folder each; empty: none are served",

@@ -81,7 +81,8 @@ class AnswerHead(msgspec.Struct, frozen=True):
     """Known before the first token. `created` is Unix seconds; `cache` is hit, miss or bypass, and `cache_kind`
     of a hit exact or semantic ("": as the pipeline did not say). `resumable`: the
     answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
-    it. `allowance` of a key with limits. `passages` of the request's documents that the model was given."""
+    it. `allowance` of a key with limits. `passages` of the request's documents that the model was given.
+    `aigc`: the label for programs (postprocess/labels.py)."""
 
     request_id: str
     model: str
@@ -92,6 +93,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     cache_kind: str = ""
     allowance: AllowanceLeft | None = None
     passages: tuple[Passage, ...] = ()
+    aigc: str = ""
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

@@ -110,6 +110,10 @@ class PostprocessConfig(Section):
     mask: str = "*"
     on_input: Literal["block", "allow"] = "block"
     whole_words: bool = True
+    label_text: str = Field(default="", max_length=200, description="ends answers to people; empty: none")
+    label_producer: str = Field(
+        default="", max_length=200, description="who generates, in the metadata of answers; empty: none"
+    )
     confidence_slope: float = 1.0
     confidence_intercept: float = 0.0
 

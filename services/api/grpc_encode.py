@@ -42,6 +42,7 @@ def event_begin(head: AnswerHead) -> bytes:
         resumable=bool(head.resumable),
         replayed=head.replayed,
         passages=_passages(head),
+        aigc=head.aigc,
     )
     return pb.StreamEvent(begin=begin).SerializeToString()
 
@@ -99,7 +100,7 @@ class WholeAnswer(Collector):
         else:
             response = pb.TextResponse(choices=[_text_choice(i, *each) for i, each in enumerate(scored)])
         response.request_id, response.model = head.request_id, head.model
-        response.created, response.cache = head.created, head.cache
+        response.created, response.cache, response.aigc = head.created, head.cache, head.aigc
         response.resumable, response.replayed = bool(head.resumable), head.replayed
         response.usage.CopyFrom(_usage(tail.usage))
         return response.SerializeToString()

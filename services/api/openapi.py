@@ -40,6 +40,7 @@ _HEADER_TEXTS = {
 
 
 _ANSWER_HEADERS = {
+    "x-aigc": "Where the operator set it: metadata that says who generated this (GB 45438-2025).",
     "x-passages": "With documents: what the model was given of them, as `document:start-end` in characters.",
     "x-resumable": "With an idempotency key: whether the answer can be asked for again.",
     "idempotent-replayed": "Another call began this answer, and it is billed there.",
@@ -168,7 +169,7 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
 def _post(headers: dict[str, Json], body: str, answer: str, operation: str, streams: bool) -> Json:
     ok = _content("The answer; a stream of events when `stream` is true.", answer)
     if streams:
-        ok["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        ok["content"]["text/event-stream"] = {"schema": {"description": "Each event's data: JSON, or [DONE]."}}
     for name, text in _ANSWER_HEADERS.items():
         ok["headers"][name] = {"description": text, "schema": {"type": "boolean"}}
     return {

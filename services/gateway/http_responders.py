@@ -54,6 +54,8 @@ def answer_lines(head: AnswerHead) -> bytes:
         lines += b"x-resumable: true\r\n" if head.resumable else b"x-resumable: false\r\n"
     if head.allowance is not None:
         lines += allowance_lines(head.allowance)
+    if head.aigc:
+        lines += b"x-aigc: %b\r\n" % head.aigc.encode()
     if head.passages:
         shown = ",".join([f"{one.document}:{one.start}-{one.end}" for one in head.passages])
         lines += b"x-passages: %b\r\n" % shown.encode()

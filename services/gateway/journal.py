@@ -77,7 +77,9 @@ class Journal:
         work = msgspec.structs.replace(work, pinned=True)
         key = mesh.keys.journal_key(work.principal.tenant, name, request.person)
         run, began = await self._run_of(mesh, work, key, request_id, trace, resume=seen is not None)
-        viewer = Viewer(responder, seen, mesh.config.limits.stream_buffer_bytes, work.passages)
+        viewer = Viewer(
+            responder, seen, mesh.config.limits.stream_buffer_bytes, work.passages, mesh.policy.metadata
+        )
         run.expect(viewer)
         try:
             if not await asyncio.shield(run.opened):

@@ -94,7 +94,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
         trace.looked_up(flight.verdict)
         head = AnswerHead(
             call.request_id, shown_model(work), int(mesh.clock.wall_s()), flight.verdict, resumable,
-            allowance=allowance, passages=work.passages,
+            allowance=allowance, passages=work.passages, aigc=mesh.policy.metadata(call.request_id),
         )  # fmt: skip
         head = head if flight.answer is None else flight.headed(head)
         with flight:
@@ -259,8 +259,7 @@ def prepare(
 
 
 def engine_sampling(sampling: SamplingParams, request: InferenceRequest) -> SamplingParams:
-    """What the engine is told: stop strings are the gateway's business (stream.py), a forced tool is a
-    grammar."""
+    """What the engine is told: stop strings are the gateway's business (stream.py), a forced tool is a grammar."""
     if sampling.stop:
         sampling = msgspec.structs.replace(sampling, stop=())
     guided = forced_grammar(request.tools, request.tool_choice) if request.tools else None
@@ -280,6 +279,7 @@ def text_stage(
         tools=tools,
         score=policy.score() if request.confidence else None,
         reasoning=mesh.reasoning_splitter(work.model, request, prompt),
+        ending=policy.ending(request),
     )
 
 

@@ -55,10 +55,20 @@ class Score(Protocol):
 
 
 class TextStage:
-    """What becomes visible of one choice. `stopped`: the gateway found the end before the engine did."""
+    """What becomes visible of one choice. `stopped`: the gateway found the end before the engine did. `ending`: what is
+    said after the last token (a label)."""
 
     __slots__ = (
-        "_called", "_chain", "_decoder", "_num_hidden", "_reasoning", "_score", "_stops", "_tools", "stopped",
+        "_called",
+        "_chain",
+        "_decoder",
+        "_ending",
+        "_num_hidden",
+        "_reasoning",
+        "_score",
+        "_stops",
+        "_tools",
+        "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +79,7 @@ class TextStage:
         tools: ToolSplitter | None = None,
         score: Score | None = None,
         reasoning: ReasoningSplitter | None = None,
+        ending: str = "",
     ) -> None:
         self._decoder, self._stops, self._chain, self._tools, self._score = (
             decoder,
@@ -77,7 +88,7 @@ class TextStage:
             tools,
             score,
         )
-        self._reasoning = reasoning
+        self._reasoning, self._ending = reasoning, ending
         self._called = False
         self._num_hidden = 0
         self.stopped = False
@@ -138,14 +149,17 @@ class TextStage:
         if last:
             more, more_text = splitter.flush()
             reasoning, text = reasoning + more, text + more_text
+            if not text:  # cut off while it thought: there is nothing to end
+                self._ending = ""
         if splitter.done:
             self._reasoning = None
         return reasoning, text
 
     def split_tools(self, text: str, *, last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
-        """Separate tool calls from text; everything passes through when the request had no tools."""
+        """Separate tool calls from text; everything passes through when the request had no tools. The last text of an
+        answer that was begun gets its ending."""
         if self._tools is None:
-            return text, ()
+            return (text + self._ending if last else text), ()
         shown, calls = self._tools.push(text)
         if last:
             more, more_calls = self._tools.flush()

@@ -28,10 +28,11 @@ class Viewer:
         seen: event_ids.Cursor | None,
         max_buffered_bytes: int,
         passages: tuple[Passage, ...] = (),
+        label: Callable[[str], str] = lambda request_id: "",
     ) -> None:
         self._responder, self._max_buffered_bytes = responder, max_buffered_bytes
         self.replayed = False
-        self._passages = passages
+        self._passages, self._label = passages, label
         self._had: Callable[[Delta], None] | None = getattr(
             responder, "had", None
         )  # those that count what they said
@@ -88,6 +89,6 @@ class Viewer:
     def _begin(self, head: AnswerHead) -> None:
         if not self._begun:
             self._begun = True
-            self._responder.begin(
-                msgspec.structs.replace(head, resumable=True, replayed=self.replayed, passages=self._passages)
-            )
+            label, passages = self._label(head.request_id), self._passages
+            head = msgspec.structs.replace(head, replayed=self.replayed, passages=passages, aigc=label)
+            self._responder.begin(msgspec.structs.replace(head, resumable=True))

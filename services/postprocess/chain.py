@@ -15,6 +15,7 @@ from ..outcome import Reason
 from ..request import InferenceRequest
 from ..text.content import message_text
 from .confidence import Confidence
+from .labels import explicit_label, implicit_label
 from .policy import Policy
 from .words import WordList, WordStream
 
@@ -53,6 +54,14 @@ class CompiledPolicy:
         if self._words is None:
             return None
         return WordStream(self._words, self.policy.on_match, self.policy.mask)
+
+    def ending(self, request: InferenceRequest) -> str:
+        """What each choice of this request's answer ends with: the label for people, or ""."""
+        return explicit_label(self.policy.label_text, request)
+
+    def metadata(self, request_id: str) -> str:
+        """The label for programs, as JSON; "" where there is none."""
+        return implicit_label(self.policy.label_producer, request_id)
 
     def score(self) -> Confidence:
         """A fresh confidence score for one choice."""

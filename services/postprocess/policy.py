@@ -21,7 +21,8 @@ from .confidence import Calibration
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """`on_input` and `on_match` say what a sensitive word does in a prompt and in an answer. `whole_words`:
-    letters of alphabetic scripts must stand alone to match. `calibration` is the confidence score's map."""
+    letters of alphabetic scripts must stand alone to match. `calibration` is the confidence score's map. The labels are
+    those of labels.py; "": none."""
 
     words: tuple[str, ...] = ()
     on_input: Literal["block", "allow"] = "block"
@@ -29,6 +30,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     mask: str = "*"
     whole_words: bool = True
     calibration: Calibration = Calibration()
+    label_text: str = ""
+    label_producer: str = ""
 
     @property
     def version(self) -> str:
@@ -42,7 +45,8 @@ def configured_policy(config: PostprocessConfig) -> Policy:
     words = tuple(dict.fromkeys((*config.blocked_words, *listed)))
     return Policy(words=words, on_match=config.on_match, mask=config.mask, on_input=config.on_input,
                   whole_words=config.whole_words,
-                  calibration=Calibration(config.confidence_slope, config.confidence_intercept))  # fmt: skip
+                  calibration=Calibration(config.confidence_slope, config.confidence_intercept),
+                  label_text=config.label_text, label_producer=config.label_producer)  # fmt: skip
 
 
 def read_words(path: str) -> tuple[str, ...]:

@@ -290,7 +290,7 @@ class Passage(_message.Message):
     def __init__(self, document: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "passages")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "passages", "aigc")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +300,7 @@ class ChatResponse(_message.Message):
     RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    AIGC_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -309,7 +310,8 @@ class ChatResponse(_message.Message):
     resumable: bool
     replayed: bool
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
+    aigc: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ...) -> None: ...
 
 class ChatChoice(_message.Message):
     __slots__ = ("index", "content", "tool_calls", "finish_reason", "logprobs", "confidence", "reasoning_content")
@@ -330,7 +332,7 @@ class ChatChoice(_message.Message):
     def __init__(self, index: _Optional[int] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., confidence: _Optional[float] = ..., reasoning_content: _Optional[str] = ...) -> None: ...
 
 class TextResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "aigc")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -339,6 +341,7 @@ class TextResponse(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    AIGC_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -347,7 +350,8 @@ class TextResponse(_message.Message):
     cache: str
     resumable: bool
     replayed: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[TextChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ...) -> None: ...
+    aigc: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[TextChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., aigc: _Optional[str] = ...) -> None: ...
 
 class TextChoice(_message.Message):
     __slots__ = ("index", "text", "finish_reason", "logprobs", "confidence")
@@ -376,7 +380,7 @@ class StreamEvent(_message.Message):
     def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., delta: _Optional[_Union[StreamDelta, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
 
 class StreamBegin(_message.Message):
-    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed", "passages")
+    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed", "passages", "aigc")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -384,6 +388,7 @@ class StreamBegin(_message.Message):
     RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    AIGC_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -391,7 +396,8 @@ class StreamBegin(_message.Message):
     resumable: bool
     replayed: bool
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
+    aigc: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ...) -> None: ...
 
 class StreamDelta(_message.Message):
     __slots__ = ("choice", "text", "finish_reason", "tool_calls", "logprobs", "reasoning_content")
