@@ -151,3 +151,40 @@ def test_it_is_there_once_whoever_dies_and_whatever_is_kept(tmp_path: Path) -> N
             assert answer["choices"][0]["message"]["content"].endswith("\n\nAI-generated")
 
     asyncio.run(run())
+
+
+def test_the_rest_of_a_stream_is_the_same_from_every_place(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with local_mesh(tmp_path, gateways=2, postprocess=LABELLED) as mesh:
+            key = {"cache-control": "no-store", "idempotency-key": "rest"}
+            body = CHAT | {"stream": True, "n": 2, "temperature": 1, "seed": 5}
+
+            async def read(**headers: str) -> list[tuple[str, str, dict[int, str]]]:
+                """(event id, finish reasons, what was said) of each event of the stream."""
+                response = await mesh.post(
+                    "/v1/chat/completions", body, headers=key | headers, gateway=1 if headers else 0
+                )
+                page = (await response.read()).decode()
+                assert response.status == 200, page
+                found, last = list[tuple[str, str, dict[int, str]]](), ""
+                for line in page.splitlines():
+                    if line.startswith("id: "):
+                        last = line[4:]
+                    elif line.startswith("data: {"):
+                        event = json.loads(line[6:])
+                        ends = "".join(str(c["finish_reason"] or "") for c in event["choices"])
+                        found.append((last, ends, texts([event])))
+                return found
+
+            def joined(events: list[tuple[str, str, dict[int, str]]]) -> dict[int, str]:
+                return {n: "".join(said.get(n, "") for _, _, said in events) for n in range(2)}
+
+            whole = await read()
+            assert all(text.endswith(LABEL) and text.count(LABEL) == 1 for text in joined(whole).values())
+            places = [i for i, (event_id, _, _) in enumerate(whole, 1) if event_id]
+            assert len(places) > 10
+            for place in places:
+                rest = await read(**{"last-event-id": whole[place - 1][0]})
+                assert joined(whole[:place] + rest) == joined(whole), whole[place - 1]
+
+    asyncio.run(run())
