@@ -20,7 +20,7 @@ def plain_documents(
     if not given:
         if max_passages is not None:
             raise invalid("max_passages", "needs documents")
-        return (), DEFAULT_PASSAGES
+        return (), 0
     if len(given) > MAX_DOCUMENTS:
         raise invalid("documents", f"has {len(given)} entries, {MAX_DOCUMENTS} are allowed")
     last = messages[-1]

@@ -40,10 +40,13 @@ _HEADER_TEXTS = {
 
 
 _ANSWER_HEADERS = {
-    "x-aigc": "Where the operator set it: metadata that says who generated this (GB 45438-2025).",
-    "x-passages": "With documents: what the model was given of them, as `document:start-end` in characters.",
-    "x-resumable": "With an idempotency key: whether the answer can be asked for again.",
-    "idempotent-replayed": "Another call began this answer, and it is billed there.",
+    "x-aigc": ("string", "Where the operator set it: JSON that says who generated this (GB 45438-2025)."),
+    "x-passages": (
+        "string",
+        "With documents: what the model was given, as `document:start-end` in characters.",
+    ),
+    "x-resumable": ("boolean", "With an idempotency key: whether the answer can be asked for again."),
+    "idempotent-replayed": ("boolean", "Another call began this answer, and it is billed there."),
 }
 
 
@@ -169,9 +172,11 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
 def _post(headers: dict[str, Json], body: str, answer: str, operation: str, streams: bool) -> Json:
     ok = _content("The answer; a stream of events when `stream` is true.", answer)
     if streams:
-        ok["content"]["text/event-stream"] = {"schema": {"description": "Each event's data: JSON, or [DONE]."}}
-    for name, text in _ANSWER_HEADERS.items():
-        ok["headers"][name] = {"description": text, "schema": {"type": "boolean"}}
+        ok["content"]["text/event-stream"] = {
+            "schema": {"description": "Each event's data: JSON, or [DONE]."}
+        }
+    for name, (kind, text) in _ANSWER_HEADERS.items():
+        ok["headers"][name] = {"description": text, "schema": {"type": kind}}
     return {
         "operationId": operation,
         "parameters": [

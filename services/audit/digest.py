@@ -53,8 +53,7 @@ def _texts(pieces: Sequence[Piece]) -> list[str]:
 
 def prompt_bytes(request: InferenceRequest) -> bytes:
     """What was asked: the text of a single prompt; else messages with tools and documents, or prompts, as JSON with
-    sorted keys.
-    Packed token ids stand as their hexadecimal digits."""
+    sorted keys. Packed token ids stand as their hexadecimal digits."""
     if request.kind == "chat":
         if request.documents:
             return _sorted_json((request.messages, request.tools, request.documents))

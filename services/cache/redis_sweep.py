@@ -19,13 +19,14 @@ PER_STEP = 1000
 HEAD_BYTES = 64
 
 
-async def sweep(url: str, prefix: bytes, tenant: bytes, person: bytes, *, remove: bool) -> int:
-    """How many values or streams under `prefix` are the person's; gone when `remove`. A pass over all names of the
+async def sweep(
+    url: str, prefix: bytes, tenant: bytes, person: bytes, *, remove: bool, streams: bool = False
+) -> int:
+    """How many values (or `streams`) under `prefix` are the person's; gone when `remove`. A pass over all names of the
     store, in steps that leave it to others. Raises WireError."""
     wire = await open_wire(url, TIMEOUT_S)
     found, cursor = set[bytes](), b"0"
     match = _literal(prefix + tenant) + b"*"
-    streams = prefix == b"em:j1:"
 
     async def ask(commands: list[Command]) -> Replies:
         replies = await wire.call(commands, TIMEOUT_S)

@@ -83,14 +83,17 @@ class EmbeddingModel:
         size = min(SEGMENT_TOKENS, self.card.max_tokens - SLACK_TOKENS)
         segments: list[Segment] = []
         for number, document in enumerate(documents):
-            segments += cut(number, len(document.text), self._offsets(document.text), size)
+            offsets = self._offsets(document.text, MAX_SEGMENTS * size)
+            segments += cut(number, len(document.text), offsets, size)
             if len(segments) > MAX_SEGMENTS:
                 message = f"documents have more than {MAX_SEGMENTS} segments of {size} tokens"
                 raise RequestError(Reason.CONTEXT_TOO_LONG, message, param="documents")
         if not segments:
             message = "documents have no text that the embedding model reads"
             raise RequestError(Reason.INVALID_FIELD, message, param="documents")
-        *_, asked = cut(0, len(question), self._offsets(question), size) or [Segment(0, 0, len(question))]
+        *_, asked = cut(0, len(question), self._offsets(question, MAX_SEGMENTS * size), size) or [
+            Segment(0, 0, len(question))
+        ]
         texts, places = {question[asked.start : asked.end]: 0}, list[int]()
         for segment in segments:
             text = documents[segment.document].text[segment.start : segment.end]
@@ -101,10 +104,11 @@ class EmbeddingModel:
             rows += [self._fitted(row) for row in self._encoder.encode(wanted[at : at + SLICE_ROWS])]
         return segments, tuple(rows), places
 
-    def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """In slices, as `_rows`; a slice ends at a space where one is near."""
+    def _offsets(self, text: str, most: int) -> list[tuple[int, int]]:
+        """In slices, as `_rows`; a slice ends at a space where one is near. What is beyond `most` tokens is too much
+        anyway, and not read."""
         offsets, begin = list[tuple[int, int]](), 0
-        while begin < len(text):
+        while begin < len(text) and len(offsets) <= most:
             end = min(len(text), begin + SLICE_CHARS)
             if end < len(text) and (space := text.rfind(" ", end - SPACE_WITHIN_CHARS, end)) > begin:
                 end = space

@@ -59,15 +59,7 @@ class TextStage:
     said after the last token (a label)."""
 
     __slots__ = (
-        "_called",
-        "_chain",
-        "_decoder",
-        "_ending",
-        "_num_hidden",
-        "_reasoning",
-        "_score",
-        "_stops",
-        "_tools",
+        "_called", "_chain", "_decoder", "_ending", "_num_hidden", "_reasoning", "_score", "_stops", "_tools",
         "stopped",
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from ..request import Passage
 
 class Viewer:
     """`done` ends with the answer's tail, or with the error that ended the view. `replayed`: another call began the
-    answer."""
+    answer. `passages` were given to the model; `label` makes the metadata of a request's answer."""
 
     def __init__(
         self,
@@ -89,6 +89,11 @@ class Viewer:
     def _begin(self, head: AnswerHead) -> None:
         if not self._begun:
             self._begun = True
-            label, passages = self._label(head.request_id), self._passages
-            head = msgspec.structs.replace(head, replayed=self.replayed, passages=passages, aigc=label)
-            self._responder.begin(msgspec.structs.replace(head, resumable=True))
+            head = msgspec.structs.replace(
+                head,
+                resumable=True,
+                replayed=self.replayed,
+                passages=self._passages,
+                aigc=self._label(head.request_id),
+            )
+            self._responder.begin(head)

@@ -40,9 +40,7 @@ MAX_SECRETS = 100_000
 class RedisJournalStore(KeptWire):
     """A JournalStore in Redis. `start` connects; from then on a task keeps the connection."""
 
-    def __init__(
-        self, url: str, root: bytes, *, load_timeout_s: float = 0.05, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, url: str, root: bytes, *, load_timeout_s: float, clock: Clock | None = None) -> None:
         super().__init__(url)
         self._root, self._load_timeout_s = root, load_timeout_s
         self._clock = clock or SystemClock()
@@ -97,7 +95,7 @@ class RedisJournalStore(KeptWire):
 
     async def sweep(self, tenant: bytes, person: bytes, *, remove: bool) -> int:
         try:
-            return await sweep(self._url, RECORDS, tenant, person, remove=remove)
+            return await sweep(self._url, RECORDS, tenant, person, remove=remove, streams=True)
         except WireError as error:
             raise StoreDown(f"the store could not be looked through: {error}") from error
 

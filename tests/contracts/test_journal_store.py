@@ -218,7 +218,7 @@ def test_what_was_touched_does_not_open(
 
 def test_a_store_that_is_away_says_so(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        store = RedisJournalStore("redis://127.0.0.1:1", ROOT)
+        store = RedisJournalStore("redis://127.0.0.1:1", ROOT, load_timeout_s=0.05)
         await store.start()
         with pytest.raises(StoreDown):
             await store.load(key_of())

@@ -131,3 +131,11 @@ def test_errors_and_models_fit_their_schema() -> None:
     for reason in Reason:
         validator("Error").validate(json.loads(encode.error_response(MeshError(reason, "x"))[2]))
     validator("ModelList").validate(json.loads(encode.models(["m"], 5)))
+
+
+def test_headers_are_of_the_kind_that_they_are_sent_as() -> None:
+    ok = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["headers"]
+    kinds = {name: header["schema"]["type"] for name, header in ok.items()}
+    assert {name: kinds[name] for name in ("x-aigc", "x-passages", "x-resumable", "idempotent-replayed")} == {
+        "x-aigc": "string", "x-passages": "string", "x-resumable": "boolean", "idempotent-replayed": "boolean",
+    }  # fmt: skip
