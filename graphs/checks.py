@@ -10,7 +10,14 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from services.config import AuditConfig, ConversationsConfig, EmbeddingConfig, OidcConfig, PostprocessConfig
+from services.config import (
+    AuditConfig,
+    ConversationsConfig,
+    EmbeddingConfig,
+    OidcConfig,
+    PostprocessConfig,
+    RemoteConfig,
+)
 from services.conversations.factory import check as check_conversations
 from services.embedding.factory import served_name
 from services.errors import ConfigError
@@ -100,6 +107,26 @@ def oidc(file: str) -> OidcConfig | None:
 def audit(directory: str, on_failure: Literal["refuse", "serve"], keep_days: int) -> AuditConfig:
     """Whether it can be written is found out on the gateways' hosts, when they start."""
     return AuditConfig(directory=resolved(directory), on_failure=on_failure, keep_days=keep_days)
+
+
+def remote(options: Options) -> RemoteConfig:
+    """The server that takes overflow, if any. Its key is looked for on the gateways' hosts. Raises ConfigError."""
+    try:
+        return RemoteConfig(
+            url=options.remote_url,
+            model=options.remote_model,
+            key_file=resolved(options.remote_key_file),
+            ca_file=resolved(options.remote_ca),
+            when=options.remote_when,
+            max_concurrent=options.remote_max_requests,
+            connect_timeout_s=options.remote_connect_ms / 1000.0,
+            first_timeout_s=options.remote_first_s,
+            idle_timeout_s=options.remote_idle_s,
+            pause_s=options.remote_pause_s,
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"EXPERTMESH_REMOTE_URL and EXPERTMESH_REMOTE_MODEL: {wrong}") from None
 
 
 def conversations(options: Options) -> ConversationsConfig:

@@ -102,6 +102,27 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_OIDC", ""),
         description="a JSON file that says whose tokens (OpenID Connect) are taken beside API keys; empty: nobody's",
     )
+    remote_url: str = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_REMOTE_URL", ""),
+        description="an OpenAI-compatible server (up to /v1) that takes what our queue refuses, of keys that may "
+        "leave; empty: nothing leaves",
+    )
+    remote_model: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REMOTE_MODEL", ""))
+    remote_key_file: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REMOTE_KEY_FILE", ""))
+    remote_ca: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_REMOTE_CA", ""))
+    remote_when: Literal["overflow"] = Field(
+        default_factory=lambda: os.environ.get("EXPERTMESH_REMOTE_WHEN", "overflow"),  # type: ignore[arg-type,return-value]
+        validate_default=True,
+    )
+    remote_max_requests: int = Field(
+        default_factory=lambda: _number("EXPERTMESH_REMOTE_MAX_REQUESTS", 32), ge=1
+    )
+    remote_connect_ms: int = Field(
+        default_factory=lambda: _number("EXPERTMESH_REMOTE_CONNECT_MS", 2000), ge=1
+    )
+    remote_first_s: int = Field(default_factory=lambda: _number("EXPERTMESH_REMOTE_FIRST_S", 10), ge=1)
+    remote_idle_s: int = Field(default_factory=lambda: _number("EXPERTMESH_REMOTE_IDLE_S", 15), ge=1)
+    remote_pause_s: int = Field(default_factory=lambda: _number("EXPERTMESH_REMOTE_PAUSE_S", 10), ge=1)
     audit_dir: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_AUDIT_DIR", ""),
         description="folder of the audit log on each gateway's host; empty: none is kept",

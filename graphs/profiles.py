@@ -246,6 +246,7 @@ def _gateway(
         limits=limits,
         tls=tls,
         oidc=checks.oidc(options.oidc),
+        remote=checks.remote(options),
         audit=checks.audit(options.audit_dir, options.audit_on_failure, options.audit_keep_days),
         end_s=end_s,
     )

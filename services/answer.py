@@ -82,7 +82,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     of a hit exact or semantic ("": as the pipeline did not say). `resumable`: the
     answer outlives this connection and this gateway (None: nobody asked for that); `replayed`: another call began
     it. `allowance` of a key with limits. `passages` of the request's documents that the model was given.
-    `aigc`: the label for programs (postprocess/labels.py)."""
+    `aigc`: the label for programs (postprocess/labels.py). `served_by`: remote, or "" for engines of this mesh."""
 
     request_id: str
     model: str
@@ -94,6 +94,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     allowance: AllowanceLeft | None = None
     passages: tuple[Passage, ...] = ()
     aigc: str = ""
+    served_by: str = ""
 
 
 class AnswerTail(msgspec.Struct, frozen=True):

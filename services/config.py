@@ -17,6 +17,7 @@ from .config_experts import AllToAll as AllToAll
 from .config_experts import ExpertsConfig as ExpertsConfig
 from .config_experts import Quantization as Quantization
 from .config_oidc import OidcConfig as OidcConfig
+from .config_remote import RemoteConfig as RemoteConfig
 from .config_rollout import RolloutConfig as RolloutConfig
 
 
@@ -241,6 +242,7 @@ class GatewayConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
     audit: AuditConfig = AuditConfig()
+    remote: RemoteConfig = RemoteConfig()
     oidc: OidcConfig | None = None
 
     @property

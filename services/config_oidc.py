@@ -34,6 +34,7 @@ class RoleConfig(BaseModel):
     requests_per_minute: int = Field(default=0, ge=0)
     tokens_per_minute: int = Field(default=0, ge=0)
     tokens_per_day: int = Field(default=0, ge=0)
+    may_leave: bool = False
 
 
 class OidcConfig(BaseModel):

@@ -157,7 +157,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     `cache` is what `Cache-Control` allows. `guided` decoding stands in `sampling`. `idempotency_key` names the answer
     in the journal; `last_event_id` is the last event that the client has of it ("": it begins anew).
     `template_kwargs` are what the client tells a chat's template, as `{"thinking": true}`. Of `documents` at most
-    `max_passages` segments are put before the question.
+    `max_passages` segments are put before the question. `locality` local: no remote server gets it.
     """
 
     kind: Literal["chat", "completion", "generate", "embedding"]
@@ -182,6 +182,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     template_kwargs: dict[str, bool | int | float | str] | None = None
     documents: tuple[Document, ...] = ()
     max_passages: int = 0
+    locality: Literal["any", "local"] = "any"
 
     @property
     def num_choices(self) -> int:

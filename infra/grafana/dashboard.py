@@ -98,6 +98,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                (f"max (increase({n.CACHE_POISONED.name}[$__rate_interval]))", "poisoned"),
                (f"max (increase({n.CACHE_PURGES_OWED.name}[$__rate_interval]))", "purges owed"),
                (f"max ({n.SEMANTIC_ENTRIES.name})", "questions kept"))),
+        Panel("Sent to the remote server", "reqps", (
+            (rate(n.REMOTE, "reason, outcome", only=""), "{{reason}} {{outcome}}"),
+            (rate(n.REMOTE_STAYED, "why", only=""), "stayed: {{why}}"),
+        ), "Overflow, and what kept it here."),
+        Panel("Tokens of remote answers", "ops", ((rate(n.REMOTE_TOKENS, "type", only=""), "{{type}}"),)),
         Panel("Kept responses", "ops", ((rate(n.KEPT, "operation, outcome", only=""), "{{operation}} {{outcome}}"),)),
         Panel("Kept responses, p95", "s",
               ((f"histogram_quantile(0.95, {rate(n.KEPT_SECONDS, 'operation, le', suffix='_bucket', only='')})",

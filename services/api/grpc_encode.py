@@ -43,6 +43,7 @@ def event_begin(head: AnswerHead) -> bytes:
         replayed=head.replayed,
         passages=_passages(head),
         aigc=head.aigc,
+        served_by=head.served_by,
     )
     return pb.StreamEvent(begin=begin).SerializeToString()
 
@@ -96,7 +97,7 @@ class WholeAnswer(Collector):
         scored = list(zip(self.choices, scores, strict=True))
         if self._chat:
             choices = [_chat_choice(i, *each) for i, each in enumerate(scored)]
-            response = pb.ChatResponse(choices=choices, passages=_passages(head))
+            response = pb.ChatResponse(choices=choices, passages=_passages(head), served_by=head.served_by)
         else:
             response = pb.TextResponse(choices=[_text_choice(i, *each) for i, each in enumerate(scored)])
         response.request_id, response.model = head.request_id, head.model

@@ -19,10 +19,12 @@ from .json_body import shown
 
 CacheWish = Literal["default", "no-cache", "no-store", "sampled"]
 
+Locality = Literal["any", "local"]
+
 HEADERS = frozenset(
     (
         "x-priority-band", "x-request-deadline-ms", "x-request-timeout-s", "cache-control", "idempotency-key",
-        "last-event-id",
+        "last-event-id", "x-locality",
     )
 )  # fmt: skip
 """Every header that changes how a request is handled, apart from the credential."""
@@ -42,6 +44,7 @@ class Wishes(NamedTuple):
     cache: CacheWish = "default"
     idempotency_key: str = ""
     last_event_id: str = ""
+    locality: Locality = "any"
 
 
 NO_WISHES = Wishes()
@@ -59,6 +62,7 @@ def read_wishes(headers: Mapping[str, str], limits: LimitsConfig) -> Wishes:
         _cache_wish(headers.get("cache-control", "")),
         check_idempotency_key(headers.get("idempotency-key", ""), "idempotency-key"),
         check_last_event_id(headers.get("last-event-id", "")),
+        check_locality(headers.get("x-locality", "any")),
     )
 
 
@@ -110,6 +114,13 @@ def check_idempotency_key(key: str, param: str) -> str:
     if key and not _KEY.fullmatch(key):
         raise _refused(param, key, "it has 1 to 255 visible ASCII characters")
     return key
+
+
+def check_locality(text: str) -> Locality:
+    """Where the request may be answered. A word that is not known is refused: who sends one relies on it."""
+    if text == "local" or text == "any":
+        return text
+    raise _refused("x-locality", text, "it is local, or any")
 
 
 def check_last_event_id(event_id: str) -> str:

@@ -35,6 +35,7 @@ _HEADER_TEXTS = {
     "x-request-deadline-ms": "Time left for the whole answer, in milliseconds; the shorter one counts.",
     "idempotency-key": "Your name for this request: repeated under it, it is answered and billed once, by any gateway.",
     "last-event-id": "Of a stream under an idempotency key: the last event that you have; the rest follows.",
+    "x-locality": "local: no remote server gets this request, even where the key and the operator would allow it.",
     "cache-control": "no-cache, no-store, max-age=0, or sampled: a stored answer from a temperature above 0 will do.",
 }
 
@@ -45,6 +46,7 @@ _ANSWER_HEADERS = {
         "string",
         "With documents: what the model was given, as `document:start-end` in characters.",
     ),
+    "x-served-by": ("string", "remote: not this mesh answered, but the server that takes its overflow."),
     "x-resumable": ("boolean", "With an idempotency key: whether the answer can be asked for again."),
     "idempotent-replayed": ("boolean", "Another call began this answer, and it is billed there."),
 }
@@ -160,6 +162,7 @@ def _header_schemas(limits: LimitsConfig) -> dict[str, Json]:
         },
         "cache-control": {"type": "string"},  # as long as headers may be: a no-store at its end counts
         "idempotency-key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "x-locality": {"enum": ["local", "any"]},
         # An empty one is none: there are clients that always send the header.
         "last-event-id": {
             "type": "string",

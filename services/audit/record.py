@@ -34,7 +34,8 @@ SIGNED = frozenset((Event.CHECKPOINT, Event.END))
 class CallRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call of a model, refused ones too. `key` is the key's name. `person`, `prompt` and `answer` are digests;
     `answer` is of what was handed to the client's connection, also where the answer was cut off. `reason` is why it did
-    not complete. Durations in milliseconds."""
+    not complete. Durations in milliseconds. `remote` is the host that its content was sent to, `left` why (also
+    where nothing came of it)."""
 
     time: str
     event: str
@@ -63,6 +64,8 @@ class CallRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_ms: float = 0.0
     prompt: str = ""
     answer: str = ""
+    remote: str = ""
+    left: str = ""
 
 
 class ActRecord(msgspec.Struct, frozen=True, omit_defaults=True):

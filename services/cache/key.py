@@ -45,6 +45,7 @@ NOT_IN_KEY = frozenset(
         "band",  # when, not what
         "deadline_s",  # when, not what
         "cache",  # policy.py
+        "locality",  # where it may be made; what is kept was made here
         "idempotency_key",  # the journal's
         "documents",  # by the prompt ids, which hold the passages
         "max_passages",  # likewise

@@ -74,6 +74,9 @@ def add(
     requests_per_minute: RequestsPerMinute = 0,
     tokens_per_minute: TokensPerMinute = 0,
     tokens_per_day: TokensPerDay = 0,
+    may_leave: Annotated[
+        bool, typer.Option("--may-leave", help="What the queue refuses of it may go to the remote server.")
+    ] = False,
     keys_file: KeysFile = DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
@@ -102,6 +105,7 @@ def add(
             semantic_cache=semantic_cache,
             models=tuple(model or ()),
             allowance=Allowance(requests_per_minute, tokens_per_minute, tokens_per_day),
+            may_leave=may_leave,
         )
     except ConfigError as error:
         raise _refuse(error) from None
@@ -118,7 +122,10 @@ def show(keys_file: KeysFile = DEFAULT_FILE) -> None:
     for record in content.keys:
         permissions = ",".join(permission.value for permission in record.permissions)
         limits = shown_limits(record.allowance)
-        typer.echo(f"{record.key_id}\t{record.tenant}\t{','.join(record.bands)}\t{permissions}\t{limits}")
+        leaves = "\tmay leave" if record.may_leave else ""
+        typer.echo(
+            f"{record.key_id}\t{record.tenant}\t{','.join(record.bands)}\t{permissions}\t{limits}{leaves}"
+        )
 
 
 @app.command()
@@ -137,6 +144,26 @@ def limit(
 
     _change(keys_file, key_id, limited)
     typer.echo(f"{key_id}\t{shown_limits(allowance)}")
+
+
+@app.command()
+def locality(
+    key_id: KeyId,
+    may_leave: Annotated[
+        bool,
+        typer.Option(
+            "--may-leave/--stays", help="Whether what the queue refuses may go to the remote server."
+        ),
+    ],
+    keys_file: KeysFile = DEFAULT_FILE,
+) -> None:
+    """Say whether a key's requests may leave this mesh. Gateways that run take it up within a second or two."""
+
+    def moved(record: KeyRecord) -> KeyRecord:
+        return msgspec.structs.replace(record, may_leave=may_leave)
+
+    _change(keys_file, key_id, moved)
+    typer.echo(f"{key_id}\t{'may leave' if may_leave else 'stays'}")
 
 
 @app.command()

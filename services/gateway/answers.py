@@ -44,6 +44,7 @@ class CachedFlight:
         self._beside: Beside | None = None
         self._generation: Generation | None = None
         self._once_missed: Callable[[], None] | None = None
+        self.abandoned = False
 
     @classmethod
     async def look_up(cls, mesh: Mesh, work: Work) -> CachedFlight:
@@ -98,6 +99,10 @@ class CachedFlight:
 
     def _told(self, found: LookedUp) -> None:
         """The Cache answered `begin`, or did not in time."""
+        if self.abandoned:
+            if not isinstance(found, Hit):
+                found.seat.leave()
+            return
         beside, generation = self._beside, self._generation
         assert (
             beside is not None and generation is not None
@@ -135,6 +140,13 @@ class CachedFlight:
         """No part in the flight any more."""
         if self._seat is not None:
             self._seat.leave()
+
+    def abandon(self) -> None:
+        """The answer comes from elsewhere, and is for nobody else: whoever follows goes on alone."""
+        self.abandoned = True
+        if self._beside is not None:
+            self._beside.drop()
+        self.leave()
 
     def attach(self, follower: Generation) -> None:
         self._generation = follower if self._beside is not None else None

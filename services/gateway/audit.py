@@ -104,6 +104,8 @@ class GatewayAudit:
                 duration_ms,
                 digests.prompt(tenant, prompt_bytes(request)) if request is not None else "",
                 digests.answer(tenant, answer_bytes(call.said)) if call.said else "",
+                call.remote,
+                call.left,
             )
         )
 

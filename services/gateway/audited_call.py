@@ -37,7 +37,7 @@ class AuditedCall:
         self.said: dict[int, Said] = {}
         self.num_tokens = 0
         self.complete = False
-        self.model = self.revision = self.policy = ""
+        self.model = self.revision = self.policy = self.remote = self.left = ""
         self.short: list[array[int]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -113,6 +113,10 @@ class _Listening:
         if said is None:
             said = self._call.said[choice] = Said()
         return said
+
+    def left(self, host: str, why: str) -> None:
+        """The request's content is sent there now."""
+        self._call.remote, self._call.left = host, why
 
     def begin(self, head: AnswerHead) -> None:
         self._call.head = head

@@ -16,7 +16,7 @@ _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?")
 _NAMES = re.compile(rb"[A-Za-z0-9-]+(?:\s*,\s*[A-Za-z0-9-]+)*")
 _MAX_NAMES_BYTES = 1024
 _READABLE = (
-    b"x-request-id, x-cache, x-cache-kind, x-resumable, x-passages, x-aigc, idempotent-replayed, "
+    b"x-request-id, x-cache, x-cache-kind, x-resumable, x-passages, x-aigc, x-served-by, idempotent-replayed, "
     b"retry-after, retry-after-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens"

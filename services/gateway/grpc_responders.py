@@ -27,6 +27,7 @@ class UnaryResponder:
     buffered_bytes = 0
 
     def __init__(self) -> None:
+        self.served_by = ""
         self.body = b""
         self.error: MeshError | None = None
 
@@ -35,6 +36,7 @@ class UnaryResponder:
         self._answer = grpc_encode.WholeAnswer(request)
 
     def begin(self, head: AnswerHead) -> None:
+        self.served_by = head.served_by
         self._answer.head(head)
 
     def delta(self, delta: Delta) -> None:
@@ -55,6 +57,7 @@ class StreamResponder:
 
     def __init__(self) -> None:
         self.error: MeshError | None = None
+        self.served_by = ""
         self._ready: list[bytes] = []
         self._waiting: list[Delta] = []
         self._writing_bytes = 0
@@ -71,6 +74,7 @@ class StreamResponder:
         self._request = request
 
     def begin(self, head: AnswerHead) -> None:
+        self.served_by = head.served_by
         if head.resumable and (request := self._request) is not None:
             self._id = head.request_id.encode("ascii", "replace") + b"/"
             self._cursor = event_ids.Cursor(request.num_choices)

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Serve = Callable[[Mesh, pipeline.Call], Awaitable[None]]
 Convert = Callable[..., InferenceRequest]
+Trailers = tuple[tuple[str, str | bytes], ...]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _CODES = {int(code.value[0]): code for code in grpc.StatusCode}
@@ -167,7 +168,9 @@ class GrpcServer:
             call = GrpcCall(self._mesh, data, context, convert, answer, self._door)
             await self._serve(self._mesh, call)  # cancelled when the client goes: frees every slot
             if answer.error is not None:
-                await abort(context, answer.error, call.request_id)
+                await abort(context, answer.error, call.request_id, served_by(answer))
+            if answer.served_by:
+                context.set_trailing_metadata(served_by(answer))
             return answer.body
 
         return call
@@ -184,7 +187,9 @@ class GrpcServer:
                 work.cancel()
             if not answer.complete:
                 ended = ServiceError(Reason.DRAINING, "the gateway is going away")
-                await abort(context, answer.error or ended, call.request_id)
+                await abort(context, answer.error or ended, call.request_id, served_by(answer))
+            if answer.served_by:
+                context.set_trailing_metadata(served_by(answer))
 
         return call
 
@@ -237,11 +242,16 @@ def address_of(context: Context) -> str:
     return key[0] if key is not None else ""
 
 
-async def abort(context: Context, error: MeshError, request_id: str) -> None:
+async def abort(context: Context, error: MeshError, request_id: str, more: Trailers = ()) -> None:
     """End the call with a status, its google.rpc details and the request id as trailers. Never returns."""
     code, message, details = grpc_encode.status_of(error)
-    trailers = (("x-request-id", request_id), ("grpc-status-details-bin", details))
+    trailers = (("x-request-id", request_id), ("grpc-status-details-bin", details), *more)
     await context.abort(_CODES[int(code)], message, trailers)
+
+
+def served_by(answer: UnaryResponder | StreamResponder) -> Trailers:
+    """Who answered, where that is not this mesh."""
+    return (("x-served-by", answer.served_by),) if answer.served_by else ()
 
 
 def credential_of(metadata: Mapping[str, str]) -> str:

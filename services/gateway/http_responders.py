@@ -56,6 +56,8 @@ def answer_lines(head: AnswerHead) -> bytes:
         lines += allowance_lines(head.allowance)
     if head.aigc:
         lines += b"x-aigc: %b\r\n" % head.aigc.encode()
+    if head.served_by:
+        lines += b"x-served-by: %b\r\n" % head.served_by.encode()
     if head.passages:
         shown = ",".join([f"{one.document}:{one.start}-{one.end}" for one in head.passages])
         lines += b"x-passages: %b\r\n" % shown.encode()

@@ -45,7 +45,8 @@ class KeyRecord(msgspec.Struct, frozen=True):
     `bands` are the priority bands this key may ask for, the first is its default; `weight` is its tenant's share
     inside a band; `semantic_cache` is the tenant's bound on wrong hits (0: off). `journal` says which answers outlive
     their gateway: those that are asked for by an idempotency key, all of them (named by their request id), or none.
-    `allowance` is what this key may use.
+    `allowance` is what this key may use. `may_leave`: what our queue refuses of it may go to the remote server, if
+    nothing else keeps it here (locality.py).
     """
 
     key_id: str
@@ -59,6 +60,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     semantic_cache: float = 0.0
     journal: JournalUse = "asked"
     allowance: Allowance = NOTHING_LIMITED
+    may_leave: bool = False
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Principal(msgspec.Struct, frozen=True):
     journal: JournalUse = "asked"
     allowance: Allowance | None = None
     misnamed: frozenset[str] = frozenset()
+    may_leave: bool = False
 
     def require(self, permission: Permission) -> None:
         """Raises AuthError (FORBIDDEN) unless the permission was given. Who reads the audit log does nothing else."""
@@ -153,6 +156,7 @@ class Identity:
                 cache_sampled=record.cache_sampled,
                 semantic_cache=record.semantic_cache,
                 journal=record.journal,
+                may_leave=record.may_leave,
                 allowance=record.allowance if record.allowance.limits_anything else None,
                 misnamed=frozenset(record.bands) - known if known is not None else frozenset(),
             )

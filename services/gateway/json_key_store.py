@@ -80,6 +80,7 @@ def add(
     semantic_cache: float = 0.0,
     models: tuple[str, ...] = (),
     allowance: Allowance = NOTHING_LIMITED,
+    may_leave: bool = False,
 ) -> KeyRecord:
     """Add (or replace, by `key_id`) a key and return its record; makes the file when there is none."""
     with _alone(path):
@@ -95,6 +96,7 @@ def add(
             semantic_cache=semantic_cache,
             models=models,
             allowance=allowance,
+            may_leave=may_leave,
         )
         kept = tuple(other for other in content.keys if other.key_id != key_id)
         save(path, KeyFile(pepper=content.pepper, keys=(*kept, record)))

@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from ..answer import Responder
+from ..answer import AnswerHead, AnswerTail, Responder
 from ..cache.client import CacheClient
 from ..cache.key import CacheKeys
 from ..clock import Clock
@@ -39,6 +39,9 @@ from .operator_routes import CacheOperations, QueueOperate
 from .quotas import Quotas
 from .readiness import Readiness
 
+if TYPE_CHECKING:
+    from .answers import CachedFlight
+
 INLINE_IDS = 1024
 """More token ids than this are not decoded on the event loop."""
 MAX_POLICIES = 8
@@ -53,6 +56,21 @@ class JournalPort(Protocol):
     ) -> bool | None:
         """As pipeline.journalled."""
         ...
+
+
+class OverflowPort(Protocol):
+    """Answers here or at a remote server (overflow.py); as pipeline.generated."""
+
+    async def __call__(
+        self,
+        mesh: Mesh,
+        work: Work,
+        head: AnswerHead,
+        flight: CachedFlight,
+        responder: Responder,
+        trace: RequestTrace,
+    ) -> AnswerTail: ...
+    async def close(self) -> None: ...
 
 
 class Mesh:
@@ -91,6 +109,7 @@ class Mesh:
         self.quotas = quotas or Quotas(clock)
         self.readiness = Readiness()
         self.audit: GatewayAudit | None = None
+        self.overflow: OverflowPort | None = None
         self.calls = RunningCalls()
         self.retry_budget = RetryBudget()
         self.started_unix_s = int(clock.wall_s())

@@ -50,6 +50,7 @@ from .model_tokenizer import load_tokenizer
 from .models_beside import ModelsBeside
 from .mux import EngineMux
 from .operator_routes import CacheOperations, QueueOperate
+from .pipeline import generated
 from .quotas import Quotas
 from .readiness import CANARY_EVERY_S
 from .tls import TlsFiles
@@ -132,6 +133,10 @@ class GatewayNode:
             shelf.on_done, shelf.on_bytes = kept.done, kept.bytes
         self.mesh.audit = open_audit(config.gateway.audit, bytes.fromhex(secret), self._clock)
         self._journal = journal
+        if config.gateway.remote.enabled:
+            from .httpx_remote import open_overflow
+
+            self.mesh.overflow = open_overflow(config.gateway.remote, generated)
         self._door = Doorman(config.gateway.limits.max_offences_per_address, self._clock)
         self._http = HttpServer(HttpApp(self.mesh), config.gateway.limits, self._door)
         engines.on_first = self._http.outbox.flush
@@ -205,6 +210,8 @@ class GatewayNode:
         await self.mesh.queue.stop()
         self.mesh.engines.stop()
         self.mesh.telemetry.close()
+        if self.mesh.overflow is not None:
+            await self.mesh.overflow.close()
         await self._quotas.close()
         if self.mesh.shelf is not None:
             await self.mesh.shelf.close()

@@ -101,7 +101,7 @@ async def serve(mesh: Mesh, call: Call) -> None:
             if flight.answer is not None:
                 tail = replay_answer(flight.answer, head, responder, stream=request.stream)
             else:
-                tail = await generated(mesh, work, head, flight, responder, trace)
+                tail = await (mesh.overflow or generated)(mesh, work, head, flight, responder, trace)
             trace.completed(tail.usage, tail.confidence)
     except MeshError as error:
         trace.failed(error)

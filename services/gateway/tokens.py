@@ -84,6 +84,6 @@ def _with_role(tenant: str, key_id: str, role: RoleConfig) -> Principal:
     return Principal(
         tenant=tenant, key_id=key_id, bands=role.bands,
         permissions=frozenset(map(Permission, role.permissions)), weight=role.weight, models=role.models,
-        semantic_cache=role.semantic_cache, journal=role.journal,
+        semantic_cache=role.semantic_cache, journal=role.journal, may_leave=role.may_leave,
         allowance=allowance if allowance.limits_anything else None,
     )  # fmt: skip

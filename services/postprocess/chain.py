@@ -72,6 +72,11 @@ class CompiledPolicy:
         """There are words that a request may not say."""
         return self._words is not None and self.policy.on_input != "allow"
 
+    def says_a_word(self, texts: Iterable[str]) -> bool:
+        """One of these texts holds a sensitive word, whatever is done about that."""
+        words = self._words
+        return words is not None and any(words.find(text) is not None for text in texts)
+
     def check_input(self, request: InferenceRequest, decode: DecodeIds | None = None) -> None:
         """Raises RequestError (CONTENT_BLOCKED) when the request says a sensitive word. The word is not
         repeated.

@@ -103,19 +103,25 @@ KEPT_BYTES = Metric(
 KEPT_SECONDS = Metric(
     PREFIX + "kept_responses_seconds", "histogram", "Time in each kind of that work.", ("operation",), STEP_BOUNDS_S
 )
-# fmt: on
 CONFIDENCE = Metric(
     PREFIX + "confidence_ratio", "histogram", "Confidence, of answers that asked.", ("model",), SCORE_BOUNDS
 )
-LOG_DROPPED = Metric(
-    PREFIX + "log_lines_dropped_total", "counter", "Log lines lost because writing was too slow."
+LOG_DROPPED = Metric(PREFIX + "log_lines_dropped_total", "counter", "Log lines lost because writing was too slow.")
+REMOTE = Metric(
+    PREFIX + "remote_requests_total", "counter",
+    "Requests sent to the remote server, by why our queue refused them and what became of them.", ("reason", "outcome"),
+)
+REMOTE_TOKENS = Metric(PREFIX + "remote_tokens_total", "counter", "Tokens of remote answers.", ("reason", "type"))
+REMOTE_STAYED = Metric(
+    PREFIX + "remote_stayed_total", "counter", "Refused requests that were not sent there, by what kept them.", ("why",)
 )
 
 GATEWAY_METRICS = (
-    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, CACHE_HITS,
-    CACHE_JOINED, CACHE_SAVED_TOKENS, CACHE_SAVED, SEMANTIC_ASKED, SEMANTIC_LATE, JOURNAL, MIGRATIONS,
-    CONFIDENCE, LOG_DROPPED, KEPT, KEPT_BYTES, KEPT_SECONDS,
-)  # fmt: skip
+    REQUESTS, IN_PROGRESS, TTFT, ITL, E2E, QUEUE_WAIT, STEP, TOKENS, RESPONSE_CACHE, CACHE_HITS, CACHE_JOINED,
+    CACHE_SAVED_TOKENS, CACHE_SAVED, SEMANTIC_ASKED, SEMANTIC_LATE, JOURNAL, MIGRATIONS, CONFIDENCE, LOG_DROPPED, KEPT,
+    KEPT_BYTES, KEPT_SECONDS, REMOTE, REMOTE_TOKENS, REMOTE_STAYED,
+)
+# fmt: on
 
 # The queue's, from its snapshot (queue_metrics.py) ---------------------------------------------------------
 
@@ -289,5 +295,6 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     itl_max: float = 0.0
     cache: str = ""
     journal: str = ""
+    left: str = ""
     migrations: int = 0
     trace_id: str = ""

@@ -59,9 +59,9 @@ class RequestTrace:
 
     __slots__ = (
         "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s",
-        "error", "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "max_tokens",
-        "migrations", "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol", "queue_wait_s",
-        "request_id", "reserved", "span", "steps", "stream", "tenant", "usage",
+        "error", "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "left",
+        "max_tokens", "migrations", "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol",
+        "queue_wait_s", "request_id", "reserved", "span", "steps", "stream", "tenant", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class RequestTrace:
         self.migrations: list[str] | None = None
         self.tenant = self.key_id = self.person = self.model = self.kind = self.band = self.cache = ""
         self.stream = self.held = False
-        self.journal = ""
+        self.journal = self.left = ""  # left: why it was sent to the remote server
         self.reserved: object = None  # what the request took of its key's allowance (gateway/quotas.py)
         self.usage: Usage | None = None
         self.confidence: tuple[float, ...] = ()

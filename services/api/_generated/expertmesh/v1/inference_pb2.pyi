@@ -290,7 +290,7 @@ class Passage(_message.Message):
     def __init__(self, document: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "passages", "aigc")
+    __slots__ = ("request_id", "model", "created", "choices", "usage", "cache", "resumable", "replayed", "passages", "aigc", "served_by")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -301,6 +301,7 @@ class ChatResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     AIGC_FIELD_NUMBER: _ClassVar[int]
+    SERVED_BY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -311,7 +312,8 @@ class ChatResponse(_message.Message):
     replayed: bool
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
     aigc: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ...) -> None: ...
+    served_by: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ..., served_by: _Optional[str] = ...) -> None: ...
 
 class ChatChoice(_message.Message):
     __slots__ = ("index", "content", "tool_calls", "finish_reason", "logprobs", "confidence", "reasoning_content")
@@ -380,7 +382,7 @@ class StreamEvent(_message.Message):
     def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., delta: _Optional[_Union[StreamDelta, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
 
 class StreamBegin(_message.Message):
-    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed", "passages", "aigc")
+    __slots__ = ("request_id", "model", "created", "cache", "resumable", "replayed", "passages", "aigc", "served_by")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -389,6 +391,7 @@ class StreamBegin(_message.Message):
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     AIGC_FIELD_NUMBER: _ClassVar[int]
+    SERVED_BY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     created: int
@@ -397,7 +400,8 @@ class StreamBegin(_message.Message):
     replayed: bool
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
     aigc: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ...) -> None: ...
+    served_by: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., created: _Optional[int] = ..., cache: _Optional[str] = ..., resumable: _Optional[bool] = ..., replayed: _Optional[bool] = ..., passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., aigc: _Optional[str] = ..., served_by: _Optional[str] = ...) -> None: ...
 
 class StreamDelta(_message.Message):
     __slots__ = ("choice", "text", "finish_reason", "tool_calls", "logprobs", "reasoning_content")
