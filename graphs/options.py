@@ -185,7 +185,7 @@ class ProdOptions(Options):
     cuda_graph_sizes: str = Field(
         default="",
         pattern=r"^(\d+(,\d+)*)?$",
-        description="batch sizes to capture, as in 1,8,64; empty: vLLM's own",
+        description="steps to capture, in tokens, as in 1,8,64; empty: up to 1,280 (experts/graph_sizes.py)",
     )
     stuck_after_s: float = Field(
         default=1.0, gt=0, description="a rank with work and no token for so long is given up"

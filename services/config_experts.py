@@ -53,7 +53,7 @@ class ExpertsConfig(BaseModel):
         default=0, ge=0, description="most tokens of one step; 0: vLLM chooses by the GPU"
     )
     cuda_graph_sizes: tuple[int, ...] = Field(
-        default=(), description="batch sizes to capture; fewer start sooner; empty: vLLM's own"
+        default=(), description="steps to capture, in tokens; fewer start sooner; empty: up to 1,280"
     )
     expert_parallel: Literal["auto", "on", "off"] = Field(
         default="auto", description="whole experts per GPU, or a slice of each; auto: where shards > 1"

@@ -52,9 +52,10 @@ from services.link.messages import Acquire, Grant, Refuse, Release, StreamFailed
 from services.outcome import Reason
 from services.queue.authority import QueueAuthority
 from services.queue.client import QueueClient
-from services.request import GenerateJob, SamplingParams, TokenFrame
+from services.request import GenerateJob, SamplingParams, TokenFrame, pack_ids
 
 NEXT = count(1).__next__
+WORD_IDS = (100, 99_000)
 DIRECT_EPOCH = 1 << 60
 """Above every epoch that a queue gives."""
 
@@ -189,6 +190,8 @@ class Gateway:
         ] = []  # prompts with right answers, hexadecimal; none: the simulated model's
         if (directory / "answers.json").exists():
             self.known = json.loads((directory / "answers.json").read_text())
+        self.lengths_only = int(plan.get("prompt_tokens", 0))  # type: ignore[call-overload]
+        """Tokens of a prompt whose right answer nobody knows; 0: they are known."""
         self.preempted: set[Stream] = set()
         self.streams: list[Stream] = []
         self.outputs: list[int] = plan.get("outputs", [10, 71])  # type: ignore[assignment]
@@ -210,6 +213,8 @@ class Gateway:
     def prompt(self, rng: random.Random) -> bytes:
         if self.known:
             return bytes.fromhex(rng.choice(self.known)["prompt"])
+        if self.lengths_only:
+            return pack_ids(rng.randrange(*WORD_IDS) for _ in range(self.lengths_only))
         return rng.randbytes(4 * 100)
 
     async def run(self) -> None:
@@ -253,6 +258,8 @@ class Gateway:
             if s.outcome == "completed":
                 length = s.job.sampling.max_tokens
                 known = answers.get(s.job.prompt_ids)
+                if self.lengths_only:
+                    known = s.flow.emitted.tobytes().ljust(4 * length, b"?")
                 expected = known[: 4 * length] if known else expected_ids(s.job.prompt_ids, length)
                 right = s.flow.emitted.tobytes() == expected
             rows.append((
@@ -279,7 +286,10 @@ async def run_queue(directory: Path, settings: dict[str, object]) -> None:
     draft = directory / f"queue.{os.getpid()}"
     draft.write_text(json.dumps({"address": address, "key": authority.key.hex()}))
     draft.rename(directory / "queue.json")
-    await asyncio.Event().wait()
+    with (directory / "depths").open("w") as depths:
+        while True:
+            await asyncio.sleep(0.5)
+            print(sum(queue.capacity_slots for queue in authority.snapshot()), file=depths, flush=True)
 
 
 async def run_engine(directory: Path, settings: dict[str, object]) -> None:

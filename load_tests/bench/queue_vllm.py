@@ -11,7 +11,8 @@ their band, `--slowdown`); `urgent` is `mesh` where a VIP's prompt gets a step o
 with what the engine said to the same prompt alone before.
 
 `--model embedded` is the model of `make run` (prepare it first); `tiny` is a random Mixtral of four layers, for many
-requests in little time; `sim` is the simulated engine, which knows no priorities, to try the bench itself.
+requests in little time; `sim` is the simulated engine, which knows no priorities, to try the bench itself. `--model gpu
+--folder FOLDER` is a GPU's engine: 64 streams, prompts of 512 tokens, answers of 32 to 256 (queue_engines.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import statistics
 import sys
@@ -29,70 +29,37 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.config import DEFAULT_BANDS, ExpertsConfig
+from services.config import DEFAULT_BANDS
 from services.request import GenerateJob, SamplingParams, pack_ids
 from tests.cluster.engine_client import EngineClient
 
 from .processes import cpu_s, tree
+from .queue_engines import NAMES, Setting, setting
 from .queue_overload import WAITED_S, Run, refusal_ms
 
 VIP_SHARE = 0.15
-SEQS = 8
-PROMPT_TOKENS = 32
 PROMPTS = 16
 ARMS = ("alone", "mesh3", "priority3", "fifo3", "mesh10", "priority10", "storm")
-BATCH_DEADLINE_S = 8.0
 STORM_PATIENCE_S = 3.0
 CALM_S = 8.0
-
-
-def experts(model: str, folder: Path) -> ExpertsConfig | None:
-    """One rank, as graphs.dev configures its two; None for the simulated engine."""
-    if model == "sim":
-        return None
-    path = make_tiny(folder) if model == "tiny" else embedded()
-    return ExpertsConfig(
-        engine="vllm", model_path=path, model_name="sim", device="cpu", shards=1, max_num_seqs=SEQS, max_model_len=512,
-        dtype="float32", enforce_eager=True, stuck_after_s=5.0,
-    )  # fmt: skip
-
-
-def embedded() -> str:
-    from services.experts.model_store import default_model_path
-
-    return str(default_model_path())
-
-
-def make_tiny(folder: Path) -> str:
-    """A random Mixtral with the embedded model's tokenizer (vLLM wants one, nobody here reads text)."""
-    import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.manual_seed(1)
-    config = MixtralConfig(
-        vocab_size=49152, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=512,
-        initializer_range=0.2,
-    )  # fmt: skip
-    MixtralForCausalLM(config).save_pretrained(folder / "tiny")
-    for file in Path(embedded()).glob("*token*"):
-        shutil.copy(file, folder / "tiny")
-    return str(folder / "tiny")
 
 
 class Stage:
     """The engine of all arms, what it answers, and how fast it is."""
 
-    def __init__(self, folder: Path, config: ExpertsConfig | None, outputs: list[int]) -> None:
-        self.folder, self.outputs = folder, outputs
+    def __init__(self, folder: Path, setting: Setting, outputs: list[int]) -> None:
+        self.folder, self.setting, self.outputs = folder, setting, outputs or list(setting.answers)
         self.host = Run({}, [], 0.0)
         self.host.directory = str(folder)
         settings: dict[str, object] = {"name": "e0"}
         self.apart: dict[str, object] = {}
         """For processes that are to stay off the engine's core, in every arm, when there is another."""
+        config = setting.experts
         if config is not None:
+            settings |= {"vllm": config.model_dump(mode="json"), "cores": []}
+        if config is not None and config.device == "cpu":
             cores = os.sched_getaffinity(0)
-            settings |= {"vllm": config.model_dump(mode="json"), "cores": [max(cores)]}
+            settings["cores"] = [max(cores)]
             self.apart = {"away_from_core": max(cores)} if len(cores) > 1 else {}
         self.engine = self.host.start("engine", settings)
         while not (folder / "e0.ready").exists():
@@ -107,10 +74,11 @@ class Stage:
         client = await EngineClient.open(told["address"], bytes.fromhex(told["key"]))
         rng, longest, known = random.Random(1), self.outputs[1] - 1, []
         for number in range(PROMPTS):
-            prompt = pack_ids([rng.randrange(100, 4000) for _ in range(PROMPT_TOKENS)])
+            prompt = pack_ids([rng.randrange(100, 4000) for _ in range(self.setting.prompt_tokens)])
             answer = await client.ask(self._job(f"right-{number}", prompt, longest))
             known.append({"prompt": prompt.hex(), "answer": pack_ids(answer.token_ids).hex()})
-        (self.folder / "answers.json").write_text(json.dumps(known))
+        if self.setting.exact:
+            (self.folder / "answers.json").write_text(json.dumps(known))
         done, began_s = 0, time.monotonic()
 
         async def lane(number: int) -> None:
@@ -118,12 +86,11 @@ class Stage:
             lane_rng = random.Random(number)
             while time.monotonic() < began_s + 6.0:
                 prompt = bytes.fromhex(lane_rng.choice(known)["prompt"])
-                await client.ask(
-                    self._job(f"full-{number}-{done}", prompt, lane_rng.randrange(*self.outputs))
-                )
+                output = lane_rng.randrange(*self.outputs)
+                await client.ask(self._job(f"full-{number}-{lane_rng.random()}", prompt, output))
                 done += 1
 
-        await asyncio.gather(*(lane(number) for number in range(SEQS)))
+        await asyncio.gather(*(lane(number) for number in range(self.setting.seqs)))
         rate = done / (time.monotonic() - began_s)
         client.close()
         return rate
@@ -154,12 +121,14 @@ class Arm(Run):
         bands[0]["max_slowdown"] = slowdown
         super().__init__({"engine_silent_s": 5.0, "bands": bands}, classes, seconds)
         self.stage, self.direct, self.urgent = stage, direct, urgent
+        self.depths: list[int] = []
+        """What the queue would keep in the engine, every half second."""
         self.cpu_s: dict[str, float] = {}
         """CPU seconds of each part within the window: queue, gateway with its client, the engine's processes."""
 
     def play_on(self, warm_s: float, window_s: float) -> Arm:
         self.directory = str(self.stage.folder)
-        for name in ("start", "g0.ready", "queue.json"):
+        for name in ("start", "g0.ready", "queue.json", "depths"):
             Path(self.directory, name).unlink(missing_ok=True)
         try:
             parts: dict[str, list[int]] = {}
@@ -170,6 +139,7 @@ class Arm(Run):
             plan: dict[str, object] = {
                 "name": "g0", "seconds": self.seconds, "classes": self.classes, "direct": self.direct,
                 "urgent": self.urgent, "outputs": self.stage.outputs, **self.stage.apart,
+                "prompt_tokens": 0 if self.stage.setting.exact else self.stage.setting.prompt_tokens,
             }  # fmt: skip
             gateway = self.start("gateway", plan)
             self.wait_for("g0.ready")
@@ -185,6 +155,8 @@ class Arm(Run):
             time.sleep(max(0.0, start_s + warm_s + window_s - time.monotonic()))
             self.cpu_s = {part: cpu_s(pids) - before[part] for part, pids in parts.items()}
             self.take(gateway)
+            seen = Path(self.directory, "depths")
+            self.depths = [int(line) for line in seen.read_text().split()] if "queue" in parts else []
         finally:
             for process in self.processes:
                 process.kill()
@@ -234,8 +206,8 @@ def play(stage: Stage, name: str, window_s: float, warm_s: float, slowdown: floa
         return Arm(stage, direct, classes, end_s + CALM_S + 5.0).play_on(warm_s, window_s)
     classes = [load("vip", "vip", VIP_SHARE, end_s, 30.0)]
     if overload:
-        classes.append(load("batch", "batch", overload, end_s, BATCH_DEADLINE_S))
-    drain_s = BATCH_DEADLINE_S + 4.0 if ours else 3.0
+        classes.append(load("batch", "batch", overload, end_s, stage.setting.batch_deadline_s))
+    drain_s = stage.setting.batch_deadline_s + 4.0 if ours else 3.0
     bound = slowdown if name.startswith("calm") else 0.0
     arm = Arm(stage, direct, classes, end_s + drain_s, bound, urgent=name.startswith("urgent"))
     return arm.play_on(warm_s, window_s)
@@ -247,6 +219,7 @@ def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
     if name == "storm":
         slow = [r.at_s + max(0.0, r.ttft_s) for r in arm.of("after", end_s) if r.ttft_s < 0 or r.ttft_s > 1.0]
         return {"recovery_s": max(slow, default=end_s) - end_s, "wrong": arm.wrong()}
+    patience_s = arm.stage.setting.batch_deadline_s
     vips, paused, refused = arm.vips(), [row for row in arm.rows if row.preempted], refusal_ms(arm.rows)
     whole = sum(row.outcome == "completed" and row.right for row in paused)
     told = {
@@ -254,12 +227,14 @@ def figures(arm: Arm, name: str, window_s: float) -> dict[str, float]:
         "late": sum(row.ttft_s < 0 for row in arm.of("vip", arm.warm_s)), "tokens_per_s": arm.rate(arm.warm_s, end_s),
         "wrong": arm.wrong(), "completed": sum(row.outcome == "completed" for row in arm.rows),
         "preempted": len(paused), "preempted_whole": whole,
-        "overdue": sum(r.outcome == "completed" and r.answer_s > BATCH_DEADLINE_S for r in arm.of("batch", 0.0)),
+        "overdue": sum(r.outcome == "completed" and r.answer_s > patience_s for r in arm.of("batch", 0.0)),
         "preempted_late": sum(row.outcome.startswith("deadline") for row in paused),
     }  # fmt: skip
     for part, ms in arm.vip_parts().items():
         told |= {f"{part}_p50": at(ms, 0.5), f"{part}_p99": at(ms, 0.99)}
     told |= {f"{part}_cpu_s": seconds for part, seconds in arm.cpu_s.items()}
+    if depths := arm.depths:
+        told |= {"depth": statistics.median(depths), "depth_least": min(depths)}
     if not refused:
         return told
     waited = sum(r.outcome.startswith("deadline") and r.answer_s >= WAITED_S for r in arm.rows)
@@ -273,20 +248,22 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["embedded", "tiny", "sim"], default="embedded")
+    parser.add_argument("--model", choices=NAMES, default="embedded")
+    parser.add_argument("--folder", default="", help="the model of --model gpu")
+    parser.add_argument("--graph-tokens", type=int, default=0, help="longest step with a CUDA graph, of gpu")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--window", type=float, default=20.0)
     parser.add_argument("--warm", type=float, default=5.0)
     parser.add_argument("--slowdown", type=float, default=1.5, help="of the arms named calm")
-    parser.add_argument(
-        "--answers", type=int, nargs=2, default=[4, 17], help="tokens of an answer: at least, less than"
-    )
+    parser.add_argument("--answers", type=int, nargs=2, help="tokens of an answer: at least, less than")
     told = parser.parse_args(arguments)
     seen: dict[str, list[dict[str, float]]] = {}
     vips: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder), experts(told.model, Path(folder)), told.answers)
+        stage = Stage(
+            Path(folder), setting(told.model, Path(folder), told.folder, told.graph_tokens), told.answers
+        )
         try:
             print(f"capacity {stage.capacity_per_s:.2f} requests/s", file=sys.stderr, flush=True)
             for _ in range(told.rounds):

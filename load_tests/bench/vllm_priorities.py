@@ -1,13 +1,14 @@
 """vLLM's own `priority` scheduling, for the queue's bench: requests that come with a number are ordered by it.
 
 With every number the same it orders by arrival, as `fcfs` does, so one engine serves every arm. Urgent requests get
-steps of their own (vllm_urgent.py); only the arms named so have any.
+steps of their own (vllm_urgent.py); only the arms named so have any, and not on GPUs, where vLLM schedules ahead.
 """
 
 from __future__ import annotations
 
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from services.experts import vllm_gpu_fork
 from services.experts.vllm_engine import VllmEngine, _NoLogger  # type: ignore[reportPrivateUsage]  # as it is started
 from services.experts.vllm_outputs import Stream
 from services.experts.vllm_params import engine_args
@@ -23,7 +24,10 @@ class PriorityEngine(VllmEngine):
     def _build(self) -> AsyncLLM:
         args = engine_args(self._config, self._place)
         args.scheduling_policy = "priority"
-        args.scheduler_cls = "load_tests.bench.vllm_urgent.UrgentScheduler"
+        if self._config.device == "cuda":
+            vllm_gpu_fork.install()
+        else:
+            args.scheduler_cls = "load_tests.bench.vllm_urgent.UrgentScheduler"
         llm = AsyncLLM.from_engine_args(args, usage_context=USAGE, stat_loggers=[_NoLogger])
         add_request = llm.add_request
 

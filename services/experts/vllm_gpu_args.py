@@ -9,6 +9,7 @@ from vllm.config import EPLBConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from ..config import ExpertsConfig
+from .graph_sizes import graph_sizes
 
 
 def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
@@ -19,8 +20,8 @@ def use_gpus(args: AsyncEngineArgs, config: ExpertsConfig) -> None:
         args.kv_cache_memory_bytes = config.gpu_kv_cache_bytes
     if config.max_num_batched_tokens:
         args.max_num_batched_tokens = config.max_num_batched_tokens
-    if config.cuda_graph_sizes:
-        args.cudagraph_capture_sizes = list(config.cuda_graph_sizes)
+    if not config.enforce_eager:  # vLLM leaves those out that no step of its reaches
+        args.cudagraph_capture_sizes = list(config.cuda_graph_sizes or graph_sizes())
     if config.balance_every_steps:
         every = config.balance_every_steps
         args.enable_eplb = True
