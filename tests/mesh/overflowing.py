@@ -13,6 +13,7 @@ from typing import Any
 from services.config_remote import RemoteConfig
 from services.gateway import json_key_store
 from services.gateway.overflow import Overflow
+from services.quota.allowance import NOTHING_LIMITED, Allowance
 from tests.mesh.local_mesh import LocalMesh, local_mesh
 
 GUEST = "key-of-guest"
@@ -63,10 +64,17 @@ def remote_config(folder: Path, port: int, scheme: str = "http", **more: Any) ->
 
 @asynccontextmanager
 async def overflowing(
-    folder: Path, remote: RemoteConfig, *, full: bool = True, may_leave: bool = True, **parts: Any
+    folder: Path,
+    remote: RemoteConfig,
+    *,
+    full: bool = True,
+    allowance: Allowance = NOTHING_LIMITED,
+    **parts: Any,
 ) -> AsyncIterator[LocalMesh]:
     """One engine with one slot; `full`: it runs somebody's answer of minutes, and the only place to wait is taken."""
-    json_key_store.add(folder / "keys.json", GUEST, key_id="guest", tenant="guest", may_leave=may_leave)
+    json_key_store.add(
+        folder / "keys.json", GUEST, key_id="guest", tenant="guest", may_leave=True, allowance=allowance
+    )
     gateway = parts.pop("gateway", {}) | {"remote": remote}
     experts = {"max_num_seqs": 1, "sim_step_s": 0.1} | parts.pop("experts", {})
     queue = {"max_queued": 1} | parts.pop("queue", {})

@@ -11,9 +11,14 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
+from typer.testing import CliRunner
 
+from services.cli.keys import app
 from services.client.grpc_client import CallFailed, MeshClient, pb
 from services.config_remote import RemoteConfig
+from services.gateway import json_key_store
+from services.quota.allowance import Allowance
+from services.quota.memory_store import MemoryQuotaStore
 from tests.certificates import Authority
 from tests.mesh.local_mesh import LocalMesh, local_mesh
 from tests.mesh.overflowing import (
@@ -347,3 +352,35 @@ def test_while_no_engine_moves_a_mesh_elsewhere_answers(tmp_path: Path) -> None:
                 assert (status, body["error"]["code"]) == (504, "deadline_exceeded")
 
     asyncio.run(scenario())
+
+
+def test_a_remote_answer_costs_the_key_what_a_local_one_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with remote_server(tmp_path) as (port, _):
+            allowance = Allowance(tokens_per_day=1000)
+            async with overflowing(tmp_path, remote_config(tmp_path, port), allowance=allowance) as mesh:
+                _, _, body = await ask(mesh)
+                store = mesh.gateways[0].mesh.quotas._store
+                assert isinstance(store, MemoryQuotaStore)
+                await until(lambda: _used(store) == body["usage"]["total_tokens"])
+                assert (await ask(mesh, "garbage 0"))[0] == 429  # nothing was said, so nothing is owed
+                await until(lambda: _used(store) == body["usage"]["total_tokens"])
+
+    asyncio.run(scenario())
+
+
+def _used(store: MemoryQuotaStore) -> float:
+    (levels,) = store._levels.values()
+    return levels.day_tokens
+
+
+def test_the_command_opens_and_closes_the_door(tmp_path: Path) -> None:
+    keys_file = ["--file", str(tmp_path / "keys.json")]
+    runner = CliRunner()
+    assert runner.invoke(app, ["add", "news", "--id", "n", "--may-leave", *keys_file]).exit_code == 0
+    assert "may leave" in runner.invoke(app, ["list", *keys_file]).stdout
+    assert runner.invoke(app, ["locality", "n", "--stays", *keys_file]).exit_code == 0
+    assert not json_key_store.load(tmp_path / "keys.json").keys[0].may_leave
+    assert runner.invoke(app, ["locality", "n", "--may-leave", *keys_file]).exit_code == 0
+    assert json_key_store.load(tmp_path / "keys.json").keys[0].may_leave
+    assert runner.invoke(app, ["locality", "nobody", "--stays", *keys_file]).exit_code == 2
