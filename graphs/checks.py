@@ -21,6 +21,7 @@ from services.config import (
 from services.conversations.factory import check as check_conversations
 from services.embedding.factory import served_name
 from services.errors import ConfigError
+from services.experts import weight_files
 from services.postprocess.policy import configured_policy
 
 from .options import Options
@@ -62,6 +63,7 @@ def postprocess(options: Options) -> PostprocessConfig:
 
 def model_folder(model: str) -> str:
     """The folder that `make run` serves instead of the embedded model."""
+    weight_files.refuse_encrypted(Path(model))
     if not (Path(model) / "config.json").is_file():
         raise ConfigError(
             f"no model: {model} is neither exact nor sparse, nor a folder of weights with a config.json"

@@ -19,6 +19,7 @@ from .options import ProdOptions
 def gpu_experts(options: ProdOptions) -> ExpertsConfig:
     """Checked against the model's files and this host's GPUs, before any cluster is touched."""
     folder = Path(options.model)
+    weight_files.refuse_encrypted(folder)
     try:
         model: dict[str, object] = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from . import model_encryption
 
-app = typer.Typer(help="Prepare, quantise and check model files.", no_args_is_help=True)
+app = typer.Typer(help="Prepare, quantise, encrypt and check model files.", no_args_is_help=True)
 
 
 @app.callback()
 def model() -> None:
-    """Prepare, quantise and check model files."""
+    """Prepare, quantise, encrypt and check model files."""
 
 
 @app.command()
@@ -50,10 +51,6 @@ def prepare(
         raise typer.Exit(2) from None
     say(f"model {prepared.name}: revision {prepared.revision} is sound")
     typer.echo(str(prepared.path))
-
-
-if __name__ == "__main__":
-    app()
 
 
 @app.command()
@@ -116,3 +113,13 @@ def adapters(
             typer.echo(f"{one}\t{error.message}")
     if unsound:
         raise typer.Exit(1)
+
+
+for command in (
+    model_encryption.key,
+    model_encryption.encrypt,
+    model_encryption.rekey,
+    model_encryption.verify,
+    model_encryption.decrypt,
+):
+    app.command()(command)

@@ -14,6 +14,8 @@ from typing import cast
 from ..errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
+ENCRYPTED = "encrypted.json"
+"""The envelope of a folder that sealed_model.py made."""
 MAX_HEADER_BYTES = 100_000_000
 
 
@@ -21,6 +23,14 @@ def check(folder: Path) -> int:
     """Bytes of all weight files. Raises ConfigError naming the first file that is missing, cut off or no safetensors
     file at all."""
     return sum(check_file(folder / name) for name in _names(folder))
+
+
+def refuse_encrypted(folder: Path) -> None:
+    """Raises ConfigError that says how to open it, where `folder` is an encrypted model."""
+    if (folder / ENCRYPTED).is_file():
+        raise ConfigError(
+            f"{folder} is encrypted: open it with `expertmesh model decrypt` and serve the folder that it makes"
+        )
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -46,6 +56,7 @@ def _names(folder: Path) -> list[str]:
         return names
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if not names:
+        refuse_encrypted(folder)
         pickled = (
             " (pickled weights run code when they are loaded: convert them)"
             if any(folder.glob("*.bin"))
