@@ -242,7 +242,10 @@ def test_places_there_are_counted_and_a_vip_is_answered_here(tmp_path: Path) -> 
         async with remote_server(tmp_path) as (port, noted):
             config = remote_config(tmp_path, port, max_concurrent=2)
             async with overflowing(tmp_path, config) as mesh:
-                hanging = [await mesh.post(CHAT, chat("hang", stream=True), tenant=GUEST) for _ in range(2)]
+                hanging = [
+                    await mesh.post(CHAT, chat("hang", stream=True, temperature=0), tenant=GUEST)
+                    for _ in range(2)
+                ]
                 assert [one.status for one in hanging] == [200, 200]
                 assert (await ask(mesh))[2]["error"]["code"] == "queue_full"
                 assert figures(mesh, "remote_stayed_total")["full"] == 1.0
