@@ -171,9 +171,9 @@ def check_bounds(
     return None
 
 
-def over_total(config: QueueConfig, backlog: Backlog, tokens: int) -> bool:
-    """Whether one more request needs somebody else to be shed."""
-    total = sum(backlog.count)
+def over_total(config: QueueConfig, backlog: Backlog, tokens: int, lowest: int) -> bool:
+    """Whether one more request, beside what waits in bands of index 0 to `lowest`, passes the whole queue's bound."""
+    total = sum(backlog.count[: lowest + 1])
     return total >= config.max_queued or (
-        sum(backlog.tokens) + tokens > config.max_queued_tokens and total > 0
+        sum(backlog.tokens[: lowest + 1]) + tokens > config.max_queued_tokens and total > 0
     )

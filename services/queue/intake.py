@@ -81,10 +81,15 @@ def _no_room(
         ):
             text = "the work ahead takes longer than the deadline allows"
             return Reason.DEADLINE_UNREACHABLE, text, backlog.cost_ahead(band)
-    while over_total(state.config, backlog, entry.wanted_tokens):
-        if not _shed_below(state, band):
+    while over_total(state.config, backlog, entry.wanted_tokens, len(state.configs) - 1):
+        if _shed_below(state, band):
+            continue
+        if over_total(state.config, backlog, entry.wanted_tokens, band):
             text = "the queue is full and nothing of a lower band waits"
             return Reason.QUEUE_FULL, text, backlog.cost_ahead(band)
+        return (
+            None  # what waits below was paused, or is older than this queue: never shed, and in nobody's way
+        )
     return None
 
 

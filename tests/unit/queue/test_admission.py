@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.clock import VirtualClock
 from services.config import BandConfig, QueueConfig
 from services.errors import ConfigError
-from services.link.messages import Acquire, EngineLoad, Grant, Refuse
+from services.link.messages import Acquire, EngineLoad, Grant, Preempt, Refuse, Release
 from services.outcome import Reason
 from services.queue.admission import Backlog, check_bounds, over_total
 from services.queue.client import QueueClient
@@ -188,10 +188,38 @@ def test_adding_load_never_raises_admission(
 
     def admitted(backlog: Backlog) -> bool:
         return check_bounds(config, band, 1, backlog, "t", tokens) is None and not over_total(
-            config, backlog, tokens
+            config, backlog, tokens, 2
         )
 
     assert admitted(lighter) or not admitted(heavier)
+
+
+def test_work_that_was_paused_for_vips_does_not_keep_the_next_vip_out() -> None:
+    """It may not be shed, and filled the queue: every further VIP was refused until it ran again."""
+    scheduler = queue(QueueConfig(max_queued=1), slots=8)
+    held: dict[int, Grant] = {}
+    for ticket in range(1, 9):
+        told = answer(scheduler, asking(ticket, band="batch"))
+        if isinstance(told, Grant):
+            held[ticket] = told
+    assert len(held) > 2
+    for vip in range(100, 103):
+        effects = scheduler.decide(FromGateway("g", asking(vip, band="vip")), 101.0)
+        told = {type(e.message) for e in effects if isinstance(e, ToGateway) and e.message.ticket == vip}
+        assert told == {Grant}
+        for effect in effects:
+            if isinstance(effect, ToGateway) and isinstance(effect.message, Preempt):
+                gone = held.pop(effect.message.ticket)
+                scheduler.decide(
+                    FromGateway("g", Release(gone.ticket, gone.lease_id, 10, 3, "preempted")), 101.0
+                )
+                again = asking(gone.ticket + 1000, band="batch", emitted_tokens=3, registered=True)
+                assert not isinstance(answer(scheduler, again, 101.0), Refuse)
+    assert scheduler.state.bands.waiting >= 2
+    for ticket in range(200, 203):
+        full = answer(scheduler, asking(ticket, band="batch"), 101.0)
+        assert isinstance(full, Refuse), "its own band is full"
+    scheduler.state.check_integrity()
 
 
 def test_clocks_that_disagree_change_nothing() -> None:
