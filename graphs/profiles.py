@@ -27,6 +27,7 @@ from services.config import (
     TlsConfig,
 )
 from services.config_capacity import ScaleConfig
+from services.config_prices import parse_prices
 from services.errors import ConfigError
 from services.gateway import json_key_store
 from services.gateway.cors import origins_of
@@ -59,6 +60,12 @@ def capacity_config(options: CapacityOptions) -> CapacityConfig:
     return facts.capacity().model_copy(update={"mesh": options.mesh, "scale": scale})
 
 
+def _queue(options: Options, **more: Any) -> QueueConfig:
+    """Raises ConfigError for prices that are none."""
+    prices = parse_prices(options.prices)
+    return QueueConfig(prices=prices, currency=options.currency, ordering=options.ordering, **more)
+
+
 def dev_config(options: DevOptions) -> GraphConfig:
     """The embedded model on this machine's cores."""
     # The path only; preparing is the CLI's business.
@@ -71,7 +78,7 @@ def dev_config(options: DevOptions) -> GraphConfig:
         gateway=_gateway(options, end_s=END_HERE_S),
         # Two engines keep both cores busy here: the cache is given longer to be scheduled at all.
         cache=_cache(options, store_timeout_s=0.05),
-        queue=QueueConfig(ordering=options.ordering, engine_silent_s=5.0),
+        queue=_queue(options, engine_silent_s=5.0),
         experts=ExpertsConfig(
             engine="vllm",
             model_path=str(default_model_path(variant=variant)) if variant else folder,
@@ -99,7 +106,7 @@ def sim_config(options: SimOptions) -> GraphConfig:
         name="sim",
         gateway=_gateway(options, end_s=END_HERE_S),
         cache=_cache(options),
-        queue=QueueConfig(ordering=options.ordering),
+        queue=_queue(options),
         experts=ExpertsConfig(
             engine="sim",
             model_name="sim",
@@ -133,7 +140,7 @@ def prod_config(options: ProdOptions) -> GraphConfig:
         name="prod",
         gateway=_gateway(options, behind_load_balancer=options.by_labels),
         cache=_cache(options, listen_host=_node_address()),
-        queue=QueueConfig(ordering=options.ordering, listen_host=_node_address()),
+        queue=_queue(options, listen_host=_node_address()),
         experts=experts,
         postprocess=checks.postprocess(options),
         conversations=checks.conversations(options),

@@ -17,6 +17,7 @@ from .config_experts import AllToAll as AllToAll
 from .config_experts import ExpertsConfig as ExpertsConfig
 from .config_experts import Quantization as Quantization
 from .config_oidc import OidcConfig as OidcConfig
+from .config_prices import PriceConfig as PriceConfig
 from .config_remote import RemoteConfig as RemoteConfig
 from .config_rollout import RolloutConfig as RolloutConfig
 
@@ -72,6 +73,8 @@ class QueueConfig(Section):
     pause_for_light_tenants: bool = Field(
         default=True, description="a tenant without backlog may pause work of one that takes all it can get"
     )
+    prices: tuple[PriceConfig, ...] = Field(default=(), description="empty: no cost is counted")
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="of all prices (ISO 4217)")
     restart_grace_s: float = Field(
         default=0.3, ge=0, description="no grants before gateways could tell what they hold"
     )

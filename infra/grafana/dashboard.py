@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from services.telemetry import cost_names as c
 from services.telemetry import names as n
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -53,7 +54,12 @@ def top_rate(metric: n.Metric, by: str) -> str:
     return f"max by ({by}) (rate({metric.name}{MODEL}[$__rate_interval]))"
 
 
-LEGEND = "{{tenant}} {{band}}"
+def hourly(metric: n.Metric) -> str:
+    """Money per hour by pool."""
+    return f"3600 * {top_rate(metric, 'pool, capacity_type, currency')}"
+
+
+LEGEND, POOL = "{{tenant}} {{band}}", "{{pool}} {{capacity_type}}"
 
 
 def topk(metric: n.Metric) -> str:
@@ -147,6 +153,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Preempted", "reqps", ((f"topk(10, {top_rate(n.TENANT_PREEMPTED, 'tenant, band')})", LEGEND),)),
         Panel("Refused", "reqps",
               ((f"topk(10, {top_rate(n.TENANT_REFUSED, 'tenant, band, reason')})", LEGEND + " {{reason}}"),)),
+    ),
+    "Cost": (
+        Panel("Paid, used and on demand, per hour", "short",
+              ((hourly(c.POOL_PAID), POOL + " paid"), (hourly(c.POOL_USED), POOL + " used"),
+               (hourly(c.POOL_LISTED), POOL + " on demand")), "In the currency of EXPERTMESH_PRICES."),
+        Panel("Accelerators", "short",
+              ((top_rate(c.POOL_ACCELERATORS, "pool, capacity_type"), POOL),), "Of registered engines."),
+        Panel("Tenants, per hour", "short", ((f"topk(10, 3600 * {top_rate(c.TENANT_COST, 'tenant, band')})", LEGEND),)),
     ),
     "Engines": (
         Panel("Engines that take requests", "short",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import audit, cache, doctor, erase, keys, model, plan, queue, rollout, side, twin
+from . import audit, cache, cost, doctor, erase, keys, model, plan, queue, rollout, side, twin
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +27,7 @@ app.command("erase")(erase.erase)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(plan.plan)
 app.command("queue")(queue.queue)
+app.command("cost")(cost.cost)
 
 
 def show_version(wanted: bool) -> None:

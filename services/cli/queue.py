@@ -66,7 +66,7 @@ def queue(
     before: Figures | None = None
     before_s = 0.0
     while True:
-        now, now_s = parse(_fetch(url, key)), time.monotonic()
+        now, now_s = parse(fetch(url, key)), time.monotonic()
         typer.echo(("" if once else CLEAR) + draw(now, before, now_s - before_s))
         if once:
             return
@@ -77,7 +77,8 @@ def queue(
             return
 
 
-def _fetch(url: str, key: str) -> str:
+def fetch(url: str, key: str) -> str:
+    """A gateway's metrics page. Says why not, and exits with 2."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         request = urllib.request.Request(url.rstrip("/") + "/metrics", headers=headers)

@@ -20,11 +20,15 @@ Figures = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def parse(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """The queue's and the engines' samples of a Prometheus text page."""
+    """The queue's, the engines' and the pools' samples of a Prometheus text page."""
     figures: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     for line in page.splitlines():
         sample = _SAMPLE.match(line)
-        if sample is not None and sample[1].startswith(("queue_", "engine_")) and sample[1] not in _GATEWAYS:
+        if (
+            sample is not None
+            and sample[1].startswith(("queue_", "engine_", "pool_"))
+            and sample[1] not in _GATEWAYS
+        ):
             figures[sample[1], tuple(sorted(_LABEL.findall(sample[2] or "")))] = float(sample[3])
     return figures
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..config import ExpertsConfig
 from ..link.asyncio_link import Resolve
-from .engine import card_of
+from .engine import Bought, card_of
 from .factory import make_engine
 from .groups import RankPlace
 from .rank import Rank
@@ -27,6 +27,8 @@ class Commission(msgspec.Struct, frozen=True, tag=True):
     group: str = ""
     pool: str = "default"
     node: str = ""
+    machines: str = ""
+    capacity_type: str = ""
 
 
 def rank(commission: Commission, resolve_queue: Resolve, end: Callable[[str], None]) -> Rank:
@@ -40,6 +42,7 @@ def rank(commission: Commission, resolve_queue: Resolve, end: Callable[[str], No
         pool=commission.pool,
         group=commission.group,
         node=commission.node,
+        bought=Bought(commission.machines, commission.capacity_type, accelerators(config)),
         listen_host=commission.listen_host,
         stuck_after_s=config.stuck_after_s,
         on_fenced=end,
@@ -47,3 +50,8 @@ def rank(commission: Commission, resolve_queue: Resolve, end: Callable[[str], No
         revision=config.revision,
         card=lambda info: msgspec.msgpack.encode(card_of(info, config)),
     )
+
+
+def accelerators(config: ExpertsConfig) -> int:
+    """How many one rank uses: its GPUs; on CPUs it counts as one."""
+    return config.tensor_parallel if config.device == "cuda" else 1

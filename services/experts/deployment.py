@@ -19,7 +19,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import ray
 from ray import serve
@@ -54,6 +54,7 @@ HAND_BACK_S = 3.0
 """Streams of a node that leaves are handed back so long before its end."""
 
 INSTANCE_LABEL, TIER_LABEL = "expertmesh.io/instance-id", "expertmesh.io/tier"
+MACHINES_LABEL, CAPACITY_TYPE_LABEL = "expertmesh.io/pool", "expertmesh.io/capacity-type"
 SHARED_POOL = "default"
 
 
@@ -64,7 +65,7 @@ class ExpertShards:
         self._config = experts = config.experts
         self._queue = queue
         replica_id, gang = _identity()
-        node, pool = _machine()
+        machine = _machine()
         # An empty listen_host means: this node's own address towards the cluster.
         self._host = experts.listen_host or ray.util.get_node_ip_address()
         place = RankPlace(cores=_all_cores(experts))
@@ -78,8 +79,10 @@ class ExpertShards:
             replica_id,
             self._host,
             gang.gang_id if gang is not None else "",
-            pool,
-            node,
+            machine.pool,
+            machine.node,
+            machine.machines,
+            machine.capacity_type,
         )
         self._rank: Rank | RemoteRank
         if remote_rank.wanted(experts):
@@ -187,15 +190,28 @@ def _identity() -> tuple[str, GangContext | None]:
     return context.replica_id.unique_id, context.gang_context
 
 
-def _machine() -> tuple[str, str]:
+class _Machine(NamedTuple):
     """This node as the cloud calls it (bootstrap's label; else Ray's name), and whose engines run on it: those of a
-    machine that is reserved for a band are that band's own."""
+    machine that is reserved for a band are that band's own. `machines` and `capacity_type` find its price."""
+
+    node: str = ""
+    pool: str = SHARED_POOL
+    machines: str = ""
+    capacity_type: str = ""
+
+
+def _machine() -> _Machine:
     if not ray.is_initialized():
-        return "", SHARED_POOL  # Serve's local testing mode
+        return _Machine()  # Serve's local testing mode
     context = ray.get_runtime_context()
     labels = context.get_node_labels()
     tier = str(labels.get(TIER_LABEL, ""))
-    return str(labels.get(INSTANCE_LABEL) or context.get_node_id()), tier if tier == "vip" else SHARED_POOL
+    return _Machine(
+        str(labels.get(INSTANCE_LABEL) or context.get_node_id()),
+        tier if tier == "vip" else SHARED_POOL,
+        str(labels.get(MACHINES_LABEL, "")),
+        str(labels.get(CAPACITY_TYPE_LABEL, "")),
+    )
 
 
 def _fork_server(experts: ExpertsConfig) -> tuple[str, int]:

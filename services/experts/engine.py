@@ -8,7 +8,7 @@ All methods are called on the engine process's event loop; `submit` and `abort` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -71,6 +71,18 @@ class StreamError(msgspec.Struct, frozen=True):
 
 Sink = Callable[[TokenFrame | StreamError], None]
 """Gets each stream's frames, in order, on the event loop. Never called after `abort` of that stream returned."""
+
+
+class Bought(NamedTuple):
+    """What this rank costs is found by: its pool of machines, how they were bought (spot, on-demand, or unknown), and
+    how many accelerators it uses."""
+
+    machines: str = ""
+    capacity_type: str = ""
+    accelerators: int = 1
+
+
+UNKNOWN = Bought()
 
 
 class Engine(Protocol):

@@ -21,7 +21,7 @@ from ..link.asyncio_link import DEAD_AFTER_S, Link, LinkServer, Redial, Resolve
 from ..link.messages import AnyMessage, EngineAccepted, EngineDrain, EngineLoad, EngineUp, Retire
 from ..outcome import Reason
 from ..request import GenerateJob, SamplingParams, TokenFrame, pack_ids
-from .engine import Engine, EngineInfo, StreamError
+from .engine import UNKNOWN, Bought, Engine, EngineInfo, StreamError
 from .liveness import LivenessState, Verdict, begin, observe
 from .stream_table import StreamTable
 
@@ -68,6 +68,7 @@ class Rank:
         on_retired: Callable[[], None] | None = None,
         revision: str = "",
         node: str = "",
+        bought: Bought = UNKNOWN,
         card: Callable[[EngineInfo], bytes] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class Rank:
         self.address = ""
         self.info: EngineInfo | None = None
         self.streams = StreamTable(engine, self._on_empty)
-        self._pool, self._group, self._node = pool, group, node
+        self._pool, self._group, self._node, self._bought = pool, group, node, bought
         self._listen_host = listen_host
         self._stuck_after_s = stuck_after_s
         self._on_fenced, self._on_retired = on_fenced, on_retired
@@ -151,6 +152,7 @@ class Rank:
                 now_s - self._born_s,
                 self._node,
                 self._card(info) if self._card is not None else b"",
+                *self._bought,
             )
         )
         if self._drained is not None or self.stuck:

@@ -49,15 +49,14 @@ class Observer(Protocol):
 
     def leased(self, queue_wait_s: float) -> None: ...
     def migrated(self, why: str) -> None: ...
+    def paid(self, cost: float) -> None: ...
     def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None: ...
     def gaps(self) -> list[int]: ...
     def paced(self, num_tokens: int, last_s: float, longest_s: float, choice: int = 0) -> None: ...
 
 
 Say = Callable[[int], None]
-"""Sends one token to the client, in an event of its own. Raises KeyError, and sends nothing, for one whose text is not
-whole characters."""
-
+"""Sends one token to the client, in an event of its own. Raises KeyError where its text is not whole characters."""
 
 _PACE = Pace()
 
@@ -238,10 +237,11 @@ class Choice:
         generation = self._generation
         for effect in effects:  # not a match statement: that costs four times as much, six times a request
             if isinstance(effect, ReturnLease):
-                release = effect.release
-                generation.leases.release(release)
-                if release.outcome in MOVES:
-                    generation.observer.migrated(release.outcome)
+                generation.leases.release(effect.release)
+                if (outcome := effect.release.outcome) in MOVES:
+                    generation.observer.migrated(outcome)
+                if effect.cost_per_s:
+                    generation.observer.paid(effect.cost_per_s * (generation.clock.now_s() - effect.since_s))
             elif isinstance(effect, Finished):
                 self._end(effect.finish)
             elif isinstance(effect, AskLease):

@@ -36,9 +36,11 @@ class CloseStream(msgspec.Struct, frozen=True):
 
 
 class ReturnLease(msgspec.Struct, frozen=True):
-    """Give the lease back to the queue."""
+    """Give the lease back to the queue. It cost `cost_per_s` since `since_s` (0: nobody counts)."""
 
     release: Release
+    cost_per_s: float = 0.0
+    since_s: float = 0.0
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -90,6 +90,7 @@ class ChoiceFlow:
         self._next_id = next_id
         self._budget = budget
         self._losses = LossRecord()
+        self._granted_s = 0.0
         self._emitted_at_open = 0
 
     @property
@@ -138,6 +139,7 @@ class ChoiceFlow:
             unused = Release(grant.ticket, grant.lease_id, 0, 0, Outcome.CANCELLED)
             return [ReturnLease(unused), *self._fail(late, Outcome.EVICTED)]
         self.phase, self.grant, self.stream_id = Phase.RUNNING, grant, self._next_id()
+        self._granted_s = now_s
         self.queue_wait_s += grant.queue_wait_s
         if not self.emitted or not self.revision:
             self.revision = grant.revision
@@ -263,7 +265,8 @@ class ChoiceFlow:
         assert self.grant is not None
         produced = len(self.emitted) - self._emitted_at_open
         prompt_tokens = len(self._job.prompt_ids) // 4
-        return ReturnLease(Release(self.ticket, self.grant.lease_id, prompt_tokens, produced, outcome))
+        release = Release(self.ticket, self.grant.lease_id, prompt_tokens, produced, outcome)
+        return ReturnLease(release, self.grant.cost_per_s, self._granted_s)
 
     def _abandon(self, error: MeshError, outcome: Outcome) -> list[Effect]:
         if self.phase is Phase.DONE:

@@ -148,7 +148,8 @@ class Holding(Message, frozen=True, tag=24):
 class Grant(Message, frozen=True, tag=30):
     """A lease on one engine slot. Fenced by (`engine_id`, `epoch`). `key` opens a link to `address`: the queue
     passes on what the engine said in EngineUp, `group` and `revision` too: engines of one group live and die
-    together, and an answer goes on with the revision that it began with."""
+    together, and an answer goes on with the revision that it began with. `cost_per_s`: what holding it costs, in the
+    queue's currency; 0: nobody counts."""
 
     ticket: int
     lease_id: int
@@ -159,6 +160,7 @@ class Grant(Message, frozen=True, tag=30):
     key: bytes = b""
     group: str = ""
     revision: str = ""
+    cost_per_s: float = 0.0
 
 
 class Refuse(Message, frozen=True, tag=31):
@@ -213,8 +215,9 @@ class EngineUp(Message, frozen=True, tag=40):
 
     `epoch` is the last one it was given (0: none); `key` opens a link to `address` (goes into every Grant).
     `revision` names what it serves: answers of one revision are never continued by another. `age_s`: of its process.
-    `node`: the machine that it runs on, as the cloud calls it. `card`: what gateways must know to tokenise for it
-    (experts/engine.py, ModelCard); opaque to the queue."""
+    `node`: the machine that it runs on, as the cloud calls it; `machines` its pool of machines, `capacity_type` how it
+    was bought (spot, on-demand, or unknown), `accelerators` how many this engine uses. `card`: what gateways must know
+    to tokenise for it (experts/engine.py, ModelCard); opaque to the queue."""
 
     engine_id: str
     address: str
@@ -231,6 +234,9 @@ class EngineUp(Message, frozen=True, tag=40):
     age_s: float = 0.0
     node: str = ""
     card: bytes = b""
+    machines: str = ""
+    capacity_type: str = ""
+    accelerators: int = 1
 
 
 class EngineLoad(Message, frozen=True, tag=41):

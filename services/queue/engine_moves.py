@@ -21,6 +21,7 @@ class EngineMoves:
     def _engine_up(self, message: EngineUp, now_s: float) -> None:
         state = self.state
         engine, replaced = state.fleet.register(message, now_s)
+        state.costs.meet(engine)
         if replaced is not None:
             self._abandon(replaced)
         for entry in state.fleet.limbo.pop(message.engine_id, ()):

@@ -14,10 +14,13 @@ from .finish import Pace
 from .saturation import DepthModel
 
 if TYPE_CHECKING:
+    from .costs import PoolCost
     from .entry import Entry
 
 KV_SHARE = 0.95
 """Part of the KV cache that leases may reserve; the rest absorbs blocks that are only partly filled."""
+
+MAX_ACCELERATORS = 1024
 
 WEDGED_S = 3.0
 PREFILL_FLOOR_TOKENS_PER_S = 500.0
@@ -34,6 +37,10 @@ class EngineState:
         self.address, self.key = message.address, message.key
         self.pool, self.node = message.pool, message.node
         self.group, self.revision = message.group, message.revision
+        self.machines, self.capacity_type = message.machines, message.capacity_type
+        self.accelerators = min(MAX_ACCELERATORS, max(1, message.accelerators))
+        self.bill: PoolCost | None = None
+        self.price_per_s = self.list_per_s = 0.0
         self.born_s = now_s - message.age_s
         self.max_model_len = message.max_model_len
         self.block_tokens = max(1, message.block_tokens)

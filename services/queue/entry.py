@@ -20,7 +20,7 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     """`band` is the band it belongs to, `level` the one it is treated as after ageing (both are indices by rank).
 
     Times are seconds of the queue's clock. The orderings drop an entry lazily when its `state` says that it waits
-    no more. `*_slot` are its places in the timer wheels.
+    no more. `*_slot` are its places in the timer wheels. `cost_per_s`: in money, while it holds its lease (costs.py).
     `asked_s` is when it began to wait this time (again, after a pause). `wanted_tokens` is the KV it will need, `cost`
     its expected price in the fairness bill, `counts` where its tenant is counted. `pinned`: no other revision of the
     model will do. `charged`: its prompt is on the bill already.
@@ -60,4 +60,5 @@ class Entry(msgspec.Struct, gc=False, weakref=False, eq=False):
     wait_s: float = 0.0
     output_tokens: int = 0
     asked_s: float = 0.0
+    cost_per_s: float = 0.0
     counts: TenantCounts = msgspec.field(default_factory=TenantCounts)

@@ -75,6 +75,7 @@ class Scheduler(EngineMoves):
         """Take one event in and return what is to be done, in order."""
         state = self.state
         state.effects = effects = []
+        state.now_s = now_s
         if self._grants_from_s is None:
             self._grants_from_s = now_s + self._grace_s
         asked: Acquire | None = None
@@ -262,6 +263,7 @@ class Scheduler(EngineMoves):
 
     def _tick(self, now_s: float) -> None:
         state = self.state
+        state.costs.tick(state.fleet.engines.values(), now_s)
         for engine, _ in state.fleet.dead(now_s, state.config.engine_silent_s):
             state.fleet.remove(engine)
             self._abandon(engine)

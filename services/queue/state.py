@@ -13,6 +13,7 @@ from ..outcome import Reason
 from .admission import Backlog
 from .bands import Bands
 from .calm import Calm
+from .costs import Costs, share
 from .deadlines import DeadlineWatch, ServiceRate
 from .engines import EngineState
 from .entry import GONE, LEASED, PARKED, PREEMPTING, WAITING, Entry
@@ -52,6 +53,8 @@ class QueueState:
         self.outlook = Outlook(self.fleet, len(self.configs))
         self.prefixes = PrefixIndex()
         self.prices = Prices(config.input_token_cost, config.output_token_cost)
+        self.costs = Costs(config.prices)
+        self.now_s = 0.0
         self.gateways: dict[str, dict[int, Entry]] = {}
         self.counts = [BandCounts() for _ in self.configs]
         self.tenants = TenantBook()
@@ -162,7 +165,7 @@ class QueueState:
         if engine is not None:
             grant = Grant(
                 entry.ticket, entry.lease_id, entry.engine_id, engine.address, entry.epoch, entry.wait_s,
-                engine.key, engine.group, engine.revision,
+                engine.key, engine.group, engine.revision, entry.cost_per_s,
             )  # fmt: skip
             self.effects.append(ToGateway(entry.gateway, grant))
 
@@ -171,6 +174,9 @@ class QueueState:
         if not engine.leases:
             engine.moved_s = max(engine.moved_s, entry.renewed_s)  # it idled: its silence meant nothing
         entry.engine, entry.engine_id, entry.epoch = engine, engine.engine_id, engine.epoch
+        if engine.price_per_s:
+            part = share(engine.model.depth, engine.kv_budget, entry.wanted_tokens)
+            entry.cost_per_s = part * engine.price_per_s
         engine.take(entry)
         self.pools.take(entry)
         self.slots[entry.band].take(entry)
@@ -187,8 +193,17 @@ class QueueState:
         engine = entry.engine
         if engine is not None and entry.state == LEASED:
             engine.vacate(entry)
+            if entry.cost_per_s:
+                self._used(entry, engine)
             self.pools.give(entry)
             self.slots[entry.band].give(entry)
+
+    def _used(self, entry: Entry, engine: EngineState) -> None:
+        cost = entry.cost_per_s * (self.now_s - entry.granted_s)
+        entry.counts.cost += cost
+        self.counts[entry.band].cost += cost
+        if engine.bill is not None:
+            engine.bill.used += cost
 
     def end_lease(self, entry: Entry) -> None:
         """The lease is over, whatever the reason."""

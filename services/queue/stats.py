@@ -42,6 +42,7 @@ class BandCounts:
         self.preempted = 0
         self.resumed = 0
         self.shed = 0
+        self.cost = 0.0
         self.refused: dict[str, int] = {}
         self.wait_sum_s = 0.0
         self.wait_buckets = [0] * (len(WAIT_BOUNDS_S) + 1)
@@ -58,13 +59,13 @@ class BandCounts:
 class TenantCounts:
     """Counters of one tenant in one band, as long as it has a name (tenants.py)."""
 
-    __slots__ = ("granted", "preempted", "refused", "registered", "wait_sum_s")
+    __slots__ = ("cost", "granted", "preempted", "refused", "registered", "wait_sum_s")
 
     def __init__(self) -> None:
         self.registered = 0
         self.granted = 0
         self.preempted = 0
-        self.wait_sum_s = 0.0
+        self.wait_sum_s = self.cost = 0.0
         self.refused: dict[str, int] = {}
 
     def refuse(self, reason: str) -> None:
@@ -116,7 +117,7 @@ class EngineView(msgspec.Struct, frozen=True):
 class TenantView(msgspec.Struct, frozen=True):
     """One tenant in one band; those without a name of their own (tenants.py) are one row, "other", per band.
     `backlog_age_s`: it has waited without a break for so long, longer than its oldest request. `served_cost` is the
-    account of token fairness. Both are 0 for "other"."""
+    account of token fairness. Both are 0 for "other". `cost`: what its leases used of engines, in money."""
 
     tenant: str
     band: str
@@ -130,6 +131,18 @@ class TenantView(msgspec.Struct, frozen=True):
     preempted: int
     wait_sum_s: float
     refused: dict[str, int]
+    cost: float = 0.0
+
+
+class PoolView(msgspec.Struct, frozen=True):
+    """What the machines of one pool and kind cost since the queue began (costs.py), in `currency`."""
+
+    pool: str
+    capacity_type: str
+    accelerator_s: float
+    paid: float
+    used: float
+    listed: float
 
 
 class QueueSnapshot(msgspec.Struct, frozen=True):
@@ -151,6 +164,8 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
     share: float = 1.0
     ended: int = 0
     lost: int = 0
+    pools: tuple[PoolView, ...] = ()
+    currency: str = ""
 
 
 def cumulative(buckets: list[int]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .light import TenantShare
 from .state import QueueState
-from .stats import BandView, EngineView, QueueSnapshot, TenantView, cumulative
+from .stats import BandView, EngineView, PoolView, QueueSnapshot, TenantView, cumulative
 from .tenants import OTHER
 
 
@@ -32,6 +32,11 @@ def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
         served_cost_per_s=state.rate.per_s,
         gateways=len(state.gateways),
         ordering=state.config.ordering,
+        pools=tuple(
+            PoolView(p.pool, p.capacity_type, p.accelerator_s, p.paid, p.used, p.listed)
+            for p in state.costs.pools.values()
+        ),
+        currency=state.config.currency,
     )  # fmt: skip
 
 
@@ -56,7 +61,7 @@ def _tenants(state: QueueState, now_s: float) -> tuple[TenantView, ...]:
             TenantView(
                 tenant, state.configs[band].name, row.waiting, row.waiting_tokens, row.running,
                 now_s - row.since_s if row.waiting else 0.0, state.bands.all[band].own.counter_of(tenant),
-                c.registered, c.granted, c.preempted, c.wait_sum_s, dict(c.refused),
+                c.registered, c.granted, c.preempted, c.wait_sum_s, dict(c.refused), c.cost,
             )
         )  # fmt: skip
     if len(views) < state.tenants.max_named:
@@ -74,7 +79,7 @@ def _tenants(state: QueueState, now_s: float) -> tuple[TenantView, ...]:
                 state.pools.used[b] - sum(v.running for v in mine), 0.0, 0.0,
                 band.registered - sum(v.registered for v in mine), band.granted - sum(v.granted for v in mine),
                 band.preempted - sum(v.preempted for v in mine), band.wait_sum_s - sum(v.wait_sum_s for v in mine),
-                refused,
+                refused, max(0.0, band.cost - sum(v.cost for v in mine)),
             )
         )  # fmt: skip
     return tuple(views)

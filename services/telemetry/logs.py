@@ -139,6 +139,7 @@ def request_line(trace: RequestTrace, wall_s: float) -> bytes:
             itl_max=round(trace.itl_max_s, 6),
             cache=trace.cache,
             journal=trace.journal,
+            cost=round(trace.cost, 9),
             left=trace.left,
             migrations=len(trace.migrations or ()),
             trace_id=trace.span.trace_id if trace.span is not None else "",

@@ -8,11 +8,12 @@ are cut off at MAX_CHILDREN (metrics.py).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
 
 import msgspec
 
-PREFIX = "expertmesh_"
+from .cost_names import COST_METRICS
+from .metric import PREFIX as PREFIX
+from .metric import Metric as Metric
 
 TTFT_BOUNDS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 ITL_BOUNDS_S = (
@@ -23,16 +24,6 @@ E2E_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.
 WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 STEP_BOUNDS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 SCORE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-class Metric(msgspec.Struct, frozen=True):
-    """One family. Units stand in the name, as Prometheus wants them (seconds, tokens, ratio)."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    bounds: tuple[float, ...] = ()
 
 
 # Recorded by every gateway ---------------------------------------------------------------------------------
@@ -198,7 +189,7 @@ QUEUE_METRICS = (
     QUEUE_BORROWED, QUEUE_RESERVED, QUEUE_GRANTED, QUEUE_PREEMPTED, QUEUE_RESUMED, QUEUE_REFUSED, TENANT_WAITING,
     TENANT_RUNNING, TENANT_BACKLOG_AGE, TENANT_GRANTED, TENANT_WAIT, TENANT_PREEMPTED, TENANT_REFUSED, ENGINE_UP,
     ENGINE_RUNNING, ENGINE_KV, ENGINE_STEP, ENGINE_DEPTH, ENGINE_MAX_DEPTH,
-    REVISION_SHARE, REVISION_ENDED, REVISION_LOST,
+    REVISION_SHARE, REVISION_ENDED, REVISION_LOST, *COST_METRICS,
 )
 # fmt: on
 
@@ -295,6 +286,7 @@ class LogLine(msgspec.Struct, omit_defaults=True):
     itl_max: float = 0.0
     cache: str = ""
     journal: str = ""
+    cost: float = 0.0
     left: str = ""
     migrations: int = 0
     trace_id: str = ""

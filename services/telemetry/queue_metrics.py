@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from . import names
+from . import cost_names, names
 from .metrics import FamilySample, Metrics
 
 Plain = Mapping[str, Any]
@@ -37,6 +37,8 @@ def queue_families(snapshots: Iterable[Plain]) -> Sequence[FamilySample]:
             _tenant(metrics, model, tenant)
         for engine in snapshot["engines"]:
             _engine(metrics, model, engine)
+        for pool in snapshot.get("pools", ()):
+            _pool(metrics, model, str(snapshot.get("currency", "")), pool)
     return metrics.snapshot()
 
 
@@ -68,8 +70,21 @@ def _tenant(metrics: Metrics, model: str, tenant: Plain) -> None:
         (names.TENANT_PREEMPTED, "preempted"),
     ):
         metrics.number(metric, *labels).value = tenant[field]
+    if cost := tenant.get("cost"):
+        metrics.number(cost_names.TENANT_COST, *labels).value = cost
     for reason, count in tenant["refused"].items():
         metrics.number(names.TENANT_REFUSED, *labels, reason).value = count
+
+
+def _pool(metrics: Metrics, model: str, currency: str, pool: Plain) -> None:
+    labels = model, str(pool["pool"]), str(pool["capacity_type"]), currency
+    for metric, field in (
+        (cost_names.POOL_ACCELERATORS, "accelerator_s"),
+        (cost_names.POOL_PAID, "paid"),
+        (cost_names.POOL_USED, "used"),
+        (cost_names.POOL_LISTED, "listed"),
+    ):
+        metrics.number(metric, *labels).value = pool[field]
 
 
 def _engine(metrics: Metrics, model: str, engine: Plain) -> None:

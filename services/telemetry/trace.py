@@ -58,8 +58,9 @@ class RequestTrace:
     happen."""
 
     __slots__ = (
-        "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "ended_s",
-        "error", "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind", "left",
+        "_clock", "_emit", "_gaps_of", "_last_s", "_others", "band", "begun_s", "cache", "confidence", "cost",
+        "ended_s", "error", "first_s", "held", "itl_counts", "itl_max_s", "itl_total_s", "journal", "key_id", "kind",
+        "left",
         "max_tokens", "migrations", "model", "num_choices", "num_tokens", "person", "prompt_tokens", "protocol",
         "queue_wait_s", "request_id", "reserved", "span", "steps", "stream", "tenant", "usage",
     )  # fmt: skip
@@ -80,7 +81,7 @@ class RequestTrace:
         self.ended_s = self.first_s = self._last_s = 0.0
         self._others: dict[int, float] | None = None  # last token of choices other than the first
         self.itl_counts: list[int] | None = None
-        self.itl_max_s = self.itl_total_s = self.queue_wait_s = 0.0
+        self.itl_max_s = self.itl_total_s = self.queue_wait_s = self.cost = 0.0
         self.num_tokens = self.prompt_tokens = self.max_tokens = self.num_choices = 0
         self.steps: list[tuple[Step, float]] = []
         self.migrations: list[str] | None = None
@@ -130,6 +131,10 @@ class RequestTrace:
     def migrated(self, why: str) -> None:
         """A choice asks for another lease: its engine was "lost", or it was "preempted"."""
         self.migrations = [*(self.migrations or ()), why]
+
+    def paid(self, cost: float) -> None:
+        """A lease ended that cost so much, in the queue's currency."""
+        self.cost += cost
 
     def tokens(self, num_tokens: int, now_s: float, choice: int = 0) -> None:
         """Hot path: a frame of a choice arrived with this many tokens."""

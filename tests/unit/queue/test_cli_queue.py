@@ -110,7 +110,7 @@ def test_it_draws_again_and_again_until_it_is_interrupted(
         if not pages:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_fetch", lambda url, key: pages.pop(0))
+    monkeypatch.setattr(command, "fetch", lambda url, key: pages.pop(0))
     monkeypatch.setattr(command.time, "sleep", no_sleep)
     command.queue(
         url="http://localhost", key="", every_s=2.0, once=False, limits=False, change=None, reset=False
