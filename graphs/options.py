@@ -59,9 +59,7 @@ class Options(BaseModel):
         default_factory=lambda: os.environ.get("EXPERTMESH_PRICES", ""),
         description="of an accelerator and hour by pool of machines, as in spot=1.2/3.67,*=2; empty: nobody counts",
     )
-    currency: str = Field(
-        default_factory=lambda: os.environ.get("EXPERTMESH_CURRENCY", "USD"), pattern=r"^[A-Z]{3}$"
-    )
+    currency: str = Field(default_factory=lambda: os.environ.get("EXPERTMESH_CURRENCY", "USD"))
     adapters: str = Field(
         default_factory=lambda: os.environ.get("EXPERTMESH_ADAPTERS", ""),
         description="folder of LoRA adapters, one folder each; empty: none are served",

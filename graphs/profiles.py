@@ -63,6 +63,8 @@ def capacity_config(options: CapacityOptions) -> CapacityConfig:
 def _queue(options: Options, **more: Any) -> QueueConfig:
     """Raises ConfigError for prices that are none."""
     prices = parse_prices(options.prices)
+    if not re.fullmatch("[A-Z]{3}", options.currency):
+        raise ConfigError(f"the currency is three capitals, as in USD or CNY, not {options.currency[:20]!r}")
     return QueueConfig(prices=prices, currency=options.currency, ordering=options.ordering, **more)
 
 

@@ -154,3 +154,15 @@ def test_a_folder_of_weights_and_a_list_of_words_are_taken(
     config = dev_config(DevOptions(model=str(tmp_path), blocked_words_file="words"))
     assert config.experts.model_path == str(tmp_path)
     assert config.postprocess.blocked_words_file == str(tmp_path / "words")
+
+
+def test_prices_reach_the_queue_and_nonsense_is_one_line() -> None:
+    queue = sim_config(SimOptions(prices="spot@spot=1.2/3.67,*=2", currency="CNY")).queue
+    assert [(one.name, one.per_hour, one.list_per_hour) for one in queue.prices] == [
+        ("spot@spot", 1.2, 3.67),
+        ("*", 2.0, 0.0),
+    ]
+    assert queue.currency == "CNY"
+    for wrong in ({"prices": "spot"}, {"currency": "usd"}, {"currency": "EURO"}):
+        with pytest.raises(ConfigError):
+            sim_config(SimOptions(**wrong))
