@@ -258,7 +258,7 @@ class Gateway:
             if s.outcome == "completed":
                 length = s.job.sampling.max_tokens
                 known = answers.get(s.job.prompt_ids)
-                if self.lengths_only:
+                if self.lengths_only:  # whatever was said is right, if it is as long as was asked for
                     known = s.flow.emitted.tobytes().ljust(4 * length, b"?")
                 expected = known[: 4 * length] if known else expected_ids(s.job.prompt_ids, length)
                 right = s.flow.emitted.tobytes() == expected

@@ -87,9 +87,8 @@ def _no_room(
         if over_total(state.config, backlog, entry.wanted_tokens, band):
             text = "the queue is full and nothing of a lower band waits"
             return Reason.QUEUE_FULL, text, backlog.cost_ahead(band)
-        return (
-            None  # what waits below was paused, or is older than this queue: never shed, and in nobody's way
-        )
+        # What waits below was paused, or is older than this queue: it is never shed, and in nobody's way.
+        break
     return None
 
 

@@ -9,6 +9,8 @@ from bisect import bisect_left
 
 import msgspec
 
+from .costs import PoolCost
+
 WAIT_BOUNDS_S = (
     0.001,
     0.002,
@@ -134,17 +136,6 @@ class TenantView(msgspec.Struct, frozen=True):
     cost: float = 0.0
 
 
-class PoolView(msgspec.Struct, frozen=True):
-    """What the machines of one pool and kind cost since the queue began (costs.py), in `currency`."""
-
-    pool: str
-    capacity_type: str
-    accelerator_s: float
-    paid: float
-    used: float
-    listed: float
-
-
 class QueueSnapshot(msgspec.Struct, frozen=True):
     """The whole queue of one model, or of one revision of it: `share` of all sessions, `ended` streams, `lost` ones
     among them."""
@@ -164,7 +155,7 @@ class QueueSnapshot(msgspec.Struct, frozen=True):
     share: float = 1.0
     ended: int = 0
     lost: int = 0
-    pools: tuple[PoolView, ...] = ()
+    pools: tuple[PoolCost, ...] = ()
     currency: str = ""
 
 

@@ -6,9 +6,11 @@ at each entry, which would stop the queue while 100,000 wait.
 
 from __future__ import annotations
 
+from copy import copy
+
 from .light import TenantShare
 from .state import QueueState
-from .stats import BandView, EngineView, PoolView, QueueSnapshot, TenantView, cumulative
+from .stats import BandView, EngineView, QueueSnapshot, TenantView, cumulative
 from .tenants import OTHER
 
 
@@ -32,10 +34,7 @@ def snapshot(state: QueueState, model: str, now_s: float) -> QueueSnapshot:
         served_cost_per_s=state.rate.per_s,
         gateways=len(state.gateways),
         ordering=state.config.ordering,
-        pools=tuple(
-            PoolView(p.pool, p.capacity_type, p.accelerator_s, p.paid, p.used, p.listed)
-            for p in state.costs.pools.values()
-        ),
+        pools=tuple(map(copy, state.costs.pools.values())),
         currency=state.config.currency,
     )  # fmt: skip
 

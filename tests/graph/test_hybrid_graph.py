@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -37,7 +39,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "remote.jsonl").touch()
     script = Path(__file__).parents[1] / "mesh" / "remote_server.py"
     command = [sys.executable, str(script), str(tmp_path / "remote.jsonl")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE)) as server:
         assert server.stdout is not None
         monkeypatch.setenv("EXPERTMESH_REMOTE_URL", f"http://127.0.0.1:{int(server.stdout.readline())}/v1/")
         monkeypatch.setenv("EXPERTMESH_REMOTE_MODEL", "big-one")
@@ -47,10 +49,21 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         )  # fmt: skip
         handle = serve.run(graphs.sim(options), name="hybrid", _local_testing_mode=True)
         http_port, _ = handle.ports.remote().result(timeout_s=30)
+        until_s = time.monotonic() + 60.0
         while post(f"http://127.0.0.1:{http_port}", MAY, QUESTION | {"max_tokens": 40})[0] != 200:
-            pass  # its links come up beside it; then the queue has learnt how long a token takes
+            # Its links come up beside it; then the queue has learnt how long a token takes.
+            assert time.monotonic() < until_s, "the mesh did not begin to answer"
         yield f"http://127.0.0.1:{http_port}"
-        server.kill()
+
+
+@contextmanager
+def ended(server: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """It ends with the block, also where that fails."""
+    with server:
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 def post(url: str, key: str, body: dict[str, object], **headers: str) -> tuple[int, dict[str, str], bytes]:
